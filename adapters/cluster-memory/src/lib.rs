@@ -1,0 +1,1 @@
+//! A simulated fleet of nodes, for tests and for the demo.

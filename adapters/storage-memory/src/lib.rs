@@ -1,0 +1,1 @@
+//! Storage in the memory of the process.

@@ -1,0 +1,1 @@
+//! What the SQL storage adapters share: error mapping and pool watching, without a driver.

@@ -1,0 +1,1 @@
+//! The real clock and the figures of the process and its machine.

@@ -1,0 +1,29 @@
+//! Values and rules of node management: no async, no I/O, no time but what is passed in.
+
+mod budget;
+mod cluster;
+mod cordon;
+mod name;
+mod node;
+mod pod;
+mod quantity;
+mod query;
+mod selector;
+mod summary;
+mod taint;
+mod time;
+
+pub use budget::DisruptionBudget;
+pub use cluster::{ClusterRegistration, ClusterSource};
+pub use cordon::{
+    Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
+};
+pub use name::{ClusterName, NameError, NodeName};
+pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
+pub use pod::{Controller, Pod, PodPhase, PodRequests};
+pub use quantity::{Quantity, QuantityError};
+pub use query::{Cursor, NodeField, NodeFilter, NodeQuery, NodeSort, QueryError, RawNodeQuery, SortKey};
+pub use selector::{Operator, Requirement, Selector, SelectorError};
+pub use summary::{ClusterSummary, StatusCounts};
+pub use taint::{Taint, TaintEffect, TaintError, TaintFilter};
+pub use time::{Timestamp, TimestampError, go_duration};

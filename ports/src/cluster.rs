@@ -1,0 +1,136 @@
+//! Clusters.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use knm_model::{DisruptionBudget, Node, NodeName, Pod};
+
+/// What one cluster can be asked. One gateway serves one cluster.
+///
+/// Contract cases: `knm_contract::cluster`.
+#[cfg_attr(feature = "mocks", mockall::automock)]
+#[async_trait]
+pub trait ClusterGateway: Send + Sync + 'static {
+    /// Watches the nodes.
+    ///
+    /// - MUST start with [`NodeEvent::Replaced`] with all nodes, or with [`NodeEvent::Lost`] while the cluster cannot be seen.
+    /// - MUST tell each later change of a node, in order for each node; several changes of one node may be told as one.
+    /// - MUST never end by itself: when the cluster cannot be seen it tells [`NodeEvent::Lost`], tries again by itself with a backoff, and
+    ///   tells [`NodeEvent::Replaced`] or goes on where it was when it sees the cluster again.
+    /// - MUST NOT tell an empty [`NodeEvent::Replaced`] because of an error.
+    /// - MUST tell [`NodeEvent::Alive`] or another event at least every 15 s while the cluster can be seen.
+    fn watch_nodes(&self) -> NodeEvents;
+
+    /// The pods on a node at this moment, sorted by namespace and name.
+    ///
+    /// - MUST return an empty list for a node without pods and for a node that does not exist.
+    async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError>;
+
+    /// All disruption budgets of the cluster at this moment, sorted by namespace and name.
+    ///
+    /// - MUST work on clusters that only know `policy/v1beta1`.
+    async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError>;
+
+    /// The version of the API server, as `v1.36.0`.
+    async fn server_version(&self) -> Result<String, ClusterError>;
+}
+
+/// An endless stream of what happens to the nodes of a cluster.
+pub type NodeEvents = BoxStream<'static, NodeEvent>;
+
+/// Something that happened to the nodes of a cluster.
+#[derive(Debug)]
+pub enum NodeEvent {
+    /// These are all nodes now; whatever was known before is to be forgotten.
+    Replaced(Vec<Node>),
+    /// A node is new or changed.
+    Applied(Box<Node>),
+    /// A node is gone.
+    Deleted(NodeName),
+    /// Nothing changed, and the cluster can be seen.
+    Alive,
+    /// The cluster cannot be seen; what is known is getting old.
+    Lost(ClusterError),
+}
+
+/// Why a cluster did not do what it was asked.
+///
+/// The texts are for the log; callers of the HTTP interface get texts of their own.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No such object.
+    #[error("{what} is not in the cluster")]
+    NotFound {
+        /// The object.
+        what: String,
+    },
+    /// The object changed meanwhile, or is there already.
+    #[error("{what} was changed meanwhile")]
+    Conflict {
+        /// The object.
+        what: String,
+    },
+    /// The cluster refused it as invalid.
+    #[error("the cluster calls it invalid: {message}")]
+    Invalid {
+        /// The cluster's own words.
+        message: String,
+    },
+    /// Our credentials are not accepted (401).
+    #[error("the cluster does not accept our credentials")]
+    Unauthenticated {
+        /// What lies below.
+        #[source]
+        source: Option<BoxedSource>,
+    },
+    /// Our credentials do not suffice (403).
+    #[error("the cluster forbids it: {message}")]
+    Forbidden {
+        /// The cluster's own words.
+        message: String,
+    },
+    /// The cluster is too busy (429).
+    #[error("the cluster is too busy")]
+    TooManyRequests {
+        /// When it may be tried again, if it said so.
+        retry_after: Option<std::time::Duration>,
+    },
+    /// The cluster cannot be reached, or answers 5xx.
+    #[error("the cluster cannot be reached")]
+    Unavailable {
+        /// What lies below.
+        #[source]
+        source: BoxedSource,
+    },
+    /// The cluster did not answer in time.
+    #[error("the cluster did not answer within {limit:?}")]
+    TimedOut {
+        /// How long it was waited for.
+        limit: std::time::Duration,
+    },
+    /// The cluster answered something that cannot be read.
+    #[error("the cluster's answer cannot be read: {message}")]
+    Unreadable {
+        /// What was wrong.
+        message: String,
+    },
+}
+
+/// The error below another one.
+pub type BoxedSource = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+impl ClusterError {
+    /// Whether the same call may work a little later without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Conflict { .. } | Self::TooManyRequests { .. } | Self::Unavailable { .. } | Self::TimedOut { .. } => {
+                true
+            }
+            Self::NotFound { .. }
+            | Self::Invalid { .. }
+            | Self::Unauthenticated { .. }
+            | Self::Forbidden { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the use cases need from outside, in the model's words.
+//!
+//! Every obligation of a port is a sentence with MUST, and each MUST is a case of the contract suite in `tests/contract`.
+
+mod cluster;
+mod storage;
+mod system;
+
+#[cfg(feature = "mocks")]
+pub use cluster::MockClusterGateway;
+pub use cluster::{BoxedSource, ClusterError, ClusterGateway, NodeEvent, NodeEvents};
+pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
+#[cfg(feature = "mocks")]
+pub use storage::{MockClusterRegistrations, MockStorageAdmin};
+pub use system::{Clock, MetricsExposition, ProcessStats, SystemStats};
+#[cfg(feature = "mocks")]
+pub use system::{ManualClock, MockClock, MockMetricsExposition, MockSystemStats};

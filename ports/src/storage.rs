@@ -1,0 +1,204 @@
+//! Storage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use knm_model::{ClusterName, ClusterRegistration};
+
+use crate::cluster::BoxedSource;
+
+/// Everything that an opened store offers.
+#[derive(Clone)]
+pub struct Storage {
+    /// The store as such.
+    pub admin: Arc<dyn StorageAdmin>,
+    /// The clusters that were registered.
+    pub clusters: Arc<dyn ClusterRegistrations>,
+}
+
+/// The store as such: whether it works, what its schema is, what its pool does.
+///
+/// Contract cases: `knm_contract::storage`.
+#[cfg_attr(feature = "mocks", mockall::automock)]
+#[async_trait]
+pub trait StorageAdmin: Send + Sync + 'static {
+    /// Which technology this is.
+    fn kind(&self) -> StorageKind;
+
+    /// Does a round trip to the store.
+    ///
+    /// - MUST fail with [`StorageError::Unavailable`] after [`StorageAdmin::close`].
+    async fn ping(&self) -> Result<(), StorageError>;
+
+    /// The figures of the connection pool at this moment. It touches nothing but memory.
+    fn pool(&self) -> PoolStatus;
+
+    /// How far the schema is.
+    ///
+    /// - MUST report nothing pending after [`StorageAdmin::migrate`].
+    async fn schema(&self) -> Result<SchemaStatus, StorageError>;
+
+    /// Applies all pending migrations and returns how many that were.
+    ///
+    /// - MUST do nothing and return 0 when nothing is pending.
+    /// - MUST be safe to be called by several replicas at once: each migration is applied once.
+    async fn migrate(&self) -> Result<usize, StorageError>;
+
+    /// Closes all connections; later calls fail. Closing twice is fine.
+    async fn close(&self);
+}
+
+/// The clusters that were registered with this service.
+#[cfg_attr(feature = "mocks", mockall::automock)]
+#[async_trait]
+pub trait ClusterRegistrations: Send + Sync + 'static {
+    /// All of them, sorted by name.
+    async fn list(&self) -> Result<Vec<ClusterRegistration>, StorageError>;
+
+    /// The one under this name, `None` if there is none.
+    async fn find(&self, name: &ClusterName) -> Result<Option<ClusterRegistration>, StorageError>;
+
+    /// Adds one.
+    ///
+    /// - MUST return [`StorageError::Conflict`] if the name is taken, and leave the old one as it was.
+    async fn insert(&self, registration: &ClusterRegistration) -> Result<(), StorageError>;
+
+    /// Replaces the one under the same name.
+    ///
+    /// - MUST return [`StorageError::NotFound`] if there is none.
+    async fn replace(&self, registration: &ClusterRegistration) -> Result<(), StorageError>;
+
+    /// Removes the one under this name.
+    ///
+    /// - MUST return [`StorageError::NotFound`] if there is none.
+    async fn remove(&self, name: &ClusterName) -> Result<(), StorageError>;
+}
+
+/// A storage technology.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StorageKind {
+    /// One SQLite file.
+    Sqlite,
+    /// A PostgreSQL server.
+    Postgres,
+    /// The memory of the process: gone when it ends.
+    Memory,
+}
+
+impl StorageKind {
+    /// `sqlite`, `postgres` or `memory`, as the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Figures of a connection pool at one moment; a store without connections counts itself as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Most connections that it may open.
+    pub max_open: u32,
+    /// Most idle connections that it keeps.
+    pub max_idle: u32,
+    /// Connections that are open.
+    pub open: u32,
+    /// Of these, those that somebody works with.
+    pub in_use: u32,
+    /// Of these, those that wait for work.
+    pub idle: u32,
+    /// How many connections were ever held for longer than the leak threshold.
+    pub leaks: u64,
+}
+
+/// How far a schema is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchemaStatus {
+    /// The version of the last applied migration, 0 before the first.
+    pub applied: i64,
+    /// How many migrations of this program are not applied yet.
+    pub pending: usize,
+}
+
+/// Why the store did not do what it was asked.
+///
+/// The texts are for the log; callers of the HTTP interface get texts of their own.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// What should be changed is not there.
+    #[error("{what} is not stored")]
+    NotFound {
+        /// The kind of thing.
+        what: &'static str,
+    },
+    /// It is there already, or was changed meanwhile.
+    #[error("{what} is stored already or was changed meanwhile")]
+    Conflict {
+        /// The kind of thing.
+        what: &'static str,
+    },
+    /// The store cannot be reached, or is closed.
+    #[error("the database cannot be reached")]
+    Unavailable {
+        /// What lies below.
+        #[source]
+        source: BoxedSource,
+    },
+    /// The store did not answer in time, or no connection was free in time.
+    #[error("the database did not answer within {limit:?}")]
+    TimedOut {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The store refuses us: wrong password, missing privilege, read-only file.
+    #[error("the database refuses: {message}")]
+    Refused {
+        /// Why, without any secret.
+        message: String,
+        /// What lies below.
+        #[source]
+        source: Option<BoxedSource>,
+    },
+    /// There is no room left.
+    #[error("the database has no room left")]
+    Full {
+        /// What lies below.
+        #[source]
+        source: BoxedSource,
+    },
+    /// What is stored cannot be read, or was written by a later version.
+    #[error("what is stored for {what} cannot be read: {message}")]
+    Corrupt {
+        /// The kind of thing.
+        what: &'static str,
+        /// What was wrong with it.
+        message: String,
+    },
+    /// Anything else: a defect of this program.
+    #[error("the database failed")]
+    Internal {
+        /// What lies below.
+        #[source]
+        source: BoxedSource,
+    },
+}
+
+impl StorageError {
+    /// Whether the same call may work a little later without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::TimedOut { .. } => true,
+            Self::NotFound { .. }
+            | Self::Conflict { .. }
+            | Self::Refused { .. }
+            | Self::Full { .. }
+            | Self::Corrupt { .. }
+            | Self::Internal { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! kube-node-manager: the composition root and command line.
+
+fn main() {}

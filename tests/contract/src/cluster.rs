@@ -1,0 +1,1 @@
+//! What every cluster adapter must do.

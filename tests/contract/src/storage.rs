@@ -1,0 +1,1 @@
+//! What every storage adapter must do.

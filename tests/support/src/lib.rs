@@ -1,0 +1,5 @@
+//! Real PostgreSQL and Kubernetes API servers for tests, and the built binary as a black box.
+
+pub mod api_server;
+pub mod postgres;
+pub mod service;

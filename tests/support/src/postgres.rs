@@ -1,0 +1,1 @@
+//! A real PostgreSQL server, from its programs on this machine.
