@@ -28,10 +28,12 @@ pub trait StorageAdmin: Send + Sync + 'static {
 
     /// Does a round trip to the store.
     ///
-    /// - MUST fail with [`StorageError::Unavailable`] after [`StorageAdmin::close`].
+    /// - MUST work before the first migration.
     async fn ping(&self) -> Result<(), StorageError>;
 
     /// The figures of the connection pool at this moment. It touches nothing but memory.
+    ///
+    /// - MUST report as many open connections as there are in use and idle together, and at most as many as may be open.
     fn pool(&self) -> PoolStatus;
 
     /// How far the schema is.
@@ -41,37 +43,50 @@ pub trait StorageAdmin: Send + Sync + 'static {
 
     /// Applies all pending migrations and returns how many that were.
     ///
+    /// - MUST apply all that [`StorageAdmin::schema`] reported as pending.
     /// - MUST do nothing and return 0 when nothing is pending.
     /// - MUST be safe to be called by several replicas at once: each migration is applied once.
     async fn migrate(&self) -> Result<usize, StorageError>;
 
-    /// Closes all connections; later calls fail. Closing twice is fine.
+    /// Closes all connections.
+    ///
+    /// - MUST make every later call of every port of this store fail with [`StorageError::Unavailable`].
+    /// - MUST do nothing when the store is closed already.
     async fn close(&self);
 }
 
-/// The clusters that were registered with this service.
+/// The clusters that were registered with this service. Times are stored to the millisecond, rounded as
+/// [`Timestamp::unix_millis`](knm_model::Timestamp::unix_millis) rounds them.
+///
+/// Contract cases: `knm_contract::storage`.
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait ClusterRegistrations: Send + Sync + 'static {
-    /// All of them, sorted by name.
+    /// All of them.
+    ///
+    /// - MUST sort them by name, byte by byte.
     async fn list(&self) -> Result<Vec<ClusterRegistration>, StorageError>;
 
-    /// The one under this name, `None` if there is none.
+    /// The one under this name.
+    ///
+    /// - MUST return `None` if there is none.
+    /// - MUST return what was stored, its times to the millisecond.
     async fn find(&self, name: &ClusterName) -> Result<Option<ClusterRegistration>, StorageError>;
 
     /// Adds one.
     ///
     /// - MUST return [`StorageError::Conflict`] if the name is taken, and leave the old one as it was.
+    /// - MUST let exactly one of several writers have a name that they want at once.
     async fn insert(&self, registration: &ClusterRegistration) -> Result<(), StorageError>;
 
     /// Replaces the one under the same name.
     ///
-    /// - MUST return [`StorageError::NotFound`] if there is none.
+    /// - MUST return [`StorageError::NotFound`] if there is none, and add nothing.
     async fn replace(&self, registration: &ClusterRegistration) -> Result<(), StorageError>;
 
     /// Removes the one under this name.
     ///
-    /// - MUST return [`StorageError::NotFound`] if there is none.
+    /// - MUST return [`StorageError::NotFound`] if there is none, and remove nothing else.
     async fn remove(&self, name: &ClusterName) -> Result<(), StorageError>;
 }
 

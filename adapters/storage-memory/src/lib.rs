@@ -1,1 +1,141 @@
-//! Storage in the memory of the process.
+//! Storage in the memory of the process: for tests and demonstrations. It is gone when the process ends.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use knm_model::{ClusterName, ClusterRegistration, Timestamp};
+use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
+
+/// Opens an empty store. Clones of what it returns share it.
+#[must_use]
+pub fn open() -> Storage {
+    let memory = Arc::new(Memory::default());
+    Storage {
+        admin: Arc::new(MemoryStorageAdmin(Arc::clone(&memory))),
+        clusters: Arc::new(MemoryClusterRegistrations(memory)),
+    }
+}
+
+#[derive(Default)]
+struct Memory {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    closed: bool,
+    clusters: BTreeMap<ClusterName, ClusterRegistration>,
+}
+
+struct MemoryStorageAdmin(Arc<Memory>);
+
+struct MemoryClusterRegistrations(Arc<Memory>);
+
+impl Memory {
+    /// The tables, as long as the store is open.
+    fn open(&self) -> Result<MutexGuard<'_, Tables>, StorageError> {
+        let tables = self.tables();
+        if tables.closed {
+            return Err(StorageError::Unavailable {
+                source: "the store in memory is closed".into(),
+            });
+        }
+        Ok(tables)
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl StorageAdmin for MemoryStorageAdmin {
+    fn kind(&self) -> StorageKind {
+        StorageKind::Memory
+    }
+
+    async fn ping(&self) -> Result<(), StorageError> {
+        self.0.open().map(drop)
+    }
+
+    fn pool(&self) -> PoolStatus {
+        let open = u32::from(!self.0.tables().closed);
+        PoolStatus {
+            max_open: 1,
+            max_idle: 1,
+            open,
+            in_use: 0,
+            idle: open,
+            leaks: 0,
+        }
+    }
+
+    async fn schema(&self) -> Result<SchemaStatus, StorageError> {
+        self.0.open().map(|_| SchemaStatus::default())
+    }
+
+    async fn migrate(&self) -> Result<usize, StorageError> {
+        self.0.open().map(|_| 0)
+    }
+
+    async fn close(&self) {
+        self.0.tables().closed = true;
+    }
+}
+
+#[async_trait]
+impl ClusterRegistrations for MemoryClusterRegistrations {
+    async fn list(&self) -> Result<Vec<ClusterRegistration>, StorageError> {
+        Ok(self.0.open()?.clusters.values().cloned().collect())
+    }
+
+    async fn find(&self, name: &ClusterName) -> Result<Option<ClusterRegistration>, StorageError> {
+        Ok(self.0.open()?.clusters.get(name).cloned())
+    }
+
+    async fn insert(&self, registration: &ClusterRegistration) -> Result<(), StorageError> {
+        let mut tables = self.0.open()?;
+        if tables.clusters.contains_key(&registration.name) {
+            return Err(StorageError::Conflict {
+                what: "cluster registration",
+            });
+        }
+        let stored = to_the_millisecond(registration);
+        tables.clusters.insert(stored.name.clone(), stored);
+        Ok(())
+    }
+
+    async fn replace(&self, registration: &ClusterRegistration) -> Result<(), StorageError> {
+        match self.0.open()?.clusters.get_mut(&registration.name) {
+            Some(stored) => {
+                *stored = to_the_millisecond(registration);
+                Ok(())
+            }
+            None => Err(not_stored()),
+        }
+    }
+
+    async fn remove(&self, name: &ClusterName) -> Result<(), StorageError> {
+        match self.0.open()?.clusters.remove(name) {
+            Some(_) => Ok(()),
+            None => Err(not_stored()),
+        }
+    }
+}
+
+/// Times as exact as the port promises, and no more: what works here works with every store.
+fn to_the_millisecond(registration: &ClusterRegistration) -> ClusterRegistration {
+    let rounded = |time: Timestamp| Timestamp::from_unix_millis(time.unix_millis()).unwrap_or(time);
+    ClusterRegistration {
+        registered_at: rounded(registration.registered_at),
+        changed_at: rounded(registration.changed_at),
+        ..registration.clone()
+    }
+}
+
+fn not_stored() -> StorageError {
+    StorageError::NotFound {
+        what: "cluster registration",
+    }
+}

@@ -1,1 +1,118 @@
-//! Storage in PostgreSQL.
+//! Storage in PostgreSQL, shared by many replicas.
+
+mod admin;
+mod cluster_registrations;
+mod options;
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use knm_ports::{Storage, StorageError};
+use knm_storage_sql::{Dialect, PoolSettings, WatchedPool};
+use secrecy::ExposeSecret;
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{ConnectOptions, Connection, Executor, Postgres};
+
+use crate::admin::PostgresStorageAdmin;
+use crate::cluster_registrations::PostgresClusterRegistrations;
+pub use crate::options::{PostgresOptions, SslMode};
+pub use crate::url::UrlError;
+
+/// How long one operation may take, on our side and the server's.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the server, in case that nobody waits for the answer any more: its own end of [`OPERATION_TIMEOUT`].
+const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'";
+
+/// Opens a pool, after connecting once: what is wrong with the address, the credentials or the certificate shows here. Migrations are
+/// another step.
+///
+/// # Errors
+/// [`StorageError::Refused`] if the server refuses us or we refuse its certificate; [`StorageError::Unavailable`] or
+/// [`StorageError::TimedOut`] if it cannot be reached.
+pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
+    check_root_cert(&options).await?;
+    let connect = connect_options(&options);
+    let settings = PoolSettings {
+        dialect: Dialect::Postgres,
+        place: format!(
+            "postgres database \"{}\" at {}:{}",
+            options.database, options.host, options.port
+        ),
+        max_open: options.max_open_conns,
+        max_idle: options.max_idle_conns,
+        max_lifetime: (!options.max_lifetime.is_zero()).then_some(options.max_lifetime),
+        acquire_timeout: options.acquire_timeout,
+        operation_timeout: OPERATION_TIMEOUT,
+        leak_threshold: options.leak_threshold,
+    };
+    let sessions = PoolOptions::<Postgres>::new().after_connect(|connection, _| {
+        Box::pin(async move { connection.execute(sqlx::raw_sql(SESSION)).await.map(drop) })
+    });
+    let pool = WatchedPool::new(settings, sessions, connect.clone());
+    if let Err(error) = check_connection(&pool, connect, options.acquire_timeout).await {
+        pool.close().await;
+        return Err(error);
+    }
+    Ok(Storage {
+        admin: Arc::new(PostgresStorageAdmin::new(pool.clone(), options.migration_timeout)),
+        clusters: Arc::new(PostgresClusterRegistrations::new(pool)),
+    })
+}
+
+/// Connects once beside the pool: the pool tries again and again until its time is up and then no longer knows why.
+async fn check_connection(
+    pool: &WatchedPool<Postgres>,
+    connect: PgConnectOptions,
+    limit: Duration,
+) -> Result<(), StorageError> {
+    match tokio::time::timeout(limit, connect.connect()).await {
+        Ok(Ok(connection)) => {
+            // Whether the server says goodbye is of no interest.
+            drop(connection.close().await);
+            Ok(())
+        }
+        Ok(Err(error)) => Err(pool.origin().storage_error("the connection", error)),
+        Err(_) => Err(StorageError::TimedOut { limit }),
+    }
+}
+
+async fn check_root_cert(options: &PostgresOptions) -> Result<(), StorageError> {
+    let Some(path) = &options.ssl_root_cert else {
+        return Ok(());
+    };
+    match tokio::fs::metadata(path).await {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(StorageError::Refused {
+            message: format!("the root certificate {} is not a file", path.display()),
+            source: None,
+        }),
+        Err(error) => Err(StorageError::Refused {
+            message: format!("the root certificate {} cannot be read: {error}", path.display()),
+            source: Some(error.into()),
+        }),
+    }
+}
+
+fn connect_options(options: &PostgresOptions) -> PgConnectOptions {
+    // Every part is set here, so that none comes from PGPASSWORD and the like: the configuration is what the program says it is.
+    let connect = PgConnectOptions::new_without_pgpass()
+        .host(&options.host)
+        .port(options.port)
+        .database(&options.database)
+        .username(&options.username)
+        .password(options.password.expose_secret())
+        .application_name("kube-node-manager")
+        .ssl_mode(match options.ssl_mode {
+            SslMode::Disable => PgSslMode::Disable,
+            SslMode::Prefer => PgSslMode::Prefer,
+            SslMode::Require => PgSslMode::Require,
+            SslMode::VerifyCa => PgSslMode::VerifyCa,
+            SslMode::VerifyFull => PgSslMode::VerifyFull,
+        });
+    match &options.ssl_root_cert {
+        Some(path) => connect.ssl_root_cert(path),
+        None => connect,
+    }
+}

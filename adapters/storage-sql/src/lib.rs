@@ -1,1 +1,41 @@
-//! What the SQL storage adapters share: error mapping and pool watching, without a driver.
+//! What the SQL storage adapters share: error mapping, pool watching and migrations, without a driver.
+//!
+//! # How to add a table
+//!
+//! 1. One migration per dialect under the same number: `migrations/sqlite/NNNN_<table>.sql` and
+//!    `migrations/postgres/NNNN_<table>.sql`. Tables are plural, columns carry their unit (`…_unix_ms`, `…_bytes`). A migration that
+//!    was released never changes again, and it leaves the previous version of the program working: add, never rename or remove. SQLite
+//!    runs all pending migrations in one transaction, so a migration must not ask to run without one.
+//! 2. One port in `ports/src/storage.rs`, each obligation a sentence with MUST, and its field in `Storage`.
+//! 3. One contract case per MUST in `tests/contract/src/storage/`, listed in the macro `storage_contract!`.
+//! 4. The adapter types `Memory<Port>`, `Sqlite<Port>` and `Postgres<Port>`, each a module of its crate, given out by its `open`. A row
+//!    that cannot be read as a value of the model is [`StorageError::Corrupt`](knm_ports::StorageError::Corrupt); what both dialects do
+//!    with a row stands here, as in [`cluster_registration`].
+//!
+//! # How to talk to the database
+//!
+//! ```ignore
+//! self.pool
+//!     .within_deadline(async {
+//!         let mut held = self.pool.acquire("cluster_registrations.list").await?;
+//!         let rows = sqlx::query_as(LIST).fetch_all(held.connection()).await;
+//!         held.release("cluster registration", rows)
+//!     })
+//!     .await
+//! ```
+//!
+//! A connection whose caller gave up in the middle is thrown away, never pooled: what it would answer next is unknown, and waiting for
+//! that could hold its place in the pool for as long as the database hangs.
+
+mod error;
+mod holders;
+mod metric;
+mod migration;
+mod pool;
+mod registration;
+
+pub use error::{Dialect, Origin};
+pub use metric::describe_metrics;
+pub use migration::{apply_pending, schema_status};
+pub use pool::{Held, PoolSettings, WatchedPool};
+pub use registration::{ClusterRegistrationRow, cluster_registration};

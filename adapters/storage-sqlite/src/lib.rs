@@ -1,1 +1,122 @@
-//! Storage in one SQLite file.
+//! Storage in one SQLite file, for laptops and small installations.
+//!
+//! The pool is always one connection. Several processes may share the file on one machine; they wait for each other.
+
+mod admin;
+mod cluster_registrations;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use knm_ports::{Storage, StorageAdmin as _, StorageError};
+use knm_storage_sql::{Dialect, PoolSettings, WatchedPool};
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{Connection, Sqlite};
+
+use crate::admin::SqliteStorageAdmin;
+use crate::cluster_registrations::SqliteClusterRegistrations;
+
+/// How long a writer waits for another one, in this process or in another.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one operation may take. It leaves room for [`BUSY_TIMEOUT`].
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How to open a file.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// The file. It is created if it is not there, and its folder too.
+    pub path: PathBuf,
+    /// From when on the connection is replaced; zero: never.
+    pub max_lifetime: Duration,
+    /// From when on a held connection counts as leaked.
+    pub leak_threshold: Duration,
+    /// How long to wait for the connection.
+    pub acquire_timeout: Duration,
+    /// How long all migrations together may take, `None`: as long as they need.
+    pub migration_timeout: Option<Duration>,
+}
+
+impl SqliteOptions {
+    /// The file at `path`, and defaults for the rest.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            max_lifetime: Duration::from_secs(3600),
+            leak_threshold: Duration::from_secs(30),
+            acquire_timeout: Duration::from_secs(5),
+            migration_timeout: Some(Duration::from_secs(300)),
+        }
+    }
+}
+
+/// Opens the file and makes sure that it can be written. Migrations are another step.
+///
+/// # Errors
+/// [`StorageError::Refused`] that names the file if it cannot be created, read or written; [`StorageError::Full`] if there is no room.
+pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
+    let (pool, migration_timeout) = (pool(&options).await?, options.migration_timeout);
+    let admin = SqliteStorageAdmin::new(pool.clone(), migration_timeout);
+    if let Err(error) = check_writable(&pool).await {
+        admin.close().await;
+        return Err(error);
+    }
+    Ok(Storage {
+        admin: Arc::new(admin),
+        clusters: Arc::new(SqliteClusterRegistrations::new(pool)),
+    })
+}
+
+async fn pool(options: &SqliteOptions) -> Result<WatchedPool<Sqlite>, StorageError> {
+    let settings = PoolSettings {
+        dialect: Dialect::Sqlite,
+        place: format!("sqlite file {}", options.path.display()),
+        max_open: 1,
+        max_idle: 1,
+        max_lifetime: (!options.max_lifetime.is_zero()).then_some(options.max_lifetime),
+        acquire_timeout: options.acquire_timeout,
+        operation_timeout: OPERATION_TIMEOUT,
+        leak_threshold: options.leak_threshold,
+    };
+    create_folder(&options.path).await?;
+    let connect = SqliteConnectOptions::new()
+        .filename(&options.path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT);
+    Ok(WatchedPool::new(settings, PoolOptions::new(), connect))
+}
+
+async fn create_folder(file: &Path) -> Result<(), StorageError> {
+    let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let Err(error) = tokio::fs::create_dir_all(folder).await else {
+        return Ok(());
+    };
+    let message = format!("sqlite file {}: its folder cannot be created: {error}", file.display());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(StorageError::Full {
+            source: io::Error::new(error.kind(), message).into(),
+        }),
+        _ => Err(StorageError::Refused {
+            message,
+            source: Some(error.into()),
+        }),
+    }
+}
+
+/// SQLite opens a file without write permission for reading only and says so at the first change: this is one that changes nothing.
+async fn check_writable(pool: &WatchedPool<Sqlite>) -> Result<(), StorageError> {
+    let mut held = pool.acquire("open").await?;
+    let locked = async {
+        let transaction = held.connection().begin_with("BEGIN IMMEDIATE").await?;
+        transaction.rollback().await
+    };
+    let locked = locked.await;
+    held.release("the file", locked)
+}

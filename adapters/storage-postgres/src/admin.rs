@@ -1,0 +1,91 @@
+//! The store as such.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use knm_ports::{PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
+use knm_storage_sql::{WatchedPool, apply_pending, schema_status};
+use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
+use sqlx::{PgConnection, Postgres};
+
+static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
+
+const MIGRATED_ONCE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+
+pub(crate) struct PostgresStorageAdmin {
+    pool: WatchedPool<Postgres>,
+    migration_timeout: Option<Duration>,
+}
+
+impl PostgresStorageAdmin {
+    pub(crate) fn new(pool: WatchedPool<Postgres>, migration_timeout: Option<Duration>) -> Self {
+        Self {
+            pool,
+            migration_timeout,
+        }
+    }
+
+    /// The connection is not pooled again: when a migration fails, the lock that keeps other replicas out ends with the connection.
+    async fn migrate_alone(&self) -> Result<usize, StorageError> {
+        let mut held = self.pool.acquire_for_long("migrate").await?;
+        // The server stops by itself when nobody waits any more; 0 is no limit.
+        let limit = self.migration_timeout.map_or(0, |limit| limit.as_millis().max(1));
+        sqlx::query("SELECT set_config('statement_timeout', $1, false)")
+            .bind(limit.to_string())
+            .execute(held.connection())
+            .await
+            .map_err(|error| self.pool.origin().storage_error("the schema", error))?;
+        apply_pending(self.pool.origin(), &MIGRATOR, held.connection()).await
+    }
+}
+
+#[async_trait]
+impl StorageAdmin for PostgresStorageAdmin {
+    fn kind(&self) -> StorageKind {
+        StorageKind::Postgres
+    }
+
+    async fn ping(&self) -> Result<(), StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("ping").await?;
+                let answer = sqlx::query("SELECT 1").execute(held.connection()).await;
+                held.release("ping", answer).map(drop)
+            })
+            .await
+    }
+
+    fn pool(&self) -> PoolStatus {
+        self.pool.status()
+    }
+
+    async fn schema(&self) -> Result<SchemaStatus, StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("schema").await?;
+                let applied = applied(held.connection()).await;
+                schema_status(&MIGRATOR, &held.release("the schema", applied)?)
+            })
+            .await
+    }
+
+    async fn migrate(&self) -> Result<usize, StorageError> {
+        let Some(limit) = self.migration_timeout else {
+            return self.migrate_alone().await;
+        };
+        tokio::time::timeout(limit, self.migrate_alone())
+            .await
+            .unwrap_or(Err(StorageError::TimedOut { limit }))
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+    if !sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await? {
+        return Ok(Vec::new());
+    }
+    Ok(connection.list_applied_migrations("_sqlx_migrations").await?)
+}

@@ -1,0 +1,7 @@
+-- Clusters that were registered with the service. Times are milliseconds since 1970-01-01T00:00:00Z.
+CREATE TABLE cluster_registrations (
+    name TEXT NOT NULL PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 63),
+    source TEXT NOT NULL,
+    registered_at_unix_ms INTEGER NOT NULL,
+    changed_at_unix_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
