@@ -1,1 +1,71 @@
 //! What every storage adapter must do.
+//!
+//! A case is a sentence of a port with MUST. An adapter runs them all with [`storage_contract!`](crate::storage_contract), each against
+//! a store of its own.
+
+mod admin;
+mod clusters;
+
+use std::any::Any;
+
+use knm_ports::Storage;
+
+pub use admin::*;
+pub use clusters::*;
+
+/// A store of one test: empty and not migrated.
+pub struct StorageFixture {
+    /// The store.
+    pub storage: Storage,
+    /// The same store as another replica opened it; for a store that cannot be shared, a clone.
+    pub replica: Storage,
+    /// What must live as long as the store: its folder, its server.
+    pub keep: Box<dyn Any + Send + Sync>,
+}
+
+impl StorageFixture {
+    /// The store with its schema.
+    async fn migrated(&self) -> &Storage {
+        self.storage.admin.migrate().await.expect("the migrations run");
+        &self.storage
+    }
+}
+
+/// Runs every case of the storage contract as a test of its own. `$fixture` is the path of an
+/// `async fn() -> Option<StorageFixture>`; it returns `None`, loudly, where the machine lacks what the store needs.
+#[macro_export]
+macro_rules! storage_contract {
+    (@cases $fixture:path: $($case:ident),+ $(,)?) => {
+        $(#[tokio::test]
+        async fn $case() {
+            let Some(fixture) = $fixture().await else {
+                return;
+            };
+            $crate::storage::$case(&fixture).await;
+            fixture.replica.admin.close().await;
+            fixture.storage.admin.close().await;
+        })+
+    };
+    ($fixture:path) => {
+        $crate::storage_contract!(@cases $fixture:
+            a_ping_works_before_the_first_migration,
+            the_pool_adds_up,
+            nothing_is_pending_after_migrating,
+            migrating_applies_all_that_was_pending,
+            migrating_again_does_nothing,
+            two_replicas_migrate_at_once_and_each_migration_is_applied_once,
+            a_closed_store_is_unavailable_to_every_call,
+            closing_twice_is_fine,
+            registrations_are_sorted_by_name,
+            an_unknown_cluster_is_not_found,
+            a_registration_is_returned_as_it_was_stored,
+            a_taken_name_is_a_conflict_and_keeps_the_old_registration,
+            of_several_writers_one_gets_the_name,
+            replacing_changes_the_registration,
+            replacing_what_is_not_there_is_an_error_and_adds_nothing,
+            removing_takes_only_the_one_away,
+            removing_what_is_not_there_is_an_error_and_removes_nothing,
+            another_replica_sees_what_was_stored,
+        );
+    };
+}
