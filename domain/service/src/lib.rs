@@ -1,1 +1,17 @@
 //! Use cases over the ports.
+
+mod health;
+mod inventory;
+mod metric;
+mod registrations;
+
+pub use health::{
+    BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,
+};
+pub use inventory::{
+    Block, ChangeKind, ClusterHandle, ClusterState, ClusterStatus, EventId, Inventory, InventoryError, Lagged,
+    NodeChange, NodeEntry, NodePods, PodOnNode, Snapshot, SnapshotVersion, Subscription, SubscriptionStart,
+    UnseenReason,
+};
+pub use metric::describe_metrics;
+pub use registrations::Registrations;

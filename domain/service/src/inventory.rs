@@ -1,0 +1,293 @@
+//! The live inventory of nodes: what every cluster told last, ready to be read without asking anybody.
+
+mod feed;
+mod follow;
+mod index;
+mod snapshot;
+mod status;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use knm_model::{ClusterName, ClusterRegistration, ClusterSource, NodeName, NodeStatus, Pod, Timestamp};
+use knm_ports::{Clock, ClusterError, ClusterGateway};
+use metrics::gauge;
+use tokio_util::sync::CancellationToken;
+
+pub use feed::{ChangeKind, EventId, Lagged, NodeChange, Subscription, SubscriptionStart};
+pub use snapshot::{Block, NodeEntry, Snapshot, SnapshotVersion};
+pub use status::{ClusterState, ClusterStatus, InventoryError, UnseenReason};
+
+use crate::metric;
+use feed::Feed;
+use follow::Follower;
+
+/// How long a cluster may take to tell the pods on a node.
+const PODS_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A cluster to be watched.
+#[derive(Clone)]
+pub struct ClusterHandle {
+    /// Its name in this service.
+    pub name: ClusterName,
+    /// Where the access to it comes from.
+    pub source: ClusterSource,
+    /// The access to it.
+    pub gateway: Arc<dyn ClusterGateway>,
+}
+
+/// What is known of all clusters.
+pub struct Inventory {
+    /// Sorted by name.
+    clusters: Vec<Arc<Cluster>>,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+}
+
+/// The pods on a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodePods {
+    /// Sorted by namespace and name.
+    pub pods: Vec<PodOnNode>,
+    /// When they were asked for.
+    pub as_of: Timestamp,
+}
+
+/// A pod on a node, and what protects it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodOnNode {
+    /// The pod.
+    pub pod: Pod,
+    /// The names of the disruption budgets, all in the pod's namespace, that match it; sorted.
+    pub budgets: Vec<String>,
+}
+
+/// One cluster and what is known of it.
+struct Cluster {
+    handle: ClusterHandle,
+    feed: Arc<Feed>,
+    contact: Mutex<Contact>,
+}
+
+/// How we get on with a cluster.
+#[derive(Clone)]
+struct Contact {
+    state: ClusterState,
+    last_seen: Option<Timestamp>,
+    reason: Option<UnseenReason>,
+    server_version: Option<String>,
+    registered_at: Option<Timestamp>,
+}
+
+impl Inventory {
+    /// Starts one watching task per cluster on the current tokio runtime. They end when `shutdown` is cancelled.
+    /// Of several clusters under one name the first is taken: configurations refuse that earlier.
+    pub fn start(clock: Arc<dyn Clock>, mut clusters: Vec<ClusterHandle>, shutdown: CancellationToken) -> Arc<Self> {
+        clusters.sort_by(|one, other| one.name.cmp(&other.name));
+        clusters.dedup_by(|later, earlier| later.name == earlier.name);
+        // Never the same for two clusters, two replicas or two starts: readers compare versions across all of them.
+        let randomness = RandomState::new();
+        let started_at = clock.now().unix_millis();
+        let clusters: Vec<_> = clusters
+            .into_iter()
+            .map(|handle| {
+                let epoch = randomness.hash_one((handle.name.as_str(), started_at));
+                Arc::new(Cluster::new(handle, epoch))
+            })
+            .collect();
+        for cluster in &clusters {
+            let follower = Follower::new(Arc::clone(cluster), Arc::clone(&clock), shutdown.clone());
+            tokio::spawn(follower.run());
+        }
+        Arc::new(Self {
+            clusters,
+            clock,
+            shutdown,
+        })
+    }
+
+    /// How all clusters are, sorted by name.
+    #[must_use]
+    pub fn clusters(&self) -> Vec<ClusterStatus> {
+        self.clusters.iter().map(|cluster| cluster.status()).collect()
+    }
+
+    /// How a cluster is.
+    ///
+    /// # Errors
+    /// [`InventoryError::UnknownCluster`].
+    pub fn cluster(&self, name: &str) -> Result<ClusterStatus, InventoryError> {
+        self.find(name).map(|cluster| cluster.status())
+    }
+
+    /// All nodes of a cluster.
+    ///
+    /// # Errors
+    /// [`InventoryError::UnknownCluster`], or [`InventoryError::NotSeenYet`] before its first complete list.
+    pub fn snapshot(&self, name: &str) -> Result<Arc<Snapshot>, InventoryError> {
+        self.find(name)?.snapshot()
+    }
+
+    /// All nodes of all clusters, or why not, sorted by the names of the clusters.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<(ClusterName, Result<Arc<Snapshot>, InventoryError>)> {
+        self.clusters
+            .iter()
+            .map(|cluster| (cluster.handle.name.clone(), cluster.snapshot()))
+            .collect()
+    }
+
+    /// The pods on a node, asked of the cluster at this moment, for 10 s at most.
+    ///
+    /// # Errors
+    /// [`InventoryError`], any of them.
+    pub async fn pods_on_node(&self, cluster: &str, node: &str) -> Result<NodePods, InventoryError> {
+        let cluster = self.find(cluster)?;
+        let name: NodeName = match cluster.snapshot()?.find(node) {
+            Some(entry) => entry.node().name.clone(),
+            None => {
+                return Err(InventoryError::UnknownNode {
+                    cluster: cluster.handle.name.clone(),
+                    node: node.to_owned(),
+                });
+            }
+        };
+        let gateway = &cluster.handle.gateway;
+        let both = async { tokio::try_join!(gateway.pods_on_node(&name), gateway.disruption_budgets()) };
+        let answer = tokio::time::timeout(PODS_DEADLINE, both)
+            .await
+            .unwrap_or(Err(ClusterError::TimedOut { limit: PODS_DEADLINE }));
+        let (pods, budgets) = answer.map_err(|source| InventoryError::Cluster {
+            cluster: cluster.handle.name.clone(),
+            source,
+        })?;
+        let protected = |pod: Pod| {
+            let mut names: Vec<_> = budgets
+                .iter()
+                .filter(|budget| budget.matches(&pod))
+                .map(|budget| budget.name.clone())
+                .collect();
+            names.sort_unstable();
+            PodOnNode { pod, budgets: names }
+        };
+        Ok(NodePods {
+            pods: pods.into_iter().map(protected).collect(),
+            as_of: self.clock.now(),
+        })
+    }
+
+    /// Follows the changes of a cluster's nodes, after `resume_after` if what came since then is still known.
+    ///
+    /// # Errors
+    /// [`InventoryError::UnknownCluster`], or [`InventoryError::NotSeenYet`] before its first complete list.
+    pub fn watch(&self, cluster: &str, resume_after: Option<EventId>) -> Result<Subscription, InventoryError> {
+        let cluster = self.find(cluster)?;
+        cluster
+            .feed
+            .subscribe(resume_after, self.shutdown.clone())
+            .ok_or_else(|| cluster.not_seen_yet())
+    }
+
+    /// Takes over when the clusters were first registered, see [`ClusterStatus::registered_at`].
+    pub fn registered(&self, registrations: &[ClusterRegistration]) {
+        for registration in registrations {
+            if let Ok(cluster) = self.find(registration.name.as_str()) {
+                cluster.contact().registered_at = Some(registration.registered_at);
+            }
+        }
+    }
+
+    /// Sets the gauges of the clusters. Called right before metrics are rendered.
+    pub fn observe(&self) {
+        let now = self.clock.now();
+        for cluster in &self.clusters {
+            let name = cluster.handle.name.to_string();
+            let contact = cluster.contact().clone();
+            let up = f64::from(u8::from(contact.state == ClusterState::Healthy));
+            gauge!(metric::CLUSTER_UP, "cluster" => name.clone()).set(up);
+            if let Some(last_seen) = contact.last_seen {
+                let age = now.since(last_seen).as_secs_f64();
+                gauge!(metric::CLUSTER_LAST_EVENT_AGE, "cluster" => name.clone()).set(age);
+            }
+            let Some(snapshot) = cluster.feed.current() else {
+                continue;
+            };
+            let summary = snapshot.summary();
+            for status in NodeStatus::ALL {
+                let count = match status {
+                    NodeStatus::Ready => summary.by_status.ready,
+                    NodeStatus::NotReady => summary.by_status.not_ready,
+                    NodeStatus::Unknown => summary.by_status.unknown,
+                };
+                gauge!(metric::CLUSTER_NODES, "cluster" => name.clone(), "status" => status.as_str()).set(count as f64);
+            }
+            gauge!(metric::CLUSTER_NODES_UNSCHEDULABLE, "cluster" => name).set(summary.unschedulable as f64);
+        }
+    }
+
+    /// Waits until every cluster was seen once, or `limit` passed.
+    pub async fn settled(&self, limit: Duration) {
+        let all = join_all(self.clusters.iter().map(|cluster| cluster.feed.first()));
+        // Whoever waits looks at the clusters next; one that was not seen says so itself.
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    fn find(&self, name: &str) -> Result<&Arc<Cluster>, InventoryError> {
+        self.clusters
+            .binary_search_by(|cluster| cluster.handle.name.as_str().cmp(name))
+            .map(|at| &self.clusters[at])
+            .map_err(|_| InventoryError::UnknownCluster {
+                cluster: name.to_owned(),
+            })
+    }
+}
+
+impl Cluster {
+    fn new(handle: ClusterHandle, epoch: u64) -> Self {
+        Self {
+            handle,
+            feed: Arc::new(Feed::new(epoch)),
+            contact: Mutex::new(Contact {
+                state: ClusterState::Connecting,
+                last_seen: None,
+                reason: None,
+                server_version: None,
+                registered_at: None,
+            }),
+        }
+    }
+
+    fn status(&self) -> ClusterStatus {
+        let contact = self.contact().clone();
+        let snapshot = self.feed.current();
+        ClusterStatus {
+            name: self.handle.name.clone(),
+            source: self.handle.source,
+            state: contact.state,
+            nodes: snapshot.as_ref().map_or(0, |snapshot| snapshot.len()),
+            as_of: contact.last_seen,
+            stale: snapshot.as_ref().is_some_and(|snapshot| snapshot.stale()),
+            reason: contact.reason,
+            server_version: contact.server_version,
+            generation: snapshot.as_ref().map_or(0, |snapshot| snapshot.version().generation),
+            registered_at: contact.registered_at,
+        }
+    }
+
+    fn snapshot(&self) -> Result<Arc<Snapshot>, InventoryError> {
+        self.feed.current().ok_or_else(|| self.not_seen_yet())
+    }
+
+    fn not_seen_yet(&self) -> InventoryError {
+        InventoryError::NotSeenYet {
+            cluster: self.handle.name.clone(),
+            reason: self.contact().reason,
+        }
+    }
+
+    fn contact(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,95 @@
+//! The names of the metrics that the use cases keep.
+
+use metrics::{Unit, describe_counter, describe_gauge};
+
+/// One gauge or counter: its name, its unit if it has one, and its help.
+type Description = (&'static str, Option<Unit>, &'static str);
+
+pub(crate) const UP: &str = "kube_node_manager_up";
+pub(crate) const START_TIME: &str = "kube_node_manager_start_time_seconds";
+pub(crate) const DATABASE_UP: &str = "kube_node_manager_database_up";
+pub(crate) const MEMORY_USAGE: &str = "kube_node_manager_memory_usage_bytes";
+/// Promised to the dashboards of the first version, and a gauge despite its name.
+pub(crate) const GOROUTINES: &str = "kube_node_manager_goroutines_total";
+pub(crate) const BUILD_INFO: &str = "kube_node_manager_build_info";
+pub(crate) const DATABASE_CONNECTIONS: &str = "kube_node_manager_database_connections";
+pub(crate) const DATABASE_CONNECTIONS_MAX: &str = "kube_node_manager_database_connections_max";
+pub(crate) const CLUSTER_UP: &str = "kube_node_manager_cluster_up";
+pub(crate) const CLUSTER_NODES: &str = "kube_node_manager_cluster_nodes";
+pub(crate) const CLUSTER_NODES_UNSCHEDULABLE: &str = "kube_node_manager_cluster_nodes_unschedulable";
+pub(crate) const CLUSTER_LAST_EVENT_AGE: &str = "kube_node_manager_cluster_last_event_age_seconds";
+pub(crate) const PROCESS_CPU: &str = "process_cpu_seconds_total";
+pub(crate) const PROCESS_RESIDENT: &str = "process_resident_memory_bytes";
+pub(crate) const PROCESS_VIRTUAL: &str = "process_virtual_memory_bytes";
+pub(crate) const PROCESS_OPEN_FDS: &str = "process_open_fds";
+pub(crate) const PROCESS_MAX_FDS: &str = "process_max_fds";
+pub(crate) const PROCESS_THREADS: &str = "process_threads";
+pub(crate) const PROCESS_START_TIME: &str = "process_start_time_seconds";
+
+const GAUGES: [Description; 18] = [
+    (UP, None, "1 while the service is ready, else 0."),
+    (
+        START_TIME,
+        Some(Unit::Seconds),
+        "When the service started, in seconds since 1970.",
+    ),
+    (
+        DATABASE_UP,
+        None,
+        "1 while the last ping of the database succeeded, else 0.",
+    ),
+    (MEMORY_USAGE, Some(Unit::Bytes), "Resident memory of the process."),
+    (
+        GOROUTINES,
+        None,
+        "Live asynchronous tasks; the name is that of the first version.",
+    ),
+    (BUILD_INFO, None, "Always 1; the labels tell what was built with what."),
+    (
+        DATABASE_CONNECTIONS,
+        None,
+        "Connections to the database: open, and of these in use and idle.",
+    ),
+    (
+        DATABASE_CONNECTIONS_MAX,
+        None,
+        "Most connections to the database that may be open.",
+    ),
+    (CLUSTER_UP, None, "1 while the cluster can be seen, else 0."),
+    (CLUSTER_NODES, None, "Known nodes of the cluster by status."),
+    (
+        CLUSTER_NODES_UNSCHEDULABLE,
+        None,
+        "Known nodes of the cluster that the scheduler may not use.",
+    ),
+    (
+        CLUSTER_LAST_EVENT_AGE,
+        Some(Unit::Seconds),
+        "How long ago the cluster last told anything.",
+    ),
+    (PROCESS_RESIDENT, Some(Unit::Bytes), "Resident memory of the process."),
+    (PROCESS_VIRTUAL, Some(Unit::Bytes), "Virtual memory of the process."),
+    (PROCESS_OPEN_FDS, None, "Open file descriptors."),
+    (PROCESS_MAX_FDS, None, "Most file descriptors that may be open."),
+    (PROCESS_THREADS, None, "Threads of the operating system."),
+    (
+        PROCESS_START_TIME,
+        Some(Unit::Seconds),
+        "When the process started, in seconds since 1970.",
+    ),
+];
+
+/// Gives every metric of this crate its help.
+pub fn describe_metrics() {
+    for (name, unit, help) in GAUGES {
+        match unit {
+            Some(unit) => describe_gauge!(name, unit, help),
+            None => describe_gauge!(name, help),
+        }
+    }
+    describe_counter!(
+        PROCESS_CPU,
+        Unit::Seconds,
+        "CPU time that the process used, user and system, in whole seconds."
+    );
+}
