@@ -4,6 +4,8 @@
 
 mod admin;
 mod cluster_registrations;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

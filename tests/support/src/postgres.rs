@@ -142,9 +142,7 @@ impl PostgresServer {
     /// If it does not start.
     pub fn start_again(&mut self) {
         self.stop();
-        self.running = Some(self.spawn().unwrap_or_else(|log| {
-            std::panic::panic_any(format!("the server does not start again:\n{log}"));
-        }));
+        self.running = Some(self.spawn().expect("the server starts again; its log"));
     }
 
     /// Makes the server hang: it still accepts what arrives and answers nothing.
@@ -291,12 +289,11 @@ impl Running {
     }
 }
 
-/// Speed instead of safety: the data does not outlive the test.
-const SETTINGS: [&str; 12] = [
+/// Speed instead of safety: the data need not survive the machine, only [`PostgresServer::stop`].
+const SETTINGS: [&str; 11] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "fsync=off",
-    "synchronous_commit=off",
     "full_page_writes=off",
     "wal_level=minimal",
     "max_wal_senders=0",

@@ -76,8 +76,9 @@ impl Programs {
             .output()
             .expect("postgres tells its version");
         let version = String::from_utf8_lossy(&version.stdout);
-        let digits: String = version.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect();
-        format!("{digits}-{}", our_uid())
+        // As in "postgres (PostgreSQL) 15.18".
+        let version = version.split_whitespace().nth(2).unwrap_or("unknown");
+        format!("{version}-{}", our_uid())
     }
 }
 

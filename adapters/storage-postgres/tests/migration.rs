@@ -1,0 +1,138 @@
+//! Migrations that wait, fail, and meet what others did.
+
+use std::time::Duration;
+
+use knm_ports::{Storage, StorageError};
+use knm_storage_postgres::PostgresOptions;
+use knm_test_support::postgres::PostgresServer;
+use sqlx::{Connection, PgConnection};
+
+struct Fixture {
+    server: PostgresServer,
+    database: String,
+    options: PostgresOptions,
+}
+
+fn fixture() -> Option<Fixture> {
+    let server = PostgresServer::start()?;
+    let database = server.create_database();
+    let options = PostgresOptions::from_url(&server.url(&database)).expect("a connection string");
+    Some(Fixture {
+        server,
+        database,
+        options,
+    })
+}
+
+impl Fixture {
+    async fn open(&self) -> Storage {
+        knm_storage_postgres::open(self.options.clone())
+            .await
+            .expect("a fresh database")
+    }
+
+    async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.server.url(&self.database))
+            .await
+            .expect("a connection")
+    }
+}
+
+#[tokio::test]
+async fn migrating_gives_up_after_its_timeout_and_works_when_the_way_is_free() {
+    let Some(mut fixture) = fixture() else {
+        return;
+    };
+    let limit = Duration::from_millis(300);
+    fixture.options.migration_timeout = Some(limit);
+    let mut other = fixture.connect().await;
+    let mut transaction = other.begin().await.unwrap();
+    // The migration waits for this transaction: whether the name is free is not decided before it ends.
+    sqlx::query("CREATE TABLE cluster_registrations (name TEXT)")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let storage = fixture.open().await;
+
+    let error = storage.admin.migrate().await.unwrap_err();
+
+    assert!(matches!(error, StorageError::TimedOut { .. }), "{error:?}");
+    transaction.rollback().await.unwrap();
+    fixture.options.migration_timeout = None;
+    assert_eq!(fixture.open().await.admin.migrate().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_keeps_no_other_replica_out() {
+    let Some(fixture) = fixture() else {
+        return;
+    };
+    fixture
+        .server
+        .run(&fixture.database, "CREATE TABLE cluster_registrations (name TEXT)");
+    let (storage, replica) = (fixture.open().await, fixture.open().await);
+
+    let error = storage.admin.migrate().await.unwrap_err();
+    assert!(matches!(error, StorageError::Internal { .. }), "{error:?}");
+    assert_eq!(storage.admin.schema().await.unwrap().pending, 1);
+    fixture
+        .server
+        .run(&fixture.database, "DROP TABLE cluster_registrations");
+
+    assert_eq!(replica.admin.migrate().await.unwrap(), 1);
+    assert_eq!(storage.admin.schema().await.unwrap().pending, 0);
+}
+
+#[tokio::test]
+async fn a_migration_that_was_changed_afterwards_is_corrupt() {
+    let Some(fixture) = fixture() else {
+        return;
+    };
+    let storage = fixture.open().await;
+    storage.admin.migrate().await.unwrap();
+    fixture
+        .server
+        .run(&fixture.database, "UPDATE _sqlx_migrations SET checksum = '\\x00'");
+
+    for refused in [
+        storage.admin.schema().await.map(drop),
+        storage.admin.migrate().await.map(drop),
+    ] {
+        assert!(matches!(refused, Err(StorageError::Corrupt { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_of_a_later_version_is_left_alone() {
+    let Some(fixture) = fixture() else {
+        return;
+    };
+    let storage = fixture.open().await;
+    storage.admin.migrate().await.unwrap();
+    fixture.server.run(
+        &fixture.database,
+        "INSERT INTO _sqlx_migrations VALUES (9999, 'later', now(), true, '\\x00', 1)",
+    );
+
+    assert_eq!(storage.admin.migrate().await.unwrap(), 0);
+    let schema = storage.admin.schema().await.unwrap();
+    assert_eq!((schema.applied, schema.pending), (9999, 0));
+}
+
+#[tokio::test]
+async fn what_nobody_here_wrote_is_corrupt_and_named() {
+    let Some(fixture) = fixture() else {
+        return;
+    };
+    let storage = fixture.open().await;
+    storage.admin.migrate().await.unwrap();
+    fixture.server.run(
+        &fixture.database,
+        "INSERT INTO cluster_registrations VALUES ('prod', 'moon', 0, 0)",
+    );
+
+    let error = storage.clusters.list().await.unwrap_err();
+
+    assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("\"moon\""), "{error}");
+}

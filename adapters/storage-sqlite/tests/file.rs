@@ -1,0 +1,160 @@
+//! What opening a file accepts and refuses, and what others do to it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use knm_ports::{Storage, StorageError};
+use knm_storage_sqlite::SqliteOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
+
+async fn migrated(file: &Path) -> Storage {
+    let storage = knm_storage_sqlite::open(SqliteOptions::new(file))
+        .await
+        .expect("a file");
+    storage.admin.migrate().await.expect("the migrations run");
+    storage
+}
+
+/// Somebody else who works on the file.
+async fn somebody(file: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(file);
+    options.connect().await.expect("the same file")
+}
+
+#[tokio::test]
+async fn the_folder_of_the_file_is_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("deep/down/nodes.db");
+    migrated(&file).await.admin.close().await;
+    assert!(file.is_file());
+    assert!(
+        !folder.path().join("deep/down/nodes.db-wal").exists(),
+        "the log is folded into the file at the end"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let cases = [
+        folder.path().join("file/nodes.db"),
+        folder.path().to_owned(),
+        Path::new("/proc/nodes.db").to_owned(),
+        Path::new("/proc/data/nodes.db").to_owned(),
+    ];
+    for file in cases {
+        let error = knm_storage_sqlite::open(SqliteOptions::new(&file)).await.err().unwrap();
+        assert!(matches!(error, StorageError::Refused { .. }), "{error:?}");
+        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_corrupt_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.txt");
+    let text = "remember the milk\n".repeat(100);
+    std::fs::write(&file, &text).unwrap();
+
+    let error = knm_storage_sqlite::open(SqliteOptions::new(&file)).await.err().unwrap();
+
+    assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("notes.txt"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
+#[tokio::test]
+async fn the_pool_is_one_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = migrated(&folder.path().join("nodes.db")).await;
+    futures::future::join_all((0..50).map(|_| storage.admin.ping())).await;
+    let pool = storage.admin.pool();
+    assert_eq!((pool.max_open, pool.max_idle, pool.open), (1, 1, 1), "{pool:?}");
+}
+
+#[tokio::test]
+async fn migrating_waits_for_another_process_and_gives_up_after_its_timeout() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nodes.db");
+    let options = SqliteOptions {
+        migration_timeout: Some(Duration::from_millis(200)),
+        ..SqliteOptions::new(&file)
+    };
+    let storage = knm_storage_sqlite::open(options).await.unwrap();
+    let mut other = somebody(&file).await;
+    let transaction = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+
+    let error = storage.admin.migrate().await.unwrap_err();
+
+    assert!(matches!(error, StorageError::TimedOut { .. }), "{error:?}");
+    transaction.rollback().await.unwrap();
+    migrated(&file).await;
+}
+
+#[tokio::test]
+async fn a_migration_that_was_changed_afterwards_is_corrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nodes.db");
+    let storage = migrated(&file).await;
+    let changed = somebody(&file)
+        .await
+        .execute("UPDATE _sqlx_migrations SET checksum = x'00'")
+        .await;
+    assert_eq!(changed.unwrap().rows_affected(), 1);
+
+    for refused in [
+        storage.admin.schema().await.map(drop),
+        storage.admin.migrate().await.map(drop),
+    ] {
+        assert!(matches!(refused, Err(StorageError::Corrupt { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_of_a_later_version_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nodes.db");
+    let storage = migrated(&file).await;
+    let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        VALUES (9999, 'later', TRUE, x'00', 1)";
+    somebody(&file).await.execute(later).await.unwrap();
+
+    assert_eq!(storage.admin.migrate().await.unwrap(), 0);
+    let schema = storage.admin.schema().await.unwrap();
+    assert_eq!((schema.applied, schema.pending), (9999, 0));
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nodes.db");
+    let storage = knm_storage_sqlite::open(SqliteOptions::new(&file)).await.unwrap();
+    let mut other = somebody(&file).await;
+    other
+        .execute("CREATE TABLE cluster_registrations (name TEXT)")
+        .await
+        .unwrap();
+
+    let error = storage.admin.migrate().await.unwrap_err();
+
+    assert!(matches!(error, StorageError::Internal { .. }), "{error:?}");
+    assert_eq!(storage.admin.schema().await.unwrap().pending, 1);
+    other.execute("DROP TABLE cluster_registrations").await.unwrap();
+    assert_eq!(storage.admin.migrate().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_nobody_here_wrote_is_corrupt_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nodes.db");
+    let storage = migrated(&file).await;
+    let foreign = "INSERT INTO cluster_registrations VALUES ('prod', 'moon', 0, 0)";
+    somebody(&file).await.execute(foreign).await.unwrap();
+
+    let error = storage.clusters.list().await.unwrap_err();
+
+    assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("\"moon\""), "{error}");
+}
