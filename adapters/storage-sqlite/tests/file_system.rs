@@ -1,0 +1,121 @@
+//! Real file systems without room and without write permission. Only root may mount those; elsewhere these tests say that they are
+//! skipped, and the unit tests of the crate bring about the same errors of SQLite by its own means.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use knm_model::{ClusterName, ClusterRegistration, ClusterSource, Timestamp};
+use knm_ports::StorageError;
+use knm_storage_sqlite::SqliteOptions;
+use tempfile::TempDir;
+
+/// A file system in memory of a few hundred KiB.
+struct FileSystem {
+    folder: TempDir,
+}
+
+impl FileSystem {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=384k", "tmpfs"])
+            .arg(folder.path())
+            .stderr(Stdio::null())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self { folder });
+        }
+        eprintln!("SKIPPED: this test may not mount a file system");
+        None
+    }
+
+    fn make_read_only(&self) {
+        let status = Command::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(self.folder.path())
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "the file system can be remounted"
+        );
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("nodes.db")
+    }
+}
+
+impl Drop for FileSystem {
+    fn drop(&mut self) {
+        // Lazily: a connection of a failed test may still be open.
+        drop(Command::new("umount").arg("--lazy").arg(self.folder.path()).status());
+    }
+}
+
+fn registration(number: usize) -> ClusterRegistration {
+    let time = Timestamp::from_unix_millis(0).expect("1970");
+    ClusterRegistration {
+        name: ClusterName::from_any(&format!("{number:0>60}")),
+        source: ClusterSource::Demo,
+        registered_at: time,
+        changed_at: time,
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_that_names_the_file_and_what_was_stored_stays() {
+    let Some(disk) = FileSystem::mount() else {
+        return;
+    };
+    let storage = knm_storage_sqlite::open(SqliteOptions::new(disk.file())).await.unwrap();
+    storage.admin.migrate().await.unwrap();
+    let mut stored = 0;
+    let error = loop {
+        match storage.clusters.insert(&registration(stored)).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StorageError::Full { .. }), "{error:?}");
+    let source = error.source().unwrap().to_string();
+    assert!(source.contains(&disk.file().display().to_string()), "{source}");
+    assert_eq!(storage.clusters.list().await.unwrap().len(), stored);
+    storage.admin.close().await;
+}
+
+#[tokio::test]
+async fn a_disk_without_room_for_a_new_file_is_an_error_that_names_it() {
+    let Some(disk) = FileSystem::mount() else {
+        return;
+    };
+    let fill = std::fs::write(disk.folder.path().join("fill"), vec![0; 1024 * 1024]);
+    assert!(fill.is_err(), "the disk is larger than it should be");
+
+    let opened = knm_storage_sqlite::open(SqliteOptions::new(disk.file())).await;
+
+    let error = opened.err().unwrap();
+    assert!(matches!(error, StorageError::Full { .. }), "{error:?}");
+    let source = error.source().unwrap().to_string();
+    assert!(source.contains(&disk.file().display().to_string()), "{source}");
+}
+
+#[tokio::test]
+async fn a_file_on_a_read_only_disk_is_refused_by_name() {
+    let Some(disk) = FileSystem::mount() else {
+        return;
+    };
+    let storage = knm_storage_sqlite::open(SqliteOptions::new(disk.file())).await.unwrap();
+    storage.admin.migrate().await.unwrap();
+    storage.admin.close().await;
+    drop(storage);
+    disk.make_read_only();
+    let new = disk.folder.path().join("data/other.db");
+
+    for file in [disk.file(), new] {
+        let error = knm_storage_sqlite::open(SqliteOptions::new(&file)).await.err().unwrap();
+
+        assert!(matches!(error, StorageError::Refused { .. }), "{error:?}");
+        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+    }
+}
