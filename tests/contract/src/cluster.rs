@@ -1,1 +1,89 @@
 //! What every cluster adapter must do.
+//!
+//! A case is a sentence of [`ClusterGateway`] with MUST. An adapter runs them all with [`cluster_contract!`](crate::cluster_contract), each
+//! against a cluster of its own.
+
+mod asking;
+mod samples;
+mod watching;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use knm_model::{DisruptionBudget, Node, NodeName, Pod};
+use knm_ports::ClusterGateway;
+
+pub use asking::*;
+pub use samples::{node, pod};
+pub use watching::*;
+
+/// A cluster of one test, without nodes, pods and budgets.
+pub struct ClusterFixture {
+    /// The gateway that is tested.
+    pub gateway: Arc<dyn ClusterGateway>,
+    /// The cluster behind the gateway.
+    pub driver: Arc<dyn ClusterDriver>,
+    /// What must live as long as the cluster.
+    pub keep: Box<dyn Any + Send + Sync>,
+}
+
+/// Does to a cluster what others do: kubelets, controllers, administrators and broken networks. It works while the gateway is cut off.
+#[async_trait]
+pub trait ClusterDriver: Send + Sync {
+    /// Adds a node, or makes the one under this name like it: labels, taints, schedulability, conditions and capacity. What the cluster itself
+    /// chooses (id, version, creation time) is not taken over.
+    async fn put_node(&self, node: Node);
+
+    /// Removes a node.
+    async fn delete_node(&self, name: &NodeName);
+
+    /// Adds a pod to its node, with its labels, controller and requests.
+    async fn put_pod(&self, pod: Pod);
+
+    /// Adds a disruption budget with its selector and what it counts.
+    async fn put_budget(&self, budget: DisruptionBudget);
+
+    /// Cuts the gateway off from the cluster.
+    async fn lose(&self);
+
+    /// Lets the gateway see the cluster again.
+    async fn recover(&self);
+}
+
+/// Runs every case of the cluster contract as a test of its own. `$fixture` is the path of an
+/// `async fn() -> Option<ClusterFixture>`; it returns `None`, loudly, where the machine lacks what the cluster needs.
+#[macro_export]
+macro_rules! cluster_contract {
+    (@cases $fixture:path: $($case:ident),+ $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            let Some(fixture) = $fixture().await else {
+                return;
+            };
+            $crate::cluster::$case(&fixture).await;
+        })+
+    };
+    ($fixture:path) => {
+        $crate::cluster_contract!(@cases $fixture:
+            watching_starts_with_all_nodes,
+            watching_an_empty_cluster_starts_with_no_nodes,
+            watching_a_lost_cluster_starts_with_lost,
+            a_new_node_is_told,
+            a_changed_node_is_told_with_all_that_changed,
+            a_deleted_node_is_told,
+            changes_of_one_node_are_told_in_order,
+            each_watcher_is_told_everything,
+            a_lost_cluster_is_told_and_found_again,
+            what_changed_while_the_cluster_was_lost_is_told,
+            a_lost_cluster_never_looks_empty,
+            a_quiet_cluster_tells_that_it_is_alive,
+            pods_are_sorted_by_namespace_and_name,
+            a_pod_is_told_with_what_it_asks_for_and_who_controls_it,
+            a_node_without_pods_and_an_unknown_node_have_none,
+            budgets_are_sorted_and_match_as_their_selector_says,
+            the_version_of_the_server_is_told,
+            asking_a_lost_cluster_is_a_transient_error,
+        );
+    };
+}
