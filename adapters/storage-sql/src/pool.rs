@@ -187,14 +187,19 @@ impl<DB: Database> WatchedPool<DB> {
     }
 
     async fn hold(&self, operation: &'static str, watched: Watched) -> Result<Held<DB>, StorageError> {
-        let connection = match self.inner.pool.acquire().await {
-            Ok(connection) => connection,
-            Err(sqlx::Error::PoolTimedOut) if self.is_exhausted() => {
-                return Err(StorageError::TimedOut {
-                    limit: self.inner.settings.acquire_timeout,
-                });
+        let limit = self.inner.settings.acquire_timeout;
+        let deadline = Instant::now() + limit;
+        let connection = loop {
+            let error = match self.inner.pool.acquire().await {
+                Ok(connection) => break connection,
+                Err(sqlx::Error::PoolTimedOut) if self.is_exhausted() => StorageError::TimedOut { limit },
+                Err(error) => self.inner.origin.storage_error(operation, error),
+            };
+            // A SQLite file that others open or close at this moment is busy without SQLite waiting for it.
+            if !matches!(error, StorageError::TimedOut { .. }) || deadline <= Instant::now() {
+                return Err(error);
             }
-            Err(error) => return Err(self.inner.origin.storage_error(operation, error)),
+            tokio::time::sleep(Duration::from_millis(10)).await;
         };
         Ok(Held {
             connection,

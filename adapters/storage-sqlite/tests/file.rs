@@ -158,3 +158,23 @@ async fn what_nobody_here_wrote_is_corrupt_and_named() {
     assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
     assert!(error.to_string().contains("\"moon\""), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_may_create_and_migrate_the_same_file_at_once() {
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions::new(folder.path().join("data/nodes.db"));
+        let starts = (0..8).map(|_| {
+            let options = options.clone();
+            tokio::spawn(async move {
+                let storage = knm_storage_sqlite::open(options).await?;
+                storage.admin.migrate().await
+            })
+        });
+        let mut applied = 0;
+        for start in futures::future::join_all(starts).await {
+            applied += start.unwrap().unwrap();
+        }
+        assert_eq!(applied, 1);
+    }
+}
