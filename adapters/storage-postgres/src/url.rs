@@ -17,21 +17,56 @@ pub struct UrlError {
 }
 
 impl PostgresOptions {
-    /// Parses `postgres://user:password@host:port/database?sslmode=…`. What is left out has its default. Parameters are `sslmode`,
-    /// `sslrootcert` and `connect_timeout` (in seconds).
+    /// Parses `postgres://user:password@host:port/database?sslmode=…`, or the same as words: `host=… user=… password=… dbname=…`. What
+    /// is left out has its default. Parameters are `sslmode`, `sslrootcert`, `connect_timeout` (in seconds) and `TimeZone`, which
+    /// changes nothing: times are stored as numbers.
     ///
     /// # Errors
     /// [`UrlError`] that says what is wrong and what is allowed, without showing the text.
     pub fn from_url(text: &str) -> Result<Self, UrlError> {
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-        if !matches!(scheme, Some("postgres" | "postgresql")) {
-            return wrong("it must start with postgres:// or postgresql://");
+        match text.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => Self::from_real_url(text),
+            None if text.contains('=') => Self::from_words(text),
+            Some(_) | None => {
+                wrong("it must start with postgres:// or postgresql://, or be words such as host=db user=nodes")
+            }
         }
+    }
+
+    fn from_words(text: &str) -> Result<Self, UrlError> {
+        let mut options = Self::default();
+        for (name, value) in words(text)? {
+            match name.as_str() {
+                "host" if value.is_empty() => return wrong("the host is empty; a name or an address is expected"),
+                "host" => options.host = value,
+                "port" => match value.parse() {
+                    Ok(port) if 0 < port => options.port = port,
+                    Ok(_) | Err(_) => return wrong("the port is not a number from 1 to 65535"),
+                },
+                "user" => options.username = value,
+                "password" => options.password = SecretString::from(value),
+                "dbname" => options.database = value,
+                _ => options.set_parameter(&name, &value)?,
+            }
+        }
+        Ok(options)
+    }
+
+    fn from_real_url(text: &str) -> Result<Self, UrlError> {
         let url = Url::parse(text).map_err(|error| UrlError {
             message: format!(
                 "{error}; characters such as @ : / ? # % in the user's name or password must be percent-encoded"
             ),
         })?;
+        // Otherwise the end of a password would pass for a database or a parameter, which errors name.
+        if [url.path(), url.query().unwrap_or("")]
+            .iter()
+            .any(|part| part.contains('@'))
+        {
+            return wrong(
+                "it has an @ behind the host; : / ? # in the user's name or password are percent-encoded, and so is an @",
+            );
+        }
         let mut options = Self::default();
         if let Some(host) = url.host_str().filter(|host| !host.is_empty()) {
             options.host = decoded("host", host.trim_start_matches('[').trim_end_matches(']'))?;
@@ -83,14 +118,56 @@ impl PostgresOptions {
                     ));
                 }
             },
+            "TimeZone" | "timezone" => {}
             _ => {
                 return wrong(format!(
-                    "the parameter \"{name}\" is not known; known are sslmode, sslrootcert, connect_timeout"
+                    "the parameter \"{name}\" is not known; known are sslmode, sslrootcert, connect_timeout, TimeZone"
                 ));
             }
         }
         Ok(())
     }
+}
+
+/// Splits `name=value name='a value'`; in values a backslash makes the next character an ordinary one.
+fn words(text: &str) -> Result<Vec<(String, String)>, UrlError> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let Some((name, after)) = rest.split_once('=') else {
+            return wrong("a word at its end has no =; words are written name=value");
+        };
+        let name = name.trim_end();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return wrong("a word has no =, or a value with spaces has no quotes; words are written name='a value'");
+        }
+        let (value, end) = value(after.trim_start())?;
+        words.push((name.to_owned(), value));
+        rest = end.trim_start();
+    }
+    Ok(words)
+}
+
+/// Reads the value at the start of `text`; returns it and what stands behind it.
+fn value(text: &str) -> Result<(String, &str), UrlError> {
+    let (quoted, start) = match text.strip_prefix('\'') {
+        Some(inner) => (true, inner),
+        None => (false, text),
+    };
+    let mut value = String::new();
+    let mut characters = start.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => value.extend(characters.next().map(|(_, next)| next)),
+            '\'' if quoted => return Ok((value, &start[at + 1..])),
+            _ if !quoted && character.is_whitespace() => return Ok((value, &start[at..])),
+            _ => value.push(character),
+        }
+    }
+    if quoted {
+        return wrong("a quoted value has no end");
+    }
+    Ok((value, ""))
 }
 
 fn decoded(what: &str, text: &str) -> Result<String, UrlError> {
@@ -146,6 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn words_say_the_same() {
+        let options = PostgresOptions::from_url(
+            r"host=db.example.com port = 6432 user=nodes password='it\'s a \\ secret' dbname=nodes sslmode=require TimeZone=Asia/Shanghai",
+        )
+        .unwrap();
+        assert_eq!((options.host.as_str(), options.port), ("db.example.com", 6432));
+        assert_eq!(
+            (options.username.as_str(), options.database.as_str()),
+            ("nodes", "nodes")
+        );
+        assert_eq!(options.password.expose_secret(), r"it's a \ secret");
+        assert_eq!(options.ssl_mode, SslMode::Require);
+        let empty = PostgresOptions::from_url("password= user=nodes").unwrap();
+        assert_eq!(empty.password.expose_secret(), "user=nodes", "as libpq reads it");
+    }
+
+    #[test]
     fn addresses_and_sockets_are_hosts() {
         let host = |text| PostgresOptions::from_url(text).unwrap().host;
         assert_eq!(host("postgres://[::1]:5433/nodes"), "::1");
@@ -163,6 +257,8 @@ mod tests {
             ("postgres://u:s3#cret@h/d", "percent-encoded"),
             ("postgres://u:s3cret@h/d#x", "%23"),
             ("postgres://u:s3cret@h/d/e", "more than one database"),
+            ("postgres://u:12/s3cret@h/d", "an @ behind the host"),
+            ("postgres://u:12?s3cret@h/d", "an @ behind the host"),
             ("postgres://u:s3cret%FF@h/d", "password is not UTF-8"),
             (
                 "postgres://u:s3cret@h/d?sslmode=allow",
@@ -171,6 +267,11 @@ mod tests {
             ("postgres://u:s3cret@h/d?pool_mode=1", "\"pool_mode\" is not known"),
             ("postgres://u:s3cret@h/d?sslrootcert=", "sslrootcert is empty"),
             ("postgres://u:s3cret@h/d?connect_timeout=soon", "\"soon\""),
+            ("host=h password=s3cret pool_mode=1", "\"pool_mode\" is not known"),
+            ("host=h password=s3cret and more", "no ="),
+            ("host=h password=s3cret is it=1", "has no quotes"),
+            ("host=h password='s3cret", "no end"),
+            ("host=h password=s3cret port=0", "1 to 65535"),
         ];
         for (text, expected) in cases {
             let error = PostgresOptions::from_url(text).unwrap_err();
