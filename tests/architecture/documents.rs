@@ -1,6 +1,8 @@
 //! What the documents promise.
 
-use crate::tree::read;
+use std::collections::BTreeSet;
+
+use crate::tree::{read, rust_files};
 
 #[test]
 fn the_readme_opens_with_the_two_commands_that_ci_runs() {
@@ -24,4 +26,29 @@ fn the_example_of_the_architecture_is_the_tested_one() {
         shown.contains(&format!("```rust\n{example}```\n")),
         "ARCHITECTURE.md shows another example than the one that is tested"
     );
+}
+
+#[test]
+fn the_readme_names_every_metric_and_no_other() {
+    let mut declared = BTreeSet::new();
+    for file in rust_files()
+        .iter()
+        .filter(|file| !file.starts_with("tests") && !file.iter().any(|part| part == "tests"))
+    {
+        declared.extend(metrics_between(&read(file), '"'));
+    }
+    let named = metrics_between(&read("README.md"), '`');
+
+    assert_eq!(named, declared);
+}
+
+/// The names of metrics that stand between two `quote`s.
+fn metrics_between(text: &str, quote: char) -> BTreeSet<String> {
+    let of_a_metric =
+        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_';
+    text.split(quote)
+        .filter(|piece| piece.starts_with("kube_node_manager_") || piece.starts_with("process_"))
+        .filter(|piece| piece.chars().all(of_a_metric))
+        .map(str::to_owned)
+        .collect()
 }
