@@ -1,1 +1,9 @@
 //! A simulated fleet of nodes, for tests and for the demo.
+
+mod chance;
+mod fleet;
+mod gateway;
+mod simulated;
+mod workload;
+
+pub use fleet::{Fleet, FleetOptions};

@@ -1,0 +1,336 @@
+//! The fleet: its nodes, what changes on them, and those who watch.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use knm_model::{CordonSource, DisruptionBudget, Node, NodeName, NodeStatus, Pod, Timestamp};
+use knm_ports::{ClusterError, ClusterGateway};
+use tokio::sync::broadcast;
+
+use crate::chance::Chance;
+use crate::gateway::MemoryClusterGateway;
+use crate::simulated::{Role, Simulated};
+use crate::workload;
+
+/// How many changes a watcher may be behind before it is told everything anew.
+const BEHIND: usize = 1024;
+
+/// What a fleet is like.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetOptions {
+    /// How many nodes it begins with.
+    pub nodes: usize,
+    /// The same seed makes the same fleet.
+    pub seed: u64,
+    /// One node changes per tick; `None`: the fleet stands still.
+    pub change_every: Option<Duration>,
+    /// The time in the fleet when it begins.
+    pub started_at: Timestamp,
+}
+
+/// A simulated fleet of nodes with pods and budgets.
+pub struct Fleet {
+    options: FleetOptions,
+    state: Mutex<State>,
+    told: broadcast::Sender<Told>,
+}
+
+/// What watchers are told; they read the rest from the fleet.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    Applied(NodeName),
+    Deleted(NodeName),
+    Lost,
+    Recovered,
+}
+
+struct State {
+    nodes: BTreeMap<NodeName, Member>,
+    /// Put there by hand, in addition to the simulated ones.
+    pods: BTreeMap<(String, String), Pod>,
+    budgets: BTreeMap<(String, String), DisruptionBudget>,
+    reachable: bool,
+    /// The number of the next node that is added.
+    next: u64,
+    /// How many changes there were, counted through all nodes as an API server does.
+    revision: u64,
+    ticks: u32,
+    chance: Chance,
+}
+
+/// A node of the fleet.
+enum Member {
+    Simulated(Simulated),
+    /// Put there by hand.
+    Given(Box<Node>),
+}
+
+impl Fleet {
+    /// A new fleet. If it changes by itself, this must be called in a tokio runtime, where it changes until it is dropped.
+    pub fn new(options: FleetOptions) -> Arc<Self> {
+        let count = options.nodes as u64;
+        let nodes = (0..count)
+            .filter_map(|number| {
+                let simulated = Simulated::initial(options.seed, number, count, options.started_at);
+                Some((node_name(number, count)?, Member::Simulated(simulated)))
+            })
+            .collect();
+        let fleet = Arc::new(Self {
+            options,
+            state: Mutex::new(State {
+                nodes,
+                pods: BTreeMap::new(),
+                budgets: BTreeMap::new(),
+                reachable: true,
+                next: count,
+                revision: count,
+                ticks: 0,
+                chance: Chance::new(options.seed),
+            }),
+            told: broadcast::Sender::new(BEHIND),
+        });
+        if let Some(period) = options.change_every {
+            let weak = Arc::downgrade(&fleet);
+            tokio::spawn(async move {
+                // A period of zero would be refused; nothing changes faster than that anyway.
+                let mut ticks = tokio::time::interval(period.max(Duration::from_micros(1)));
+                loop {
+                    ticks.tick().await;
+                    match weak.upgrade() {
+                        Some(fleet) => fleet.change(),
+                        None => break,
+                    }
+                }
+            });
+        }
+        fleet
+    }
+
+    /// The access to it.
+    pub fn gateway(self: &Arc<Self>) -> Arc<dyn ClusterGateway> {
+        Arc::new(MemoryClusterGateway::new(Arc::clone(self)))
+    }
+
+    /// Adds a node or changes the one under its name.
+    pub fn put_node(&self, node: Node) {
+        let mut state = self.state();
+        let name = node.name.clone();
+        state.nodes.insert(name.clone(), Member::Given(Box::new(node)));
+        self.tell(Told::Applied(name));
+    }
+
+    /// Removes a node, and the pods on it; nothing happens if there is none under this name.
+    pub fn delete_node(&self, name: &NodeName) {
+        let mut state = self.state();
+        if state.nodes.remove(name).is_some() {
+            state.pods.retain(|_, pod| pod.node != *name);
+            self.tell(Told::Deleted(name.clone()));
+        }
+    }
+
+    /// Adds a pod or changes the one under its namespace and name.
+    pub fn put_pod(&self, pod: Pod) {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        self.state().pods.insert(key, pod);
+    }
+
+    /// Adds a disruption budget or changes the one under its namespace and name.
+    pub fn put_budget(&self, budget: DisruptionBudget) {
+        let key = (budget.namespace.clone(), budget.name.clone());
+        self.state().budgets.insert(key, budget);
+    }
+
+    /// Makes the fleet unreachable.
+    pub fn lose(&self) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.reachable, false) {
+            self.tell(Told::Lost);
+        }
+    }
+
+    /// Makes the fleet reachable again.
+    pub fn recover(&self) {
+        let mut state = self.state();
+        if !std::mem::replace(&mut state.reachable, true) {
+            self.tell(Told::Recovered);
+        }
+    }
+
+    /// Lets one tick pass: mostly a heartbeat, sometimes a node that fails or recovers, is cordoned or uncordoned, comes or goes.
+    pub fn change(&self) {
+        let mut state = self.state();
+        state.ticks = state.ticks.saturating_add(1);
+        let passed = self.options.change_every.unwrap_or(Duration::from_secs(1)) * state.ticks;
+        let now = self.options.started_at.plus(passed);
+        let size = state.nodes.len() as u64;
+        let place = state.chance.below(size);
+        let dice = state.chance.below(1000);
+        if dice < 5 && size < self.fleet() + self.slack() {
+            return self.add(&mut state, now);
+        }
+        let Some(name) = state.nodes.keys().nth(place as usize).cloned() else {
+            return;
+        };
+        state.revision += 1;
+        let revision = state.revision;
+        let Some(Member::Simulated(node)) = state.nodes.get_mut(&name) else {
+            return;
+        };
+        let control_plane = Role::of(node.number, self.fleet()) == Role::ControlPlane;
+        if !control_plane && (5..10).contains(&dice) && self.fleet() < size + self.slack() {
+            state.nodes.remove(&name);
+            return self.tell(Told::Deleted(name));
+        }
+        node.revision = revision;
+        if !control_plane {
+            node.live(dice, now);
+        }
+        if node.status != NodeStatus::Unknown {
+            node.heartbeat_at = now;
+        }
+        self.tell(Told::Applied(name));
+    }
+
+    pub(crate) fn reachable(&self) -> Result<(), ClusterError> {
+        reachable(&self.state())
+    }
+
+    /// All nodes, and what happens to them from then on.
+    pub(crate) fn watch(&self) -> (Result<Vec<Node>, ClusterError>, broadcast::Receiver<Told>) {
+        let state = self.state();
+        (self.all(&state), self.told.subscribe())
+    }
+
+    /// All nodes, for a watcher that lost track: what `behind` still holds is forgotten, because it is in the list.
+    pub(crate) fn catch_up(&self, behind: &mut broadcast::Receiver<Told>) -> Result<Vec<Node>, ClusterError> {
+        let state = self.state();
+        *behind = self.told.subscribe();
+        self.all(&state)
+    }
+
+    /// The node as it is now; `None` if there is none or the fleet cannot be reached.
+    pub(crate) fn node(&self, name: &NodeName) -> Option<Node> {
+        let state = self.state();
+        let member = state.nodes.get(name).filter(|_| state.reachable)?;
+        Some(self.whole(name, member))
+    }
+
+    pub(crate) fn pods(&self, name: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        let state = self.state();
+        reachable(&state)?;
+        let mut pods = match state.nodes.get(name) {
+            Some(Member::Simulated(node)) => workload::pods(self.options.seed, self.fleet(), name, node),
+            Some(Member::Given(_)) | None => Vec::new(),
+        };
+        pods.extend(state.pods.values().filter(|pod| pod.node == *name).cloned());
+        pods.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+        Ok(pods)
+    }
+
+    pub(crate) fn budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
+        let state = self.state();
+        reachable(&state)?;
+        let simulated = state.nodes.values().filter_map(|member| match member {
+            Member::Simulated(node) => Some(node),
+            Member::Given(_) => None,
+        });
+        let mut budgets = match self.options.nodes {
+            0 => Vec::new(),
+            _ => workload::budgets(self.options.seed, self.fleet(), simulated),
+        };
+        budgets.extend(state.budgets.values().cloned());
+        budgets.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+        Ok(budgets)
+    }
+
+    fn all(&self, state: &State) -> Result<Vec<Node>, ClusterError> {
+        reachable(state)?;
+        Ok(state
+            .nodes
+            .iter()
+            .map(|(name, member)| self.whole(name, member))
+            .collect())
+    }
+
+    fn whole(&self, name: &NodeName, member: &Member) -> Node {
+        match member {
+            Member::Simulated(node) => node.node(self.options.seed, self.fleet(), name),
+            Member::Given(node) => node.as_ref().clone(),
+        }
+    }
+
+    fn add(&self, state: &mut State, now: Timestamp) {
+        let number = state.next;
+        let Some(name) = node_name(number, self.fleet()) else {
+            return;
+        };
+        state.next += 1;
+        state.revision += 1;
+        let node = Simulated {
+            number,
+            created_at: now,
+            status: NodeStatus::NotReady,
+            status_since: now,
+            cordon: None,
+            heartbeat_at: now,
+            revision: state.revision,
+        };
+        state.nodes.insert(name.clone(), Member::Simulated(node));
+        self.tell(Told::Applied(name));
+    }
+
+    /// How many nodes the fleet began with.
+    fn fleet(&self) -> u64 {
+        self.options.nodes as u64
+    }
+
+    /// By how many nodes its size may differ from that.
+    fn slack(&self) -> u64 {
+        1 + self.fleet() / 50
+    }
+
+    /// Called with the state locked, so that watchers are told in the order in which it happened.
+    fn tell(&self, told: Told) {
+        // Without watchers there is nobody to tell.
+        let _ = self.told.send(told);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Simulated {
+    /// What `dice`, a number below 1000, brings to a node: few fail or are cordoned, and those do not stay so for long.
+    fn live(&mut self, dice: u64, now: Timestamp) {
+        let status = match (self.status, dice) {
+            (NodeStatus::Ready, 10..20) => NodeStatus::NotReady,
+            (NodeStatus::Ready, 20..25) => NodeStatus::Unknown,
+            (NodeStatus::NotReady | NodeStatus::Unknown, 10..400) => NodeStatus::Ready,
+            (status, _) => status,
+        };
+        if status != self.status {
+            (self.status, self.status_since) = (status, now);
+        }
+        self.cordon = match (self.cordon, dice) {
+            (None, 500..515) => Some((CordonSource::KubeNodeManager, now)),
+            (None, 515..520) => Some((CordonSource::Foreign, now)),
+            (Some(_), 500..750) => None,
+            (cordon, _) => cordon,
+        };
+    }
+}
+
+fn node_name(number: u64, fleet: u64) -> Option<NodeName> {
+    NodeName::parse(&Simulated::name(number, fleet)).ok()
+}
+
+fn reachable(state: &State) -> Result<(), ClusterError> {
+    match state.reachable {
+        true => Ok(()),
+        false => Err(ClusterError::Unavailable {
+            source: "the simulated fleet was made unreachable".into(),
+        }),
+    }
+}
