@@ -1,1 +1,147 @@
 //! The real clock and the figures of the process and its machine.
+
+use std::sync::{Mutex, PoisonError};
+
+use knm_model::Timestamp;
+use knm_ports::{Clock, ProcessStats, SystemStats};
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tokio::runtime::Handle;
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the real time")]
+    fn now(&self) -> Timestamp {
+        Timestamp::from(std::time::SystemTime::now())
+    }
+}
+
+/// The figures of this process, of one runtime and of the machine.
+#[derive(Debug)]
+pub struct MachineStats {
+    /// Remembers what it saw last, which makes the next look cheap; `None` where the operating system tells nothing.
+    system: Mutex<Option<System>>,
+    process: Option<Pid>,
+    runtime: Handle,
+    hostname: String,
+}
+
+impl MachineStats {
+    /// Figures of this process; tasks are those of `runtime`.
+    #[must_use]
+    pub fn new(runtime: Handle) -> Self {
+        Self {
+            system: Mutex::new(System::new().ok()),
+            process: sysinfo::get_current_pid().ok(),
+            runtime,
+            hostname: hostname(),
+        }
+    }
+}
+
+/// The name of the machine or pod, `unknown` if it has none.
+#[must_use]
+pub fn hostname() -> String {
+    System::host_name()
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+impl SystemStats for MachineStats {
+    fn process(&self) -> ProcessStats {
+        let mut system = self.system.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(pid), Some(system)) = (self.process, system.as_mut()) else {
+            return ProcessStats::default();
+        };
+        let wanted = ProcessRefreshKind::nothing().with_memory().with_cpu().without_tasks();
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, wanted);
+        let Some(process) = system.process(pid) else {
+            return ProcessStats::default();
+        };
+        ProcessStats {
+            resident_bytes: process.memory(),
+            virtual_bytes: process.virtual_memory(),
+            cpu_seconds: std::time::Duration::from_millis(process.accumulated_cpu_time()).as_secs_f64(),
+            open_fds: process.open_files().map_or(0, count),
+            max_fds: process.open_files_limit().map_or(0, count),
+            threads: threads(),
+        }
+    }
+
+    fn live_tasks(&self) -> u64 {
+        count(self.runtime.metrics().num_alive_tasks())
+    }
+
+    fn hostname(&self) -> String {
+        self.hostname.clone()
+    }
+}
+
+/// sysinfo lists threads one by one; the kernel keeps the number.
+fn threads() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Threads:"))?;
+            line.trim().parse().ok()
+        })
+        .unwrap_or(0)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_moves_and_shows_this_century() {
+        let first = SystemClock.now();
+        let second = SystemClock.now();
+        assert!(first <= second);
+        assert!(Timestamp::parse("2024-01-01T00:00:00Z").unwrap() < first);
+    }
+
+    #[tokio::test]
+    async fn every_figure_of_a_running_process_is_told() {
+        let stats = MachineStats::new(Handle::current());
+        let figures = stats.process();
+        assert!(1 << 20 < figures.resident_bytes, "{figures:?}");
+        assert!(figures.resident_bytes <= figures.virtual_bytes, "{figures:?}");
+        assert!(3 <= figures.open_fds, "{figures:?}");
+        assert!(figures.open_fds <= figures.max_fds, "{figures:?}");
+        assert!(1 <= figures.threads, "{figures:?}");
+        assert!(!stats.hostname().is_empty());
+    }
+
+    #[tokio::test]
+    async fn opened_files_and_used_time_show_at_the_next_look() {
+        let stats = MachineStats::new(Handle::current());
+        let before = stats.process();
+        let files: Vec<_> = (0..7)
+            .map(|_| std::fs::File::open("/proc/self/stat").unwrap())
+            .collect();
+        let mut sum = 0_u64;
+        while stats.process().cpu_seconds <= before.cpu_seconds {
+            sum = (0..1_000_000).fold(sum, |sum, number| std::hint::black_box(sum ^ number));
+        }
+        assert!(before.open_fds + 7 <= stats.process().open_fds);
+        drop(files);
+    }
+
+    #[tokio::test]
+    async fn live_tasks_are_counted() {
+        let stats = MachineStats::new(Handle::current());
+        let before = stats.live_tasks();
+        let tasks: Vec<_> = (0..5).map(|_| tokio::spawn(std::future::pending::<()>())).collect();
+        assert_eq!(stats.live_tasks(), before + 5);
+        for task in tasks {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Metrics in Prometheus' text format.
+
+use knm_ports::MetricsExposition;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::TelemetryError;
+
+/// Upper bounds for everything that is a duration: from a cached answer to the longest deadline.
+const SECONDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
+];
+
+/// The metrics of this process.
+#[derive(Clone, Debug)]
+pub struct PrometheusExposition(PrometheusHandle);
+
+/// Collects the metrics of this process from here on.
+///
+/// # Errors
+/// [`TelemetryError::Metrics`] if they are collected already.
+pub fn install_metrics() -> Result<PrometheusExposition, TelemetryError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &SECONDS)
+        .map_err(|error| TelemetryError::Metrics(error.to_string()))?
+        .build_recorder();
+    let exposition = PrometheusExposition(recorder.handle());
+    metrics::set_global_recorder(recorder).map_err(|error| TelemetryError::Metrics(error.to_string()))?;
+    Ok(exposition)
+}
+
+impl PrometheusExposition {
+    /// Folds what was observed into its buckets. Call it every few seconds: until then observations take memory.
+    pub fn fold(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+impl MetricsExposition for PrometheusExposition {
+    fn render(&self) -> String {
+        self.0.render()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_buckets_and_everything_has_help_and_type() {
+        let exposition = install_metrics().unwrap();
+        crate::describe_metrics();
+        metrics::describe_histogram!("knm_test_duration_seconds", "How long a test takes.");
+        metrics::histogram!("knm_test_duration_seconds").record(0.003);
+        exposition.fold();
+
+        let text = exposition.render();
+        assert!(
+            text.contains("# HELP knm_test_duration_seconds How long a test takes.\n"),
+            "{text}"
+        );
+        assert!(text.contains("# TYPE knm_test_duration_seconds histogram\n"), "{text}");
+        assert!(
+            text.contains("knm_test_duration_seconds_bucket{le=\"0.0025\"} 0\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("knm_test_duration_seconds_bucket{le=\"0.005\"} 1\n"),
+            "{text}"
+        );
+        assert!(text.contains("kube_node_manager_log_lines_dropped_total 0\n"), "{text}");
+        assert!(install_metrics().is_err());
+    }
+}
