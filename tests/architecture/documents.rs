@@ -42,6 +42,36 @@ fn the_readme_names_every_metric_and_no_other() {
     assert_eq!(named, declared);
 }
 
+#[test]
+fn the_readme_lists_every_key_of_the_configuration_with_its_meaning() {
+    let schema = read("src/configuration/schema.rs");
+    let keys: Vec<String> = schema.lines().filter_map(|line| key_and_meaning(line.trim())).collect();
+    assert!(30 < keys.len(), "only {} keys were found in the schema", keys.len());
+
+    let readme = read("README.md");
+    let table: Vec<&str> = readme
+        .lines()
+        .skip_while(|line| *line != "| key | meaning | default |")
+        .skip(2)
+        .collect();
+    let rows = table
+        .iter()
+        .take_while(|line| line.starts_with("| `") && !line.starts_with("| `clusters`"));
+    let listed: Vec<String> = rows
+        .filter_map(|row| Some(row.rsplit_once(" | ")?.0.to_owned()))
+        .collect();
+
+    assert_eq!(listed, keys);
+}
+
+/// What the README says of the key that a line of the schema declares.
+fn key_and_meaning(line: &str) -> Option<String> {
+    let (path, rest) = line.strip_prefix("key(\"")?.split_once('"')?;
+    let (before, _) = rest.rsplit_once("\", &[")?;
+    let (_, meaning) = before.rsplit_once(", \"")?;
+    Some(format!("| `{path}` | {meaning}"))
+}
+
 /// The names of metrics that stand between two `quote`s.
 fn metrics_between(text: &str, quote: char) -> BTreeSet<String> {
     let of_a_metric =
