@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use knm_ports::{Clock, ClusterError, ClusterGateway, NodeEvent};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -74,7 +75,8 @@ impl Follower {
                     Ok(Some(event)) => {
                         self.take(event);
                         for _ in 1..BURST {
-                            let Some(Some(event)) = events.next().now_or_never() else {
+                            // Unconstrained, or tokio would cut a burst into many after a while.
+                            let Some(Some(event)) = unconstrained(events.next()).now_or_never() else {
                                 break;
                             };
                             self.take(event);

@@ -1,0 +1,117 @@
+//! What the tests of the use cases are built from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use knm_domain::{ClusterHandle, Inventory};
+use knm_model::{
+    ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodeStatus, NodeSystem, Pod, Resources, Timestamp,
+};
+use knm_ports::{ClusterError, ClusterGateway, ManualClock, NodeEvent, NodeEvents};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A cluster that tells what the test sends, and hangs when it is asked for anything else.
+pub struct Scripted {
+    events: std::sync::Mutex<Option<mpsc::UnboundedReceiver<NodeEvent>>>,
+}
+
+#[async_trait]
+impl ClusterGateway for Scripted {
+    fn watch_nodes(&self) -> NodeEvents {
+        match self.events.lock().unwrap().take() {
+            Some(mut events) => futures::stream::poll_fn(move |context| events.poll_recv(context)).boxed(),
+            None => futures::stream::pending().boxed(),
+        }
+    }
+
+    async fn pods_on_node(&self, _: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn server_version(&self) -> Result<String, ClusterError> {
+        Ok("v1.36.0".to_owned())
+    }
+}
+
+/// An inventory of one scripted cluster, `test`.
+pub struct Stage {
+    pub inventory: Arc<Inventory>,
+    pub clock: Arc<ManualClock>,
+    pub shutdown: CancellationToken,
+    pub tells: mpsc::UnboundedSender<NodeEvent>,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let (tells, events) = mpsc::unbounded_channel();
+        let events = std::sync::Mutex::new(Some(events));
+        let clock = ManualClock::at("2030-01-01T00:00:00Z");
+        let shutdown = CancellationToken::new();
+        let handle = ClusterHandle {
+            name: ClusterName::parse("test").unwrap(),
+            source: ClusterSource::Demo,
+            gateway: Arc::new(Scripted { events }),
+        };
+        Self {
+            inventory: Inventory::start(clock.clone(), vec![handle], shutdown.clone()),
+            clock,
+            shutdown,
+            tells,
+        }
+    }
+
+    /// Lets the cluster tell all of this at once, and waits until it was taken in.
+    pub async fn tell(&self, events: impl IntoIterator<Item = NodeEvent>) {
+        for event in events {
+            self.tells.send(event).unwrap();
+        }
+        settle().await;
+    }
+}
+
+/// Lets every task run until all of them wait. Time is paused in these tests, so that it passes only when nothing else is to be done.
+pub async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+pub fn replaced(nodes: &[(&str, &str)]) -> NodeEvent {
+    NodeEvent::Replaced(nodes.iter().map(|(name, version)| node(name, version)).collect())
+}
+
+pub fn lost() -> NodeEvent {
+    NodeEvent::Lost(ClusterError::Unavailable {
+        source: "connection refused".into(),
+    })
+}
+
+pub fn node(name: &str, version: &str) -> Node {
+    Node {
+        name: NodeName::parse(name).unwrap(),
+        uid: format!("uid-{name}"),
+        resource_version: version.to_owned(),
+        created_at: Timestamp::parse("2029-01-01T00:00:00Z").unwrap(),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        schedulable: true,
+        cordon: None,
+        status: NodeStatus::Ready,
+        conditions: Vec::new(),
+        addresses: Vec::new(),
+        capacity: Resources::default(),
+        allocatable: Resources::default(),
+        system: NodeSystem::default(),
+        zone: None,
+        region: None,
+        instance_type: None,
+        provider_id: None,
+        pod_cidrs: Vec::new(),
+    }
+}
