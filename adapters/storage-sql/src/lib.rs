@@ -14,7 +14,7 @@
 //!
 //! # How to talk to the database
 //!
-//! ```ignore
+//! ```text
 //! self.pool
 //!     .within_deadline(async {
 //!         let mut held = self.pool.acquire("cluster_registrations.list").await?;
