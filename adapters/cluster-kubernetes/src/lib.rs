@@ -1,1 +1,148 @@
 //! Clusters through the Kubernetes API.
+
+mod amount;
+mod connection;
+mod convert;
+mod credentials;
+mod error;
+mod lines;
+mod metric;
+mod watch;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::StatusCode;
+use knm_model::{ClusterName, DisruptionBudget, NodeName, Pod};
+use knm_ports::{ClusterError, ClusterGateway, NodeEvents};
+
+pub use credentials::{KubernetesSource, OpenError, current_context, in_cluster_available};
+pub use metric::describe_metrics;
+
+use connection::{Connection, encoded};
+use convert::PolicyVersion;
+use error::Failure;
+use metric::Call;
+use wire::{Version, WireBudget, WirePod};
+
+const PODS: Call = Call {
+    verb: "list",
+    resource: "pods",
+};
+const BUDGETS: Call = Call {
+    verb: "list",
+    resource: "poddisruptionbudgets",
+};
+const VERSION: Call = Call {
+    verb: "get",
+    resource: "version",
+};
+
+/// How a cluster is reached.
+#[derive(Clone, Debug)]
+pub struct KubernetesOptions {
+    /// Its name in this service, for labels of metrics.
+    pub cluster: ClusterName,
+    /// Where the access comes from.
+    pub source: KubernetesSource,
+    /// How many objects are asked for at once.
+    pub page_size: u32,
+    /// How long one answer may take.
+    pub request_timeout: Duration,
+}
+
+/// Reads the credentials. The cluster need not be reachable, and a credential plugin that fails now is asked again later.
+///
+/// # Errors
+/// [`OpenError`] if the credentials are not there or malformed.
+pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+    let made = options.source.load().await?;
+    let client = credentials::client(made.config.clone()).await.ok();
+    let connection = Connection::new(
+        options.cluster,
+        options.source,
+        options.page_size,
+        options.request_timeout,
+        &made,
+        client,
+    );
+    Ok(Arc::new(KubernetesGateway {
+        connection: Arc::new(connection),
+        only_beta_budgets: AtomicBool::new(false),
+    }))
+}
+
+struct KubernetesGateway {
+    connection: Arc<Connection>,
+    /// The cluster did not know `policy/v1` when it was last asked for budgets.
+    only_beta_budgets: AtomicBool,
+}
+
+#[async_trait]
+impl ClusterGateway for KubernetesGateway {
+    fn watch_nodes(&self) -> NodeEvents {
+        watch::nodes(Arc::clone(&self.connection))
+    }
+
+    async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        let path = format!(
+            "/api/v1/pods?fieldSelector={}",
+            encoded(&format!("spec.nodeName={}", node.as_str()))
+        );
+        let keep = |wire: WirePod| Some(convert::pod(wire, node));
+        let (mut pods, _) = self.connection.list(PODS, &path, keep).await?;
+        pods.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Ok(pods)
+    }
+
+    async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
+        let mut versions = [PolicyVersion::V1, PolicyVersion::V1Beta1];
+        if self.only_beta_budgets.load(Ordering::Relaxed) {
+            versions.reverse();
+        }
+        let [first, second] = versions;
+        let (known, listed) = match self.budgets(first).await {
+            Err(failure) if failure.code == Some(StatusCode::NOT_FOUND) => (second, self.budgets(second).await),
+            listed => (first, listed),
+        };
+        let mut budgets = listed?;
+        self.only_beta_budgets
+            .store(known == PolicyVersion::V1Beta1, Ordering::Relaxed);
+        budgets.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Ok(budgets)
+    }
+
+    async fn server_version(&self) -> Result<String, ClusterError> {
+        let version: Version = self
+            .connection
+            .get(VERSION, "/version", self.connection.request_timeout)
+            .await?;
+        Ok(version.git_version)
+    }
+}
+
+impl KubernetesGateway {
+    async fn budgets(&self, version: PolicyVersion) -> Result<Vec<DisruptionBudget>, Failure> {
+        let path = match version {
+            PolicyVersion::V1 => "/apis/policy/v1/poddisruptionbudgets",
+            PolicyVersion::V1Beta1 => "/apis/policy/v1beta1/poddisruptionbudgets",
+        };
+        let keep = |wire: WireBudget| Some(convert::budget(wire, version));
+        self.connection
+            .list(BUDGETS, path, keep)
+            .await
+            .map(|(budgets, _)| budgets)
+    }
+}
+
+impl From<Failure> for ClusterError {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}

@@ -1,0 +1,233 @@
+//! Calls to one API server: credentials that are renewed, deadlines, metrics.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use knm_model::ClusterName;
+use kube::Client;
+use kube::client::Body;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::credentials::{self, KubernetesSource, Made};
+use crate::error::Failure;
+use crate::metric::{self, Call};
+use crate::wire::List;
+
+/// Refused credentials are not read more often than that.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+/// How often a list is begun again because its pages got too old.
+const LIST_ATTEMPTS: u32 = 3;
+
+pub(crate) struct Connection {
+    cluster: ClusterName,
+    source: KubernetesSource,
+    page_size: u32,
+    pub(crate) request_timeout: Duration,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    client: Option<Client>,
+    fingerprint: u64,
+    /// Counts the clients, so that a refusal of an older one renews nothing.
+    generation: u64,
+    renewed_at: Option<Instant>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        cluster: ClusterName,
+        source: KubernetesSource,
+        page_size: u32,
+        request_timeout: Duration,
+        made: &Made,
+        client: Option<Client>,
+    ) -> Self {
+        Self {
+            cluster,
+            source,
+            page_size: page_size.max(1),
+            request_timeout,
+            current: Mutex::new(Current {
+                client,
+                fingerprint: made.fingerprint,
+                generation: 0,
+                renewed_at: None,
+            }),
+        }
+    }
+
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// Reads one answer.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, call: Call, path: &str, limit: Duration) -> Result<T, Failure> {
+        let body = self.deadline(call, limit, self.fetch(call, path)).await?;
+        serde_json::from_slice(&body).map_err(|error| Failure::unreadable(call, &error))
+    }
+
+    /// Reads a whole list in pages, each turned into what is kept before the next one is asked for, and its resource version.
+    pub(crate) async fn list<W: DeserializeOwned, T>(
+        &self,
+        call: Call,
+        path: &str,
+        keep: impl Fn(W) -> Option<T>,
+    ) -> Result<(Vec<T>, String), Failure> {
+        let mut attempt = 1;
+        loop {
+            match self.list_once(call, path, &keep).await {
+                Err(failure) if failure.is_expired() && attempt < LIST_ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// Opens a watch; the answer goes on for as long as the API server likes.
+    pub(crate) async fn watch(&self, call: Call, path: &str, limit: Duration) -> Result<Body, Failure> {
+        self.deadline(call, limit, self.send(call, path))
+            .await
+            .map(Response::into_body)
+    }
+
+    async fn list_once<W: DeserializeOwned, T>(
+        &self,
+        call: Call,
+        path: &str,
+        keep: &impl Fn(W) -> Option<T>,
+    ) -> Result<(Vec<T>, String), Failure> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut kept = Vec::new();
+        let mut next = String::new();
+        loop {
+            let mut page_path = format!("{path}{separator}limit={}", self.page_size);
+            if !next.is_empty() {
+                page_path.push_str("&continue=");
+                page_path.push_str(&encoded(&next));
+            }
+            let page: List<W> = self.get(call, &page_path, self.request_timeout).await?;
+            kept.extend(Vec::from(page.items).into_iter().filter_map(keep));
+            if page.metadata.next.is_empty() {
+                return Ok((kept, page.metadata.resource_version));
+            }
+            next = page.metadata.next;
+        }
+    }
+
+    async fn deadline<T>(
+        &self,
+        call: Call,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let started = Instant::now();
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            metric::request(&self.cluster, call, "timeout".to_owned(), started.elapsed());
+            Err(Failure::timed_out(limit))
+        })
+    }
+
+    async fn fetch(&self, call: Call, path: &str) -> Result<Bytes, Failure> {
+        let answer = self.send(call, path).await?;
+        let body = answer.into_body().collect().await;
+        body.map(http_body_util::Collected::to_bytes)
+            .map_err(|error| Failure::from(kube::Error::Service(error.into())))
+    }
+
+    /// Sends a request; with credentials that are refused, once more with those that are to be had now.
+    async fn send(&self, call: Call, path: &str) -> Result<Response<Body>, Failure> {
+        let (client, generation) = self.client().await?;
+        match self.send_with(&client, call, path).await {
+            Err(failure) if failure.code == Some(StatusCode::UNAUTHORIZED) => match self.renewed(generation).await {
+                Some(client) => self.send_with(&client, call, path).await,
+                None => Err(failure),
+            },
+            result => result,
+        }
+    }
+
+    async fn send_with(&self, client: &Client, call: Call, path: &str) -> Result<Response<Body>, Failure> {
+        let request = Request::get(path)
+            .header(http::header::ACCEPT, "application/json")
+            .body(Body::empty())
+            .map_err(|_| Failure::unavailable("the request could not be made"))?;
+        let started = Instant::now();
+        let answer = client.send(request).await;
+        let code = answer
+            .as_ref()
+            .map_or_else(|_| "error".to_owned(), |answer| answer.status().as_u16().to_string());
+        metric::request(&self.cluster, call, code, started.elapsed());
+        let answer = answer?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
+        Err(Failure::refused(call, head.status, &head.headers, &body))
+    }
+
+    /// The client, a new one if the file of its credentials changed.
+    async fn client(&self) -> Result<(Client, u64), Failure> {
+        let fingerprint = self.source.fingerprint().await;
+        let mut current = self.current.lock().await;
+        let changed = fingerprint.is_some_and(|one| one != current.fingerprint);
+        if let (Some(client), false) = (&current.client, changed) {
+            return Ok((client.clone(), current.generation));
+        }
+        match (self.make().await, &current.client) {
+            (Ok((client, fingerprint)), _) => {
+                current.replace(client.clone(), fingerprint);
+                Ok((client, current.generation))
+            }
+            // Somebody may be writing the file; what worked until now may still do.
+            (Err(_), Some(client)) => Ok((client.clone(), current.generation)),
+            (Err(failure), None) => Err(failure),
+        }
+    }
+
+    /// A client with credentials read again, `None` if that was tried already.
+    async fn renewed(&self, generation: u64) -> Option<Client> {
+        let mut current = self.current.lock().await;
+        if current.generation != generation {
+            return current.client.clone();
+        }
+        if current.renewed_at.is_some_and(|last| last.elapsed() < RENEWAL_PAUSE) {
+            return None;
+        }
+        current.renewed_at = Some(Instant::now());
+        let (client, fingerprint) = self.make().await.ok()?;
+        current.replace(client.clone(), fingerprint);
+        Some(client)
+    }
+
+    async fn make(&self) -> Result<(Client, u64), Failure> {
+        let made = self
+            .source
+            .load()
+            .await
+            .map_err(|error| Failure::unavailable(error.to_string()))?;
+        Ok((credentials::client(made.config).await?, made.fingerprint))
+    }
+}
+
+impl Current {
+    fn replace(&mut self, client: Client, fingerprint: u64) {
+        self.client = Some(client);
+        self.fingerprint = fingerprint;
+        self.generation += 1;
+    }
+}
+
+/// A value as it stands in a query.
+pub(crate) fn encoded(value: &str) -> String {
+    utf8_percent_encode(value, NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,45 @@
+//! Metrics of the requests to API servers.
+
+use std::time::Duration;
+
+use knm_model::ClusterName;
+
+const REQUESTS: &str = "kube_node_manager_kubernetes_requests_total";
+const DURATION: &str = "kube_node_manager_kubernetes_request_duration_seconds";
+const WATCH_RESTARTS: &str = "kube_node_manager_cluster_watch_restarts_total";
+
+/// Tells the recorder what the metrics of this crate mean.
+pub fn describe_metrics() {
+    metrics::describe_counter!(
+        REQUESTS,
+        "Requests to the API server; the code is its status, or timeout or error when there was none."
+    );
+    metrics::describe_histogram!(
+        DURATION,
+        metrics::Unit::Seconds,
+        "Time until the API server answered; of a watch, until it began."
+    );
+    metrics::describe_counter!(
+        WATCH_RESTARTS,
+        "How often the watch of the nodes had to be opened again."
+    );
+}
+
+/// What is asked of which resource, for labels and errors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) verb: &'static str,
+    pub(crate) resource: &'static str,
+}
+
+pub(crate) fn request(cluster: &ClusterName, call: Call, code: String, took: Duration) {
+    let cluster = cluster.as_str().to_owned();
+    metrics::counter!(REQUESTS, "cluster" => cluster.clone(), "verb" => call.verb, "resource" => call.resource, "code" => code)
+        .increment(1);
+    metrics::histogram!(DURATION, "cluster" => cluster, "verb" => call.verb, "resource" => call.resource)
+        .record(took.as_secs_f64());
+}
+
+pub(crate) fn watch_restarted(cluster: &ClusterName) {
+    metrics::counter!(WATCH_RESTARTS, "cluster" => cluster.as_str().to_owned()).increment(1);
+}
