@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use knm_model::{CordonSource, DisruptionBudget, Node, NodeName, NodeStatus, Pod, Timestamp};
+use knm_model::{Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodeStatus, Pod, Timestamp};
 use knm_ports::{ClusterError, ClusterGateway};
 use tokio::sync::broadcast;
 
@@ -112,8 +112,14 @@ impl Fleet {
         Arc::new(MemoryClusterGateway::new(Arc::clone(self)))
     }
 
-    /// Adds a node or changes the one under its name.
-    pub fn put_node(&self, node: Node) {
+    /// Adds a node or changes the one under its name. One that is unschedulable and has no record of a cordon was cordoned by somebody
+    /// else; one that is schedulable has none.
+    pub fn put_node(&self, mut node: Node) {
+        let somebody_else = || Cordon::read(&BTreeMap::new(), None);
+        node.cordon = match node.schedulable {
+            true => None,
+            false => Some(node.cordon.unwrap_or_else(somebody_else)),
+        };
         let mut state = self.state();
         let name = node.name.clone();
         state.nodes.insert(name.clone(), Member::Given(Box::new(node)));
