@@ -1,0 +1,153 @@
+//! Plays kubelets, controllers and administrators at a real API server.
+
+use async_trait::async_trait;
+use http::Method;
+use knm_contract::cluster::ClusterDriver;
+use knm_model::{DisruptionBudget, Node, NodeName, Operator, Pod, Requirement, Resources};
+use knm_test_support::api_server::ApiServer;
+use serde_json::{Map, Value, json};
+
+use crate::proxy::Proxy;
+
+pub struct ApiDriver {
+    server: ApiServer,
+    proxy: Proxy,
+}
+
+impl ApiDriver {
+    pub fn new(server: ApiServer, proxy: Proxy) -> Self {
+        Self { server, proxy }
+    }
+
+    async fn must(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+        let (status, answer) = self.server.request(method, path, body).await;
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+        answer
+    }
+
+    async fn namespace(&self, name: &str) {
+        let body = json!({"metadata": {"name": name}});
+        let (status, answer) = self
+            .server
+            .request(Method::POST, "/api/v1/namespaces", Some(&body))
+            .await;
+        assert!([201, 409].contains(&status), "{status} {answer}");
+    }
+}
+
+#[async_trait]
+impl ClusterDriver for ApiDriver {
+    async fn put_node(&self, node: Node) {
+        let path = format!("/api/v1/nodes/{}", node.name);
+        let taints: Vec<Value> = node
+            .taints
+            .iter()
+            .map(|taint| json!({"key": taint.key, "value": taint.value, "effect": taint.effect.as_str()}))
+            .collect();
+        let (status, mut object) = self.server.request(Method::GET, &path, None).await;
+        if status == 404 {
+            object = json!({"metadata": {"name": node.name.as_str()}, "spec": {}});
+        }
+        object["metadata"]["labels"] = json!(node.labels);
+        object["spec"]["taints"] = json!(taints);
+        object["spec"]["unschedulable"] = json!(!node.schedulable);
+        if status == 404 {
+            self.must(Method::POST, "/api/v1/nodes", Some(&object)).await;
+        } else {
+            self.must(Method::PUT, &path, Some(&object)).await;
+        }
+        let conditions: Vec<Value> = node
+            .conditions
+            .iter()
+            .map(|one| json!({"type": one.kind, "status": one.status, "reason": one.reason, "message": one.message}))
+            .collect();
+        let status = json!({"status": {
+            "conditions": conditions, "capacity": amounts(&node.capacity), "allocatable": amounts(&node.allocatable)}});
+        self.must(Method::PATCH, &format!("{path}/status"), Some(&status)).await;
+    }
+
+    async fn delete_node(&self, name: &NodeName) {
+        self.must(Method::DELETE, &format!("/api/v1/nodes/{name}"), None).await;
+    }
+
+    async fn put_pod(&self, pod: Pod) {
+        self.namespace(&pod.namespace).await;
+        let owners: Vec<Value> = pod
+            .controller
+            .iter()
+            .map(|owner| {
+                json!({"apiVersion": "apps/v1", "kind": owner.kind, "name": owner.name, "uid": "11111111-2222-3333-4444-555555555555",
+                    "controller": true})
+            })
+            .collect();
+        let requests = json!({
+            "cpu": format!("{}m", pod.requests.cpu_millicores),
+            "memory": pod.requests.memory_bytes.to_string(),
+            "ephemeral-storage": pod.requests.ephemeral_storage_bytes.to_string(),
+        });
+        let body = json!({
+            "metadata": {"name": pod.name, "labels": pod.labels, "ownerReferences": owners},
+            "spec": {"nodeName": pod.node.as_str(), "containers": [
+                {"name": "main", "image": "example.com/main", "resources": {"requests": requests}}]},
+        });
+        let path = format!("/api/v1/namespaces/{}/pods", pod.namespace);
+        self.must(Method::POST, &path, Some(&body)).await;
+    }
+
+    async fn put_budget(&self, budget: DisruptionBudget) {
+        self.namespace(&budget.namespace).await;
+        let mut spec = Map::from_iter([("minAvailable".to_owned(), json!(2))]);
+        if let Some(selector) = &budget.selector {
+            let expressions: Vec<Value> = selector.requirements().iter().map(expression).collect();
+            spec.insert("selector".to_owned(), json!({"matchExpressions": expressions}));
+        }
+        let body = json!({"metadata": {"name": budget.name}, "spec": spec});
+        let at = |version: &str| {
+            format!(
+                "/apis/policy/{version}/namespaces/{}/poddisruptionbudgets",
+                budget.namespace
+            )
+        };
+        let mut path = at("v1");
+        let (status, answer) = self.server.request(Method::POST, &path, Some(&body)).await;
+        if status == 404 {
+            path = at("v1beta1");
+            self.must(Method::POST, &path, Some(&body)).await;
+        } else {
+            assert_eq!(status, 201, "{answer}");
+        }
+        let status = json!({"status": {
+            "disruptionsAllowed": budget.disruptions_allowed, "currentHealthy": budget.current_healthy,
+            "desiredHealthy": budget.desired_healthy, "expectedPods": budget.expected_pods}});
+        self.must(Method::PATCH, &format!("{path}/{}/status", budget.name), Some(&status))
+            .await;
+    }
+
+    async fn lose(&self) {
+        self.proxy.cut().await;
+    }
+
+    async fn recover(&self) {
+        self.proxy.mend().await;
+    }
+}
+
+fn amounts(resources: &Resources) -> Value {
+    json!({
+        "cpu": format!("{}m", resources.cpu_millicores),
+        "memory": resources.memory_bytes.to_string(),
+        "ephemeral-storage": resources.ephemeral_storage_bytes.to_string(),
+        "pods": resources.pods.to_string(),
+    })
+}
+
+fn expression(requirement: &Requirement) -> Value {
+    let (operator, values) = match &requirement.operator {
+        Operator::In(values) => ("In", Some(values)),
+        Operator::NotIn(values) => ("NotIn", Some(values)),
+        Operator::Exists => ("Exists", None),
+        Operator::DoesNotExist => ("DoesNotExist", None),
+        Operator::GreaterThan(_) | Operator::LessThan(_) => unreachable!("no budget can select so"),
+    };
+    json!({"key": requirement.key, "operator": operator, "values": values})
+}
