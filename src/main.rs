@@ -1,3 +1,143 @@
 //! kube-node-manager: the composition root and command line.
 
-fn main() {}
+mod arguments;
+mod clusters;
+mod configuration;
+mod serve;
+mod signals;
+mod storage;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use configuration::{ConfigurationError, Environment, Resolved, Settings};
+
+use crate::arguments::{Arguments, Command, ConfigCommand, DocumentFormat};
+
+/// What `sysexits.h` calls `EX_CONFIG`.
+const EXIT_CONFIGURATION: u8 = 78;
+
+/// Why the program ends with anything but 0.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// The log or the metrics do not start.
+    #[error(transparent)]
+    Telemetry(#[from] knm_telemetry::TelemetryError),
+    /// The database does not open.
+    #[error(transparent)]
+    Storage(#[from] storage::OpenError),
+    /// The database does not migrate.
+    #[error("the migrations cannot be applied")]
+    Migration(#[source] knm_ports::StorageError),
+    /// A cluster cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] clusters::OpenError),
+    /// The address cannot be listened on.
+    #[error("{address} cannot be listened on")]
+    Listen {
+        /// The address.
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operating system refuses something.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure);
+            match failure {
+                Failure::Configuration(_) => ExitCode::from(EXIT_CONFIGURATION),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let environment = configuration::environment();
+    match command {
+        Command::Serve(arguments) => serve::run(&arguments, &environment),
+        Command::Migrate(arguments) => migrate(arguments.config.as_deref(), &environment),
+        Command::Config(ConfigCommand::Show(arguments)) => {
+            let resolved = Resolved::load(arguments.config.as_deref(), &environment)?;
+            warn(&resolved);
+            print(&configuration::effective(&resolved))
+        }
+        Command::Config(ConfigCommand::Convert { old }) => {
+            let resolved = Resolved::load(Some(&old), &Environment::new())?;
+            print(&configuration::converted(&resolved))
+        }
+        Command::Openapi { format } => print(&match format {
+            DocumentFormat::Yaml => knm_http::openapi_yaml(),
+            DocumentFormat::Json => knm_http::openapi_json(),
+        }),
+        Command::Version => print(&format!("kube-node-manager {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+fn migrate(file: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
+    let resolved = Resolved::load(file, environment)?;
+    warn(&resolved);
+    let settings = Settings::from(&resolved);
+    let applied = serve::runtime()?.block_on(async {
+        let storage = storage::open(&settings.database).await?;
+        let applied = storage.admin.migrate().await.map_err(Failure::Migration);
+        storage.admin.close().await;
+        applied
+    })?;
+    print(&format!(
+        "{} {}: {applied} migrations applied\n",
+        settings.database.kind.as_str(),
+        settings.database.place
+    ))
+}
+
+fn warn(resolved: &Resolved) {
+    for warning in &resolved.warnings {
+        // Whoever closed stderr does not want to know.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+}
+
+/// Prints to stdout; a reader who has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::System {
+            what: "stdout cannot be written",
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Says on stderr why the program ends, with everything that lies below.
+fn complain(failure: &Failure) {
+    let mut text = format!("error: {failure}");
+    let mut below = std::error::Error::source(failure);
+    while let Some(error) = below {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        below = error.source();
+    }
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

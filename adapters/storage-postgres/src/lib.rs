@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_ports::{Storage, StorageError};
+pub use knm_storage_sql::describe_metrics;
 use knm_storage_sql::{Dialect, PoolSettings, WatchedPool};
 use secrecy::ExposeSecret;
 use sqlx::pool::PoolOptions;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_ports::{Storage, StorageAdmin as _, StorageError};
+pub use knm_storage_sql::describe_metrics;
 use knm_storage_sql::{Dialect, PoolSettings, WatchedPool};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};

@@ -153,7 +153,7 @@ mod tests {
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock().unwrap();
         let queue = LineQueue::start(Stuck(gate.clone()));
-        for _ in 0..(3 * WAITING_LINES) {
+        for _ in 0..(8 * WAITING_LINES) {
             queue.push(b"line\n".to_vec());
         }
         assert!(WAITING_LINES as u64 / 2 < queue.dropped(), "{}", queue.dropped());

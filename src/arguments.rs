@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::configuration::DemoSetting;
+
+const EXAMPLES: &str = "Examples:
+  kube-node-manager serve --demo                     a simulated fleet, no cluster or database needed
+  kube-node-manager serve                            the current context of your kubeconfig
+  kube-node-manager serve --config config.yaml       what the file says
+  PORT=9000 LOG_FORMAT=json kube-node-manager serve  variables win over the file
+  kube-node-manager config show                      what is in force, and why
+  kube-node-manager openapi > api.yaml               the description of the API
+
+The file is --config FILE, else ./config.yaml, ./config/config.yaml or ./configs/config.yaml, else none.
+Exit codes: 0 after a clean shutdown, 1 when something fails, 2 for a wrong command line, 78 for a wrong configuration.";
+
+/// A safe, audited, multi-cluster HTTP API for the nodes of Kubernetes clusters.
+#[derive(Debug, Parser)]
+#[command(name = "kube-node-manager", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service
+    Serve(ServeArguments),
+    /// Show or convert the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Apply the pending migrations of the database, then end
+    Migrate(FileArguments),
+    /// Print the OpenAPI document
+    Openapi {
+        /// How to write it
+        #[arg(long, value_enum, default_value_t = DocumentFormat::Yaml)]
+        format: DocumentFormat,
+    },
+    /// Print the version
+    Version,
+}
+
+/// Which file to read.
+#[derive(Args, Debug)]
+pub struct FileArguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// How to run the service.
+#[derive(Args, Debug)]
+pub struct ServeArguments {
+    #[command(flatten)]
+    pub file: FileArguments,
+    /// Simulate a fleet, with a database in a temporary folder, on loopback only
+    #[arg(long)]
+    pub demo: bool,
+    /// How many nodes the fleet has
+    #[arg(long, value_name = "N", requires = "demo", default_value_t = DemoSetting::default().nodes, value_parser = nodes)]
+    pub demo_nodes: usize,
+    /// The same seed makes the same fleet
+    #[arg(long, value_name = "S", requires = "demo", default_value_t = DemoSetting::default().seed)]
+    pub demo_seed: u64,
+    /// How many nodes change per second; with 0 the fleet stands still
+    #[arg(long, value_name = "R", requires = "demo", default_value_t = DemoSetting::default().changes_per_second, value_parser = rate)]
+    pub demo_changes_per_second: f64,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print what is in force, each value with its origin, secrets masked
+    Show(FileArguments),
+    /// Print a file of the first version in today's form, secrets included
+    Convert {
+        /// The file of the first version
+        old: PathBuf,
+    },
+}
+
+/// How to write the document.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DocumentFormat {
+    Yaml,
+    Json,
+}
+
+fn nodes(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|nodes| (1..=10_000).contains(nodes))
+        .ok_or_else(|| "a whole number from 1 to 10000 is allowed".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate| (0.0..=10_000.0).contains(rate))
+        .ok_or_else(|| "a number from 0 to 10000 is allowed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,199 @@
+//! Opens the clusters that the configuration names, or those that can be found.
+
+#[cfg(feature = "kubernetes")]
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use knm_domain::ClusterHandle;
+use knm_model::{ClusterName, ClusterSource};
+use knm_ports::{Clock, ClusterGateway};
+
+use crate::configuration::{ClusterSetting, DemoSetting, Environment, KubernetesSettings, SourceSetting};
+
+/// Why a cluster cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// This build leaves the adapter out.
+    #[error(
+        "the source {source_kind} of cluster {name} is not part of this build: build with the feature \"{feature}\""
+    )]
+    #[cfg(not(all(feature = "kubernetes", feature = "memory")))]
+    NotBuilt {
+        name: ClusterName,
+        source_kind: &'static str,
+        feature: &'static str,
+    },
+    /// Its credentials cannot be read.
+    #[cfg(feature = "kubernetes")]
+    #[error("cluster {name} cannot be used")]
+    Kubernetes {
+        name: ClusterName,
+        #[source]
+        source: knm_cluster_kubernetes::OpenError,
+    },
+}
+
+/// Opens one cluster. It need not be reachable.
+///
+/// # Errors
+/// [`OpenError`] if its credentials cannot be read or this build does not know its kind.
+pub async fn open(
+    cluster: &ClusterSetting,
+    settings: &KubernetesSettings,
+    clock: &Arc<dyn Clock>,
+) -> Result<ClusterHandle, OpenError> {
+    let (source, gateway) = match &cluster.source {
+        SourceSetting::InCluster => (ClusterSource::InCluster, real(cluster, settings).await?),
+        SourceSetting::Kubeconfig { .. } => (ClusterSource::Kubeconfig, real(cluster, settings).await?),
+        SourceSetting::Demo(demo) => (ClusterSource::Demo, simulated(&cluster.name, demo, clock)?),
+    };
+    Ok(ClusterHandle {
+        name: cluster.name.clone(),
+        source,
+        gateway,
+    })
+}
+
+#[cfg(feature = "kubernetes")]
+async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+    use knm_cluster_kubernetes::{KubernetesOptions, KubernetesSource};
+
+    let source = match &cluster.source {
+        SourceSetting::Kubeconfig { path, context } => KubernetesSource::Kubeconfig {
+            path: path.clone(),
+            context: context.clone(),
+        },
+        SourceSetting::InCluster | SourceSetting::Demo(_) => KubernetesSource::InCluster,
+    };
+    let options = KubernetesOptions {
+        cluster: cluster.name.clone(),
+        source,
+        page_size: settings.page_size,
+        request_timeout: settings.request_timeout,
+    };
+    knm_cluster_kubernetes::open(options)
+        .await
+        .map_err(|source| OpenError::Kubernetes {
+            name: cluster.name.clone(),
+            source,
+        })
+}
+
+#[cfg(not(feature = "kubernetes"))]
+async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+    // They are checked and shown in every build.
+    let _ = (settings.page_size, settings.request_timeout);
+    Err(OpenError::NotBuilt {
+        name: cluster.name.clone(),
+        source_kind: match &cluster.source {
+            SourceSetting::InCluster => ClusterSource::InCluster.as_str(),
+            SourceSetting::Kubeconfig { .. } => ClusterSource::Kubeconfig.as_str(),
+            SourceSetting::Demo(_) => ClusterSource::Demo.as_str(),
+        },
+        feature: "kubernetes",
+    })
+}
+
+#[cfg(feature = "memory")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a build without the simulated fleet has an error here"
+)]
+fn simulated(
+    _: &ClusterName,
+    demo: &DemoSetting,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+    let change_every = (0.0 < demo.changes_per_second).then(|| {
+        std::time::Duration::try_from_secs_f64(1.0 / demo.changes_per_second).unwrap_or(std::time::Duration::MAX)
+    });
+    let fleet = knm_cluster_memory::Fleet::new(knm_cluster_memory::FleetOptions {
+        nodes: demo.nodes,
+        seed: demo.seed,
+        change_every,
+        started_at: clock.now(),
+    });
+    Ok(fleet.gateway())
+}
+
+#[cfg(not(feature = "memory"))]
+fn simulated(name: &ClusterName, _: &DemoSetting, _: &Arc<dyn Clock>) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+    Err(OpenError::NotBuilt {
+        name: name.clone(),
+        source_kind: ClusterSource::Demo.as_str(),
+        feature: "memory",
+    })
+}
+
+/// What was found where nothing is configured.
+pub struct Found {
+    /// The cluster, if there is one.
+    pub cluster: Option<ClusterSetting>,
+    /// Where it was found, or why there is none.
+    pub how: String,
+}
+
+/// Looks for the service account of this pod, then for the current context of a kubeconfig.
+#[cfg(feature = "kubernetes")]
+pub fn find(environment: &Environment) -> Found {
+    if knm_cluster_kubernetes::in_cluster_available() {
+        return Found {
+            cluster: Some(ClusterSetting {
+                name: ClusterName::from_any("in-cluster"),
+                source: SourceSetting::InCluster,
+            }),
+            how: "the service account of this pod".to_owned(),
+        };
+    }
+    let none = |how: String| Found { cluster: None, how };
+    let Some(path) = kubeconfig(environment) else {
+        return none("no service account, no kubeconfig".to_owned());
+    };
+    match knm_cluster_kubernetes::current_context(&path) {
+        Ok(Some(context)) => Found {
+            cluster: Some(ClusterSetting {
+                name: ClusterName::from_any(&context),
+                source: SourceSetting::Kubeconfig {
+                    path: path.clone(),
+                    context: Some(context),
+                },
+            }),
+            how: format!("the current context of {}", path.display()),
+        },
+        Ok(None) => none(format!("{} has no current context", path.display())),
+        Err(error) => none(format!("{} cannot be used: {error}", path.display())),
+    }
+}
+
+/// A build without Kubernetes finds nothing.
+#[cfg(not(feature = "kubernetes"))]
+pub fn find(_: &Environment) -> Found {
+    Found {
+        cluster: None,
+        how: "none is configured, and this build lacks the feature \"kubernetes\"".to_owned(),
+    }
+}
+
+/// The first existing file of `KUBECONFIG`, else the usual one in the home folder.
+#[cfg(feature = "kubernetes")]
+fn kubeconfig(environment: &Environment) -> Option<PathBuf> {
+    let set = |name: &str| environment.get(name).filter(|text| !text.is_empty());
+    if let Some(list) = set("KUBECONFIG") {
+        let mut files = std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty());
+        let first = files.next()?;
+        return Some(
+            std::iter::once(first.clone())
+                .chain(files)
+                .find(|path| path.is_file())
+                .unwrap_or(first),
+        );
+    }
+    let usual = PathBuf::from(set("HOME")?).join(".kube/config");
+    usual.is_file().then_some(usual)
+}
+
+/// Tells what the metrics of the clusters mean.
+pub fn describe_metrics() {
+    #[cfg(feature = "kubernetes")]
+    knm_cluster_kubernetes::describe_metrics();
+}

@@ -1,0 +1,34 @@
+//! The configuration: environment before file before defaults.
+
+mod cluster_list;
+mod dsn;
+mod nearest;
+mod resolve;
+mod schema;
+mod settings;
+mod show;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};
+pub use resolve::{Environment, Resolved};
+pub use settings::{DatabaseSettings, KubernetesSettings, ServerSettings, Settings};
+pub use show::{converted, effective};
+pub use value::{Origin, Value};
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{} {} in the configuration:\n  {}", .problems.len(), if .problems.len() == 1 { "problem" } else { "problems" }, .problems.join("\n  "))]
+pub struct ConfigurationError {
+    /// One sentence each.
+    pub problems: Vec<String>,
+}
+
+/// The variables that may say something about the configuration.
+#[must_use]
+pub fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}

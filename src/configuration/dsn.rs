@@ -1,0 +1,116 @@
+//! Connection strings, as far as the configuration must understand them.
+
+use std::path::PathBuf;
+
+use super::value::MASKED;
+
+/// What a connection string leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL server; the whole text.
+    Postgres(String),
+}
+
+/// Reads a connection string: `postgres://…`, `sqlite://path`, or a path.
+///
+/// # Errors
+/// A sentence about the problem, without the text.
+pub fn parse(text: &str) -> Result<Place, String> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return match scheme {
+            "postgres" | "postgresql" => Ok(Place::Postgres(text.to_owned())),
+            "sqlite" => file(rest),
+            _ => Err("it must start with postgres://, postgresql:// or sqlite://".to_owned()),
+        };
+    }
+    if text.contains("password=") || text.contains("dbname=") {
+        return Err(
+            "a list of words such as host=… is not understood: postgres://user:password@host:port/database is"
+                .to_owned(),
+        );
+    }
+    file(
+        text.strip_prefix("sqlite:")
+            .or_else(|| text.strip_prefix("file:"))
+            .unwrap_or(text),
+    )
+}
+
+fn file(path: &str) -> Result<Place, String> {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    if path.is_empty() || path == ":memory:" {
+        return Err("it names no file; the type memory keeps everything in memory".to_owned());
+    }
+    Ok(Place::Sqlite(PathBuf::from(path)))
+}
+
+/// Says whether a text is a connection string that this build can use.
+///
+/// # Errors
+/// A sentence about the problem, without the text.
+pub fn check(text: &str) -> Result<(), String> {
+    match parse(text)? {
+        Place::Sqlite(_) => Ok(()),
+        Place::Postgres(url) => crate::storage::check_postgres_url(&url),
+    }
+}
+
+/// The text without its password.
+#[must_use]
+pub fn masked(text: &str) -> String {
+    let text = match text.to_ascii_lowercase().find("password=") {
+        Some(at) => format!("{}password={MASKED}", &text[..at]),
+        None => text.to_owned(),
+    };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text;
+    };
+    // The last @ and not the first: a password may hold one although it should not.
+    let Some((user, place)) = rest.rsplit_once('@') else {
+        return text;
+    };
+    match user.split_once(':') {
+        Some((name, _)) => format!("{scheme}://{name}:{MASKED}@{place}"),
+        None => format!("{scheme}://{user}@{place}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_and_paths_lead_somewhere() {
+        let sqlite = |path: &str| Ok(Place::Sqlite(PathBuf::from(path)));
+        assert_eq!(parse("sqlite://data/x.db"), sqlite("data/x.db"));
+        assert_eq!(parse("sqlite:///var/x.db"), sqlite("/var/x.db"));
+        assert_eq!(parse("sqlite:///var/x.db?mode=rwc"), sqlite("/var/x.db"));
+        assert_eq!(parse("./data/x.db"), sqlite("./data/x.db"));
+        let url = "postgres://user:pass@host:5432/db?sslmode=disable";
+        assert_eq!(parse(url), Ok(Place::Postgres(url.to_owned())));
+        for text in ["mysql://x", "", "sqlite://", ":memory:", "host=a password=b dbname=c"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_form_shows_its_password() {
+        let cases = [
+            ("postgres://user:hunter2@host/db", "postgres://user:***@host/db"),
+            ("postgres://user:hunter2@evil@host/db", "postgres://user:***@host/db"),
+            ("postgres://user:hunter2/#%@host/db", "postgres://user:***@host/db"),
+            ("postgres://user@host/db", "postgres://user@host/db"),
+            (
+                "postgres://host/db?user=a&password=hunter2",
+                "postgres://host/db?user=a&password=***",
+            ),
+            ("host=a password=hunter2 dbname=c", "host=a password=***"),
+            ("./data/x.db", "./data/x.db"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(masked(text), expected);
+        }
+    }
+}

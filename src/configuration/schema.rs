@@ -1,0 +1,161 @@
+//! Every key of the configuration.
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`.
+    pub path: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// Its value when nobody says anything.
+    pub default: Preset,
+    /// What it means, for the example file.
+    pub meaning: &'static str,
+    /// The variables that set it, the strongest first. A key without any is set by `KNM__SECTION__KEY`.
+    pub variables: &'static [&'static str],
+}
+
+/// What a value may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number within these bounds.
+    Number { least: i64, most: i64 },
+    /// `true` or `false`.
+    Flag,
+    /// Any text.
+    Text,
+    /// A text that is never shown.
+    Secret,
+    /// A connection string: its password is never shown.
+    Dsn,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A level or filter of the log.
+    Level,
+    /// A list of texts.
+    Texts,
+}
+
+/// A default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// A number.
+    Number(i64),
+    /// A switch.
+    Flag(bool),
+    /// A text.
+    Text(&'static str),
+    /// An empty list.
+    NoTexts,
+    /// Nothing: the program finds out by itself.
+    Nothing,
+}
+
+/// Sections of the first version that mean nothing today.
+pub const RETIRED: [&str; 4] = ["jwt", "ldap", "progress", "monitoring"];
+
+/// The one key that is no single value.
+pub const CLUSTERS: &str = "clusters";
+
+/// Variables that override the whole connection.
+pub const DATABASE_URL: [&str; 2] = ["DATABASE_URL", "DATABASE_DSN"];
+
+const DAY: i64 = 86_400;
+const fn number(least: i64, most: i64) -> Kind {
+    Kind::Number { least, most }
+}
+
+const fn key(
+    path: &'static str,
+    kind: Kind,
+    default: Preset,
+    meaning: &'static str,
+    variables: &'static [&'static str],
+) -> Key {
+    Key {
+        path,
+        kind,
+        default,
+        meaning,
+        variables,
+    }
+}
+
+/// All of them, in the order of the example file.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("service.name", Kind::Text, Preset::Text("kube-node-manager"), "the name in logs and health answers", &["SERVICE_NAME"]),
+    key("service.instance_id", Kind::Text, Preset::Nothing, "the name of this instance in logs; without it the host's name", &["INSTANCE_ID"]),
+    key("server.host", Kind::Text, Preset::Text("0.0.0.0"), "address to listen on", &[]),
+    key("server.port", number(0, 65_535), Preset::Number(8080), "port to listen on; 0 takes a free one", &["PORT"]),
+    key("server.mode", Kind::Word(&["debug", "release"]), Preset::Text("release"), "debug may tell more in errors", &["SERVER_MODE"]),
+    key("server.read_timeout", number(1, DAY), Preset::Number(30), "seconds to receive a whole request", &[]),
+    key("server.write_timeout", number(1, DAY), Preset::Number(30), "seconds to produce a response, streams excepted", &[]),
+    key("server.idle_timeout", number(1, DAY), Preset::Number(120), "seconds an idle keep-alive connection is kept", &[]),
+    key("server.header_read_timeout", number(1, DAY), Preset::Number(10), "seconds to receive the head of a request", &[]),
+    key("server.shutdown_timeout", number(0, DAY), Preset::Number(30), "seconds that requests in flight may take at the end", &[]),
+    key("server.max_body_bytes", number(1, 1 << 30), Preset::Number(1 << 20), "largest body of a request, in bytes", &[]),
+    key("server.max_header_bytes", number(8_192, 1 << 20), Preset::Number(32_768), "largest head of a request, in bytes", &[]),
+    key("server.max_url_bytes", number(256, 1 << 16), Preset::Number(8_192), "longest path with query, in bytes", &[]),
+    key("server.max_connections", number(1, 1_000_000), Preset::Number(10_000), "most connections at once; others wait", &[]),
+    key("server.cors_origins", Kind::Texts, Preset::NoTexts, "origins whose pages may call this service; empty switches CORS off", &[]),
+    key("database.type", Kind::Word(&["sqlite", "postgres", "postgresql", "memory"]), Preset::Text("sqlite"), "sqlite, postgres or memory", &["DATABASE_TYPE", "DB_TYPE"]),
+    key("database.host", Kind::Text, Preset::Text("localhost"), "PostgreSQL: its address", &["DB_HOST", "DATABASE_HOST"]),
+    key("database.port", number(1, 65_535), Preset::Number(5432), "PostgreSQL: its port", &["DB_PORT", "DATABASE_PORT"]),
+    key("database.database", Kind::Text, Preset::Text("kube_node_manager"), "PostgreSQL: the database", &["DB_NAME", "DB_DATABASE", "DATABASE_NAME", "DATABASE_DATABASE"]),
+    key("database.username", Kind::Text, Preset::Text("postgres"), "PostgreSQL: who we are", &["DB_USER", "DB_USERNAME", "DATABASE_USER", "DATABASE_USERNAME"]),
+    key("database.password", Kind::Secret, Preset::Text(""), "PostgreSQL: how we prove it; better in DB_PASSWORD than in a file", &["DB_PASSWORD", "DATABASE_PASSWORD"]),
+    key("database.ssl_mode", Kind::Word(&["disable", "prefer", "require", "verify-ca", "verify-full"]), Preset::Text("disable"), "PostgreSQL: disable, prefer, require, verify-ca or verify-full", &["DB_SSL_MODE", "DATABASE_SSL_MODE", "DB_SSLMODE", "DATABASE_SSLMODE"]),
+    key("database.ssl_root_cert", Kind::Text, Preset::Nothing, "PostgreSQL: a file with certificates to trust besides the public ones", &[]),
+    key("database.dsn", Kind::Dsn, Preset::Nothing, "whole connection string, replaces the keys above; SQLite: its file, ./data/kube-node-manager.db without it", &[]),
+    key("database.max_open_conns", number(1, 10_000), Preset::Number(25), "most connections; SQLite always has 1", &[]),
+    key("database.max_idle_conns", number(0, 10_000), Preset::Number(10), "most idle connections kept; SQLite always has 1", &[]),
+    key("database.max_lifetime", number(0, 30 * DAY), Preset::Number(3600), "seconds a connection lives at most; 0 is no limit", &[]),
+    key("database.acquire_timeout", number(1, 300), Preset::Number(2), "seconds to wait for a connection", &[]),
+    key("database.leak_threshold", number(1, DAY), Preset::Number(30), "seconds after which a held connection counts as a leak", &[]),
+    key("database.auto_migrate", Kind::Flag, Preset::Flag(true), "run pending migrations at start", &[]),
+    key("database.migration_timeout", number(0, DAY), Preset::Number(300), "seconds they may take; 0 is no limit", &[]),
+    key("logging.format", Kind::Word(&["text", "json", "bunyan"]), Preset::Text("text"), "text, json or bunyan", &["LOG_FORMAT"]),
+    key("logging.level", Kind::Level, Preset::Text("info"), "debug, info, warn, error or a filter such as info,knm_http=debug", &["LOG_LEVEL"]),
+    key("logging.structured", Kind::Flag, Preset::Flag(false), "true with the format text means json", &[]),
+    key("kubernetes.page_size", number(1, 10_000), Preset::Number(500), "nodes per page of a list", &[]),
+    key("kubernetes.request_timeout", number(1, 600), Preset::Number(10), "seconds a call to a cluster may take", &[]),
+];
+
+impl Key {
+    /// The section, the part before the dot.
+    #[must_use]
+    pub fn section(&self) -> &'static str {
+        self.path.split_once('.').map_or(self.path, |(section, _)| section)
+    }
+
+    /// The part after the dot.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.path.split_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// The variable that every key has.
+    #[must_use]
+    pub fn long_variable(&self) -> String {
+        format!("KNM__{}", self.path.replace('.', "__").to_ascii_uppercase())
+    }
+}
+
+impl Kind {
+    /// What is allowed, for an error.
+    #[must_use]
+    pub fn allowed(self) -> String {
+        match self {
+            Self::Number { least, most } => format!("a whole number from {least} to {most}"),
+            Self::Flag => "true or false".to_owned(),
+            Self::Text | Self::Secret => "a text".to_owned(),
+            Self::Dsn => {
+                "postgres://user:password@host:port/database, sqlite://path or the path of an SQLite file".to_owned()
+            }
+            Self::Word(words) => words.join(", "),
+            Self::Level => "debug, info, warn, error or a filter such as info,knm_http=debug".to_owned(),
+            Self::Texts => "a list of texts".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The configuration as the program uses it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use knm_ports::StorageKind;
+use knm_telemetry::{LogFormat, LogSettings};
+use secrecy::SecretString;
+
+use super::cluster_list::ClusterSetting;
+use super::dsn::{self, Place};
+use super::resolve::Resolved;
+use super::value::Value;
+
+/// The whole configuration.
+#[derive(Debug)]
+pub struct Settings {
+    /// The service's name.
+    pub service: String,
+    /// The name of this instance, if it is not the host's.
+    pub instance_id: Option<String>,
+    /// The HTTP server.
+    pub server: ServerSettings,
+    /// The database.
+    pub database: DatabaseSettings,
+    /// The log.
+    pub logging: LogSettings,
+    /// How clusters are asked.
+    pub kubernetes: KubernetesSettings,
+    /// The clusters; `None` where the program is to find them.
+    pub clusters: Option<Vec<ClusterSetting>>,
+}
+
+/// The HTTP server.
+#[derive(Debug)]
+pub struct ServerSettings {
+    pub host: String,
+    pub port: u16,
+    /// Whether errors may tell more.
+    pub debug: bool,
+    pub read_timeout: Duration,
+    pub write_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub header_read_timeout: Duration,
+    pub shutdown_timeout: Duration,
+    pub max_body_bytes: usize,
+    pub max_header_bytes: usize,
+    pub max_url_bytes: usize,
+    pub max_connections: usize,
+    pub cors_origins: Vec<String>,
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct DatabaseSettings {
+    pub kind: StorageKind,
+    /// The file, for SQLite.
+    pub path: PathBuf,
+    /// The connection string, for PostgreSQL; it replaces the parts below.
+    pub url: Option<SecretString>,
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    pub username: String,
+    pub password: SecretString,
+    pub ssl_mode: String,
+    pub ssl_root_cert: Option<PathBuf>,
+    pub max_open_conns: u32,
+    pub max_idle_conns: u32,
+    pub max_lifetime: Duration,
+    pub acquire_timeout: Duration,
+    pub leak_threshold: Duration,
+    pub auto_migrate: bool,
+    /// How long migrations may take, `None`: as long as they need.
+    pub migration_timeout: Option<Duration>,
+    /// Where it is, for people: without any secret.
+    pub place: String,
+}
+
+/// How clusters are asked.
+#[derive(Clone, Debug)]
+pub struct KubernetesSettings {
+    pub page_size: u32,
+    pub request_timeout: Duration,
+}
+
+const SQLITE_FILE: &str = "./data/kube-node-manager.db";
+
+impl From<&Resolved> for Settings {
+    fn from(resolved: &Resolved) -> Self {
+        let read = Reader(resolved);
+        Self {
+            service: read.text("service.name"),
+            instance_id: read.optional("service.instance_id"),
+            server: ServerSettings {
+                host: read.text("server.host"),
+                port: read.number("server.port"),
+                debug: read.text("server.mode") == "debug",
+                read_timeout: read.seconds("server.read_timeout"),
+                write_timeout: read.seconds("server.write_timeout"),
+                idle_timeout: read.seconds("server.idle_timeout"),
+                header_read_timeout: read.seconds("server.header_read_timeout"),
+                shutdown_timeout: read.seconds("server.shutdown_timeout"),
+                max_body_bytes: read.number("server.max_body_bytes"),
+                max_header_bytes: read.number("server.max_header_bytes"),
+                max_url_bytes: read.number("server.max_url_bytes"),
+                max_connections: read.number("server.max_connections"),
+                cors_origins: read.texts("server.cors_origins"),
+            },
+            database: database(&read),
+            logging: LogSettings {
+                format: log_format(&read),
+                level: read.text("logging.level"),
+            },
+            kubernetes: KubernetesSettings {
+                page_size: read.number("kubernetes.page_size"),
+                request_timeout: read.seconds("kubernetes.request_timeout"),
+            },
+            clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),
+        }
+    }
+}
+
+fn log_format(read: &Reader<'_>) -> LogFormat {
+    match LogFormat::parse(&read.text("logging.format")) {
+        Some(LogFormat::Text) | None if read.flag("logging.structured") => LogFormat::Json,
+        Some(format) => format,
+        None => LogFormat::Text,
+    }
+}
+
+fn database(read: &Reader<'_>) -> DatabaseSettings {
+    let kind = match read.text("database.type").as_str() {
+        "postgres" => StorageKind::Postgres,
+        "memory" => StorageKind::Memory,
+        _ => StorageKind::Sqlite,
+    };
+    let dsn = read.optional("database.dsn");
+    let place = dsn.as_deref().and_then(|dsn| dsn::parse(dsn).ok());
+    let path = match &place {
+        Some(Place::Sqlite(path)) => path.clone(),
+        _ => PathBuf::from(SQLITE_FILE),
+    };
+    let url = match &place {
+        Some(Place::Postgres(url)) => Some(url.clone()),
+        _ => None,
+    };
+    let (host, port, name) = (
+        read.text("database.host"),
+        read.number("database.port"),
+        read.text("database.database"),
+    );
+    let place = match (kind, &url) {
+        (StorageKind::Memory, _) => "memory".to_owned(),
+        (StorageKind::Sqlite, _) => shown_path(&path),
+        (StorageKind::Postgres, Some(url)) => dsn::masked(url),
+        (StorageKind::Postgres, None) => format!("{host}:{port}/{name}"),
+    };
+    let migration_timeout = read.seconds("database.migration_timeout");
+    DatabaseSettings {
+        kind,
+        path,
+        url: url.map(SecretString::from),
+        host,
+        port,
+        database: name,
+        username: read.text("database.username"),
+        password: SecretString::from(read.text("database.password")),
+        ssl_mode: read.text("database.ssl_mode"),
+        ssl_root_cert: read.optional("database.ssl_root_cert").map(PathBuf::from),
+        max_open_conns: read.number("database.max_open_conns"),
+        max_idle_conns: read.number("database.max_idle_conns"),
+        max_lifetime: read.seconds("database.max_lifetime"),
+        acquire_timeout: read.seconds("database.acquire_timeout"),
+        leak_threshold: read.seconds("database.leak_threshold"),
+        auto_migrate: read.flag("database.auto_migrate"),
+        migration_timeout: (!migration_timeout.is_zero()).then_some(migration_timeout),
+        place,
+    }
+}
+
+fn shown_path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Reads values that the schema has checked: what does not fit cannot be there.
+struct Reader<'a>(&'a Resolved);
+
+impl Reader<'_> {
+    fn optional(&self, path: &str) -> Option<String> {
+        match self.0.get(path).0 {
+            Value::Text(text) if !text.is_empty() => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn text(&self, path: &str) -> String {
+        self.optional(path).unwrap_or_default()
+    }
+
+    fn texts(&self, path: &str) -> Vec<String> {
+        match self.0.get(path).0 {
+            Value::Texts(texts) => texts.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn flag(&self, path: &str) -> bool {
+        matches!(self.0.get(path).0, Value::Flag(true))
+    }
+
+    fn number<T: TryFrom<i64> + Default>(&self, path: &str) -> T {
+        match self.0.get(path).0 {
+            Value::Number(number) => T::try_from(*number).unwrap_or_default(),
+            _ => T::default(),
+        }
+    }
+
+    fn seconds(&self, path: &str) -> Duration {
+        Duration::from_secs(self.number(path))
+    }
+}

@@ -1,0 +1,264 @@
+use std::path::PathBuf;
+
+use super::resolve::find;
+use super::schema::{KEYS, Kind};
+use super::*;
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Resolved, ConfigurationError> {
+    let (_folder, path) = file(text);
+    Resolved::load(Some(&path), &environment(variables))
+}
+
+fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    load(text, variables).unwrap_err().problems
+}
+
+/// A value that the key allows, as somebody writes it.
+fn allowed(kind: Kind, which: usize) -> String {
+    match kind {
+        Kind::Number { least, .. } => (least.max(1) + i64::try_from(which).unwrap()).to_string(),
+        Kind::Flag => ["true", "false"][which % 2].to_owned(),
+        Kind::Word(words) => words[which % words.len()].to_owned(),
+        Kind::Level => ["warn", "error"][which % 2].to_owned(),
+        Kind::Dsn => format!("/data/{which}.db"),
+        Kind::Text | Kind::Secret => format!("text-{which}"),
+        Kind::Texts => format!("[\"https://{which}.example\"]"),
+    }
+}
+
+#[test]
+fn every_variable_of_the_contract_wins_over_the_file_and_the_file_over_the_default() {
+    let table = [
+        ("PORT", "server.port"),
+        ("SERVER_MODE", "server.mode"),
+        ("DATABASE_TYPE", "database.type"),
+        ("DB_TYPE", "database.type"),
+        ("DB_HOST", "database.host"),
+        ("DATABASE_HOST", "database.host"),
+        ("DB_PORT", "database.port"),
+        ("DATABASE_PORT", "database.port"),
+        ("DB_NAME", "database.database"),
+        ("DB_DATABASE", "database.database"),
+        ("DATABASE_NAME", "database.database"),
+        ("DATABASE_DATABASE", "database.database"),
+        ("DB_USER", "database.username"),
+        ("DB_USERNAME", "database.username"),
+        ("DATABASE_USER", "database.username"),
+        ("DATABASE_USERNAME", "database.username"),
+        ("DB_PASSWORD", "database.password"),
+        ("DATABASE_PASSWORD", "database.password"),
+        ("DB_SSL_MODE", "database.ssl_mode"),
+        ("DATABASE_SSL_MODE", "database.ssl_mode"),
+        ("DB_SSLMODE", "database.ssl_mode"),
+        ("DATABASE_SSLMODE", "database.ssl_mode"),
+        ("LOG_FORMAT", "logging.format"),
+        ("LOG_LEVEL", "logging.level"),
+        ("SERVICE_NAME", "service.name"),
+        ("INSTANCE_ID", "service.instance_id"),
+    ];
+    for (variable, path) in table {
+        let key = find(path).unwrap();
+        let (of_file, of_variable) = (allowed(key.kind, 0), allowed(key.kind, 1));
+        let text = format!("{}:\n  {}: {of_file}\n", key.section(), key.name());
+
+        let from_file = load(&text, &[]).unwrap();
+        assert!(matches!(from_file.get(path).1, Origin::File(_)), "{path}");
+        let both = load(&text, &[(variable, &of_variable)]).unwrap();
+        assert_eq!(both.get(path).1, &Origin::Variable(variable.to_owned()), "{path}");
+        assert_ne!(from_file.get(path).0, both.get(path).0, "{variable}");
+    }
+}
+
+#[test]
+fn every_key_has_a_long_variable() {
+    for key in KEYS.iter().filter(|key| !key.path.starts_with("database.max_")) {
+        let value = match key.kind {
+            Kind::Texts => "https://a.example".to_owned(),
+            kind => allowed(kind, 0),
+        };
+        let resolved = Resolved::load(None, &environment(&[(&key.long_variable(), &value)])).unwrap();
+        assert_eq!(
+            resolved.get(key.path).1,
+            &Origin::Variable(key.long_variable()),
+            "{}",
+            key.path
+        );
+    }
+}
+
+#[test]
+fn unknown_keys_are_named_with_the_file_and_the_nearest_key() {
+    let found = problems(
+        "server:\n  prot: 1\nserve:\n  port: 1\n",
+        &[("KNM__SERVER__IDLE_TIMEOT", "3")],
+    );
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(
+        found[0].contains("\"serve\"") && found[0].contains("\"server\""),
+        "{found:?}"
+    );
+    assert!(
+        found[1].contains("\"server.prot\"") && found[1].contains("\"server.port\""),
+        "{found:?}"
+    );
+    assert!(found[1].contains("config.yaml"), "{found:?}");
+    assert!(found[2].contains("KNM__SERVER__IDLE_TIMEOUT"), "{found:?}");
+}
+
+#[test]
+fn all_problems_come_at_once_with_value_origin_and_what_is_allowed() {
+    let text = "server:\n  port: 70000\n  mode: fast\ndatabase:\n  type: mysql\n  auto_migrate: maybe\nlogging:\n  level: loud\n";
+    let found = problems(text, &[("DB_PORT", "zero")]).join("\n");
+    for part in [
+        "\"70000\"",
+        "0 to 65535",
+        "\"fast\"",
+        "debug, release",
+        "\"mysql\"",
+        "\"maybe\"",
+        "\"loud\"",
+        "variable DB_PORT",
+        "\"zero\"",
+    ] {
+        assert!(found.contains(part), "{part} is missing in {found}");
+    }
+}
+
+#[test]
+fn no_problem_shows_a_password() {
+    let found = problems(
+        "database:\n  password: {a: hunter2}\n  dsn: 'mysql://me:hunter2@host/db'\n",
+        &[("DATABASE_URL", "postgres://me:hunter2@host:99999/db")],
+    );
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(!found.join("\n").contains("hunter2"), "{found:?}");
+}
+
+#[test]
+fn a_duplicate_key_is_a_problem() {
+    let found = problems("server:\n  port: 1\n  port: 2\n", &[]);
+    assert!(found[0].contains("duplicated"), "{found:?}");
+}
+
+#[test]
+fn sections_of_the_first_version_are_one_warning() {
+    let resolved = load(
+        "jwt:\n  secret: hunter2\nldap:\n  host: x\nprogress: {}\nmonitoring:\n  enabled: true\n",
+        &[],
+    )
+    .unwrap();
+    assert_eq!(resolved.warnings.len(), 1);
+    for section in ["jwt", "ldap", "progress", "monitoring"] {
+        assert!(resolved.warnings[0].contains(section), "{:?}", resolved.warnings);
+    }
+}
+
+#[test]
+fn sqlite_has_one_connection_and_says_so_once() {
+    let resolved = load("database:\n  max_open_conns: 25\n  max_idle_conns: 10\n", &[]).unwrap();
+    let settings = Settings::from(&resolved);
+    assert_eq!(
+        (settings.database.max_open_conns, settings.database.max_idle_conns),
+        (1, 1)
+    );
+    assert_eq!(resolved.warnings.len(), 1, "{:?}", resolved.warnings);
+    assert!(load("{}", &[]).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn a_database_url_says_everything_about_the_connection() {
+    let text = "database:\n  type: memory\n  host: elsewhere\n  password: old\n  max_open_conns: 7\n";
+    for variable in ["DATABASE_URL", "DATABASE_DSN"] {
+        let settings = Settings::from(&load(text, &[(variable, "sqlite://data/x.db"), ("DB_HOST", "there")]).unwrap());
+        assert_eq!(settings.database.kind.as_str(), "sqlite");
+        assert_eq!(settings.database.path, PathBuf::from("data/x.db"));
+        let settings = Settings::from(&load(text, &[(variable, "postgres://me:hunter2@host:5433/db")]).unwrap());
+        assert_eq!(settings.database.kind.as_str(), "postgres");
+        assert_eq!(settings.database.place, "postgres://me:***@host:5433/db");
+        assert_eq!(settings.database.max_open_conns, 7);
+    }
+}
+
+#[test]
+fn structured_text_is_json() {
+    let settings = |text: &str| Settings::from(&load(text, &[]).unwrap()).logging.format.as_str();
+    assert_eq!(settings("logging:\n  structured: true\n"), "json");
+    assert_eq!(settings("logging:\n  structured: true\n  format: bunyan\n"), "bunyan");
+    assert_eq!(settings("logging:\n  structured: false\n"), "text");
+}
+
+#[test]
+fn clusters_of_every_source_are_read() {
+    let text = "clusters:
+  - {name: here, source: in-cluster}
+  - name: east
+    source:
+      kubeconfig: {path: /etc/east, context: admin@east}
+  - name: play
+    source:
+      demo: {nodes: 5, seed: 9, changes_per_second: 0.5}
+";
+    let clusters = Settings::from(&load(text, &[]).unwrap()).clusters.unwrap();
+    let sources: Vec<_> = clusters.into_iter().map(|cluster| cluster.source).collect();
+    let kubeconfig = SourceSetting::Kubeconfig {
+        path: "/etc/east".into(),
+        context: Some("admin@east".to_owned()),
+    };
+    let demo = SourceSetting::Demo(DemoSetting {
+        nodes: 5,
+        seed: 9,
+        changes_per_second: 0.5,
+    });
+    assert_eq!(sources, [SourceSetting::InCluster, kubeconfig, demo]);
+}
+
+#[test]
+fn each_wrong_cluster_is_named() {
+    let text = "clusters:
+  - {name: Big, source: in-cluster}
+  - {name: twice, source: demo}
+  - {name: twice, source: demo}
+  - {name: a, source: cloud}
+  - {name: b, source: {kubeconfig: {contxt: x}}}
+  - {name: c, source: {demo: {nodes: 0}}}
+  - {source: demo}
+";
+    let found = problems(text, &[]).join("\n");
+    for part in [
+        "clusters[0].name",
+        "clusters[2]",
+        "\"cloud\"",
+        "\"contxt\"",
+        "path is missing",
+        "1 to 10000",
+        "clusters[6]",
+        "name is missing",
+    ] {
+        assert!(found.contains(part), "{part} is missing in {found}");
+    }
+}
+
+#[test]
+fn the_example_file_holds_every_key_with_its_default_and_meaning() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/config.example.yaml")).unwrap();
+    assert_eq!(text, show::example());
+    let resolved = load(&text, &[]).unwrap();
+    assert!(resolved.warnings.is_empty(), "{:?}", resolved.warnings);
+    for key in KEYS {
+        assert!(text.contains(&format!(" {}:", key.name())), "{}", key.path);
+    }
+}

@@ -1,0 +1,171 @@
+//! Values and where they come from.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use config::ValueKind;
+
+use super::dsn;
+use super::schema::{Key, Kind, Preset};
+
+/// The value of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A number.
+    Number(i64),
+    /// A switch.
+    Flag(bool),
+    /// A text.
+    Text(String),
+    /// A list of texts.
+    Texts(Vec<String>),
+    /// Nothing.
+    Nothing,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A file.
+    File(PathBuf),
+    /// A variable of the environment.
+    Variable(String),
+    /// An option of the command line.
+    Option(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::Option(name) => write!(f, "option {name}"),
+        }
+    }
+}
+
+impl From<Preset> for Value {
+    fn from(preset: Preset) -> Self {
+        match preset {
+            Preset::Number(number) => Self::Number(number),
+            Preset::Flag(flag) => Self::Flag(flag),
+            Preset::Text(text) => Self::Text(text.to_owned()),
+            Preset::NoTexts => Self::Texts(Vec::new()),
+            Preset::Nothing => Self::Nothing,
+        }
+    }
+}
+
+impl Value {
+    /// Reads what a variable holds as the value of `key`.
+    ///
+    /// # Errors
+    /// A sentence about the problem.
+    pub fn from_variable(key: &Key, text: &str, origin: &Origin) -> Result<Self, String> {
+        let wrong = || problem(key, text, origin);
+        match key.kind {
+            Kind::Number { least, most } => match text.trim().parse() {
+                Ok(number) if (least..=most).contains(&number) => Ok(Self::Number(number)),
+                _ => Err(wrong()),
+            },
+            Kind::Flag => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Ok(Self::Flag(true)),
+                "false" | "0" | "no" | "off" => Ok(Self::Flag(false)),
+                _ => Err(wrong()),
+            },
+            Kind::Word(words) => {
+                let word = text.trim().to_ascii_lowercase();
+                words
+                    .contains(&word.as_str())
+                    .then_some(Self::Text(word))
+                    .ok_or_else(wrong)
+            }
+            Kind::Level => match knm_telemetry::check_level(text.trim()) {
+                Ok(()) => Ok(Self::Text(text.trim().to_owned())),
+                Err(_) => Err(wrong()),
+            },
+            Kind::Texts => Ok(Self::Texts(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|part| !part.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            )),
+            Kind::Dsn => match dsn::check(text) {
+                Ok(()) => Ok(Self::Text(text.to_owned())),
+                Err(why) => Err(format!("{}: {why}", wrong())),
+            },
+            Kind::Text | Kind::Secret => Ok(Self::Text(text.to_owned())),
+        }
+    }
+
+    /// Reads what a file holds as the value of `key`. An empty value is as good as none.
+    ///
+    /// # Errors
+    /// A sentence about the problem.
+    pub fn from_file(key: &Key, value: &config::Value, origin: &Origin) -> Result<Self, String> {
+        let text = match &value.kind {
+            ValueKind::Nil => return Ok(key.default.into()),
+            ValueKind::Boolean(flag) if key.kind == Kind::Flag => return Ok(Self::Flag(*flag)),
+            ValueKind::Array(items) if key.kind == Kind::Texts => {
+                return items
+                    .iter()
+                    .map(|item| plain(item).ok_or_else(|| problem(key, "a nested list", origin)))
+                    .collect::<Result<_, _>>()
+                    .map(Self::Texts);
+            }
+            // YAML reads these words as switches, and none of these keys means one.
+            ValueKind::Boolean(_)
+                if matches!(
+                    key.kind,
+                    Kind::Text | Kind::Secret | Kind::Dsn | Kind::Level | Kind::Word(_)
+                ) =>
+            {
+                return Err(problem(key, &value.to_string(), origin));
+            }
+            ValueKind::Table(_) => return Err(problem(key, "a section", origin)),
+            ValueKind::Array(_) => return Err(problem(key, "a list", origin)),
+            _ => value.to_string(),
+        };
+        if key.kind == Kind::Texts {
+            return Err(problem(key, &text, origin));
+        }
+        if text.is_empty() && !matches!(key.kind, Kind::Text | Kind::Secret) {
+            return Ok(key.default.into());
+        }
+        Self::from_variable(key, &text, origin)
+    }
+}
+
+/// A text or number of a file as text.
+pub fn plain(value: &config::Value) -> Option<String> {
+    match &value.kind {
+        ValueKind::Nil | ValueKind::Table(_) | ValueKind::Array(_) => None,
+        _ => Some(value.to_string()),
+    }
+}
+
+/// What stands in for a secret.
+pub const MASKED: &str = "***";
+
+/// The text of a value as anybody may see it.
+pub fn shown(key: &Key, text: &str) -> String {
+    match key.kind {
+        Kind::Secret if text.is_empty() => String::new(),
+        Kind::Secret => MASKED.to_owned(),
+        Kind::Dsn => dsn::masked(text),
+        _ => text.to_owned(),
+    }
+}
+
+fn problem(key: &Key, text: &str, origin: &Origin) -> String {
+    format!(
+        "{}: \"{}\" ({origin}) is not allowed: {} is",
+        key.path,
+        shown(key, text),
+        key.kind.allowed()
+    )
+}

@@ -1,0 +1,404 @@
+//! Runs the service: starts the parts, waits for a signal, ends them in order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knm_domain::{ClusterHandle, Health, HealthSettings, Inventory, Registrations};
+use knm_http::{App, AppSettings, ServeReport, ServerLimits};
+use knm_model::ClusterName;
+use knm_ports::{Clock, Storage, SystemStats};
+use knm_system::{MachineStats, SystemClock};
+use knm_telemetry::{Identity, Logs, PrometheusExposition};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments::ServeArguments;
+use crate::configuration::{
+    ClusterSetting, DemoSetting, Environment, Origin, Resolved, ServerSettings, Settings, SourceSetting, Value,
+};
+use crate::signals::{Endings, hangups};
+use crate::{Failure, clusters, storage};
+
+/// How often observed durations are folded into their buckets.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs the service until a signal ends it.
+///
+/// # Errors
+/// [`Failure`] if it does not start.
+pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), Failure> {
+    let mut resolved = Resolved::load(arguments.file.config.as_deref(), environment)?;
+    let folder = match arguments.demo {
+        true => Some(become_demo(&mut resolved, arguments)?),
+        false => None,
+    };
+    let settings = Settings::from(&resolved);
+    let identity = Identity {
+        service: settings.service.clone(),
+        version: VERSION.to_owned(),
+        hostname: settings.instance_id.clone().unwrap_or_else(knm_system::hostname),
+    };
+    let logs = knm_telemetry::start_logs(&settings.logging, identity, Arc::new(SystemClock))?;
+    let program = Program {
+        arguments,
+        environment,
+        settings,
+        logs: logs.clone(),
+        demo_folder: folder.as_ref().map(|folder| folder.path().to_owned()),
+    };
+    let outcome = runtime().and_then(|runtime| {
+        let outcome = runtime.block_on(program.live(&resolved));
+        // What still runs is nothing that anybody waits for.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        outcome
+    });
+    logs.flush();
+    outcome
+}
+
+/// The runtime of the program.
+///
+/// # Errors
+/// [`Failure::System`] if the operating system refuses.
+pub fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::System {
+            what: "the runtime cannot be started",
+            source,
+        })
+}
+
+/// Sets what the demo is about, and makes the folder of its database, which goes with the returned value.
+fn become_demo(resolved: &mut Resolved, arguments: &ServeArguments) -> Result<tempfile::TempDir, Failure> {
+    let folder = tempfile::Builder::new()
+        .prefix("kube-node-manager-demo-")
+        .tempdir()
+        .map_err(|source| Failure::System {
+            what: "a temporary folder cannot be made",
+            source,
+        })?;
+    let origin = || Origin::Option("--demo");
+    let file = folder.path().join("demo.db").display().to_string();
+    resolved.set("database.type", Value::Text("sqlite".to_owned()), origin());
+    resolved.set("database.dsn", Value::Text(file), origin());
+    resolved.set("database.auto_migrate", Value::Flag(true), origin());
+    resolved.set("server.host", Value::Text("127.0.0.1".to_owned()), origin());
+    let demo = ClusterSetting {
+        name: ClusterName::from_any("demo"),
+        source: SourceSetting::Demo(DemoSetting {
+            nodes: arguments.demo_nodes,
+            seed: arguments.demo_seed,
+            changes_per_second: arguments.demo_changes_per_second,
+        }),
+    };
+    resolved.clusters = Some((vec![demo], origin()));
+    Ok(folder)
+}
+
+struct Program<'a> {
+    arguments: &'a ServeArguments,
+    environment: &'a Environment,
+    settings: Settings,
+    logs: Logs,
+    /// Removed even when a second signal ends the process at once.
+    demo_folder: Option<PathBuf>,
+}
+
+impl Program<'_> {
+    async fn live(&self, resolved: &Resolved) -> Result<(), Failure> {
+        let mut endings = Endings::listen()?;
+        let settings = &self.settings;
+        tracing::info!(version = VERSION, rust = env!("KNM_RUST_VERSION"), "starting");
+        match &resolved.file {
+            Some(file) => tracing::info!(file = %file.display(), "configuration read"),
+            None => tracing::info!("no configuration file: defaults and environment"),
+        }
+        for warning in &resolved.warnings {
+            tracing::warn!("{warning}");
+        }
+        let exposition = knm_telemetry::install_metrics()?;
+        describe_metrics();
+
+        let (listener, address) = listen(&settings.server).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let handles = self.open_clusters(&clock).await?;
+        let storage = storage::open(&settings.database).await?;
+        tracing::info!(
+            kind = settings.database.kind.as_str(),
+            place = settings.database.place,
+            "storage opened"
+        );
+        log_clusters(&handles);
+
+        let background = CancellationToken::new();
+        let registered: Vec<_> = handles
+            .iter()
+            .map(|handle| (handle.name.clone(), handle.source))
+            .collect();
+        let inventory = Inventory::start(Arc::clone(&clock), handles, background.clone());
+        let stats: Arc<dyn SystemStats> = Arc::new(MachineStats::new(tokio::runtime::Handle::current()));
+        let health = Health::start(
+            HealthSettings {
+                service: settings.service.clone(),
+                version: VERSION.to_owned(),
+                rust_version: env!("KNM_RUST_VERSION").to_owned(),
+            },
+            Arc::clone(&storage.admin),
+            Arc::clone(&clock),
+            stats,
+            Arc::clone(&inventory),
+            background.clone(),
+        );
+        self.announce(&address);
+        let stop = CancellationToken::new();
+        let app = App {
+            inventory: Arc::clone(&inventory),
+            health: Arc::clone(&health),
+            exposition: Arc::new(exposition.clone()),
+            settings: app_settings(&settings.server),
+        };
+        let mut serving = tokio::spawn(knm_http::serve(
+            listener,
+            app,
+            limits(&settings.server),
+            stop.clone(),
+            settings.server.shutdown_timeout,
+        ));
+        tokio::spawn(fold(exposition, background.clone()));
+        tokio::spawn(reload(
+            hangups()?,
+            self.logs.clone(),
+            self.arguments.file.config.clone(),
+            background.clone(),
+        ));
+
+        let prepared = async {
+            if settings.database.auto_migrate {
+                migrate(&storage).await?;
+            }
+            register(&storage, &clock, &inventory, &registered).await;
+            Ok::<(), Failure>(())
+        };
+        tokio::select! {
+            prepared = prepared => {
+                if let Err(failure) = prepared {
+                    stop.cancel();
+                    background.cancel();
+                    storage.admin.close().await;
+                    return Err(failure);
+                }
+            }
+            ending = endings.next() => {
+                return self.end(ending.as_str(), endings, &health, stop, serving, background, &storage).await;
+            }
+        }
+        tokio::select! {
+            ending = endings.next() => {
+                self.end(ending.as_str(), endings, &health, stop, serving, background, &storage).await
+            }
+            stopped = &mut serving => {
+                background.cancel();
+                storage.admin.close().await;
+                let why = stopped.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+                Err(Failure::System { what: "the server stopped by itself", source: std::io::Error::other(why) })
+            }
+        }
+    }
+
+    async fn open_clusters(&self, clock: &Arc<dyn Clock>) -> Result<Vec<ClusterHandle>, Failure> {
+        let settings = &self.settings.kubernetes;
+        let Some(configured) = &self.settings.clusters else {
+            let found = clusters::find(self.environment);
+            let Some(cluster) = found.cluster else {
+                tracing::warn!(
+                    why = found.how,
+                    "no clusters: the node API answers with an empty list of clusters"
+                );
+                return Ok(Vec::new());
+            };
+            tracing::info!(cluster = %cluster.name, found = found.how, "cluster found");
+            return Ok(vec![clusters::open(&cluster, settings, clock).await?]);
+        };
+        let mut handles = Vec::with_capacity(configured.len());
+        for cluster in configured {
+            handles.push(clusters::open(cluster, settings, clock).await?);
+        }
+        Ok(handles)
+    }
+
+    fn announce(&self, address: &std::net::SocketAddr) {
+        let mode = if self.settings.server.debug { "debug" } else { "release" };
+        tracing::info!(port = %address.port(), address = %address, mode, "server starting on port {}", address.port());
+        if self.arguments.demo {
+            tracing::info!("docs are at http://{address}/docs");
+            tracing::info!("try: curl -s http://{address}/api/v1/clusters/demo/nodes");
+        }
+    }
+
+    /// Ends everything in the promised order.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "these are the parts that end, each exactly once"
+    )]
+    async fn end(
+        &self,
+        signal: &'static str,
+        mut endings: Endings,
+        health: &Health,
+        stop: CancellationToken,
+        serving: tokio::task::JoinHandle<ServeReport>,
+        background: CancellationToken,
+        storage: &Storage,
+    ) -> Result<(), Failure> {
+        let began = Instant::now();
+        let patience = self.settings.server.shutdown_timeout;
+        let orderly = async {
+            health.begin_shutdown();
+            tracing::info!(signal, "shutdown 1/5: not ready from now on");
+            stop.cancel();
+            tracing::info!("shutdown 2/5: no new requests are accepted");
+            tracing::info!(
+                seconds = patience.as_secs(),
+                "shutdown 3/5: waiting for requests in flight"
+            );
+            let cut_off = match serving.await {
+                Ok(report) => report.cut_off,
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the server ended badly");
+                    0
+                }
+            };
+            background.cancel();
+            storage.admin.close().await;
+            tracing::info!("shutdown 4/5: database closed");
+            tracing::info!(
+                took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                cut_off,
+                "shutdown 5/5: done"
+            );
+        };
+        tokio::select! {
+            () = orderly => Ok(()),
+            again = endings.next() => {
+                tracing::warn!(signal = again.as_str(), "second signal: ending at once");
+                if let Some(folder) = &self.demo_folder {
+                    // The process ends in any case.
+                    let _ = std::fs::remove_dir_all(folder);
+                }
+                self.logs.flush();
+                std::process::exit(again.exit_code())
+            }
+        }
+    }
+}
+
+async fn listen(settings: &ServerSettings) -> Result<(TcpListener, std::net::SocketAddr), Failure> {
+    let host = settings.host.trim_start_matches('[').trim_end_matches(']');
+    let failed = |source| Failure::Listen {
+        address: format!("{}:{}", settings.host, settings.port),
+        source,
+    };
+    let listener = TcpListener::bind((host, settings.port)).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+async fn migrate(storage: &Storage) -> Result<(), Failure> {
+    let applied = storage.admin.migrate().await.map_err(Failure::Migration)?;
+    tracing::info!(applied, "migrations applied");
+    Ok(())
+}
+
+/// Records which clusters are configured. The service works without that, so a problem is a line in the log.
+async fn register(
+    storage: &Storage,
+    clock: &Arc<dyn Clock>,
+    inventory: &Inventory,
+    clusters: &[(ClusterName, knm_model::ClusterSource)],
+) {
+    let registrations = Registrations::new(Arc::clone(&storage.clusters), Arc::clone(clock));
+    match registrations.record(clusters).await {
+        Ok(recorded) => inventory.registered(&recorded),
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the clusters could not be recorded in the database"
+        ),
+    }
+}
+
+fn log_clusters(handles: &[ClusterHandle]) {
+    for handle in handles {
+        tracing::info!(cluster = %handle.name, source = handle.source.as_str(), "cluster watched");
+    }
+}
+
+async fn fold(exposition: PrometheusExposition, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(FOLD_EVERY);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        exposition.fold();
+    }
+}
+
+/// Reads the section `logging` again at each SIGHUP.
+async fn reload(
+    mut hangups: tokio::signal::unix::Signal,
+    logs: Logs,
+    file: Option<PathBuf>,
+    shutdown: CancellationToken,
+) {
+    while let Some(Some(())) = shutdown.run_until_cancelled(hangups.recv()).await {
+        let resolved = match Resolved::load(file.as_deref(), &crate::configuration::environment()) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the log stays as it is");
+                continue;
+            }
+        };
+        let settings = Settings::from(&resolved).logging;
+        match logs.change(&settings) {
+            Ok(()) => tracing::info!(
+                level = settings.level,
+                format = settings.format.as_str(),
+                "logging read again"
+            ),
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "the log stays as it is"),
+        }
+    }
+}
+
+fn describe_metrics() {
+    knm_telemetry::describe_metrics();
+    knm_domain::describe_metrics();
+    knm_http::describe_metrics();
+    storage::describe_metrics();
+    clusters::describe_metrics();
+}
+
+fn app_settings(server: &ServerSettings) -> AppSettings {
+    AppSettings {
+        version: VERSION.to_owned(),
+        debug_errors: server.debug,
+        cors_origins: server.cors_origins.clone(),
+        write_timeout: server.write_timeout,
+        read_timeout: server.read_timeout,
+        max_body_bytes: server.max_body_bytes,
+    }
+}
+
+fn limits(server: &ServerSettings) -> ServerLimits {
+    ServerLimits {
+        header_read_timeout: server.header_read_timeout,
+        read_timeout: server.read_timeout,
+        idle_timeout: server.idle_timeout,
+        write_timeout: server.write_timeout,
+        max_header_bytes: server.max_header_bytes,
+        max_url_bytes: server.max_url_bytes,
+        max_connections: server.max_connections,
+    }
+}

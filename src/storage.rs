@@ -1,0 +1,117 @@
+//! Opens the store that the configuration asks for.
+
+use knm_ports::{Storage, StorageError, StorageKind};
+
+use crate::configuration::DatabaseSettings;
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// This build leaves the adapter out.
+    #[error("database.type {kind} is not part of this build: build with the feature \"{kind}\"")]
+    #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "memory")))]
+    NotBuilt {
+        /// The kind, which is the feature's name, too.
+        kind: &'static str,
+    },
+    /// The connection string or the SSL mode is of no use.
+    #[cfg(feature = "postgres")]
+    #[error("{0}")]
+    Options(String),
+    /// The store does not open.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Opens the store. Migrations are another step.
+///
+/// # Errors
+/// [`OpenError`]: there is no falling back to another store.
+pub async fn open(settings: &DatabaseSettings) -> Result<Storage, OpenError> {
+    match settings.kind {
+        #[cfg(feature = "sqlite")]
+        StorageKind::Sqlite => Ok(knm_storage_sqlite::open(sqlite_options(settings)).await?),
+        #[cfg(not(feature = "sqlite"))]
+        StorageKind::Sqlite => Err(not_built(settings.kind)),
+        #[cfg(feature = "postgres")]
+        StorageKind::Postgres => Ok(knm_storage_postgres::open(postgres_options(settings)?).await?),
+        #[cfg(not(feature = "postgres"))]
+        StorageKind::Postgres => Err(not_built(settings.kind)),
+        #[cfg(feature = "memory")]
+        StorageKind::Memory => Ok(knm_storage_memory::open()),
+        #[cfg(not(feature = "memory"))]
+        StorageKind::Memory => Err(not_built(settings.kind)),
+    }
+}
+
+/// Says what is wrong with a connection string, without showing it. A build without PostgreSQL cannot tell and leaves it to
+/// [`open`], which refuses it.
+///
+/// # Errors
+/// A sentence about the problem.
+pub fn check_postgres_url(url: &str) -> Result<(), String> {
+    #[cfg(feature = "postgres")]
+    return knm_storage_postgres::PostgresOptions::from_url(url)
+        .map(drop)
+        .map_err(|error| error.to_string());
+    #[cfg(not(feature = "postgres"))]
+    {
+        let _ = url;
+        Ok(())
+    }
+}
+
+/// Tells what the metrics of the stores mean.
+pub fn describe_metrics() {
+    #[cfg(feature = "sqlite")]
+    knm_storage_sqlite::describe_metrics();
+    #[cfg(feature = "postgres")]
+    knm_storage_postgres::describe_metrics();
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "memory")))]
+fn not_built(kind: StorageKind) -> OpenError {
+    OpenError::NotBuilt { kind: kind.as_str() }
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite_options(settings: &DatabaseSettings) -> knm_storage_sqlite::SqliteOptions {
+    knm_storage_sqlite::SqliteOptions {
+        path: settings.path.clone(),
+        max_lifetime: settings.max_lifetime,
+        leak_threshold: settings.leak_threshold,
+        acquire_timeout: settings.acquire_timeout,
+        migration_timeout: settings.migration_timeout,
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn postgres_options(settings: &DatabaseSettings) -> Result<knm_storage_postgres::PostgresOptions, OpenError> {
+    use knm_storage_postgres::{PostgresOptions, SslMode};
+    use secrecy::ExposeSecret as _;
+
+    let wrong = |what: String| OpenError::Options(what);
+    let address = match &settings.url {
+        Some(url) => PostgresOptions::from_url(url.expose_secret()).map_err(|error| wrong(error.to_string()))?,
+        None => PostgresOptions {
+            host: settings.host.clone(),
+            port: settings.port,
+            database: settings.database.clone(),
+            username: settings.username.clone(),
+            password: settings.password.clone(),
+            ssl_mode: SslMode::parse(&settings.ssl_mode)
+                .ok_or_else(|| wrong(format!("database.ssl_mode: \"{}\" is not known", settings.ssl_mode)))?,
+            ssl_root_cert: settings.ssl_root_cert.clone(),
+            ..PostgresOptions::default()
+        },
+    };
+    Ok(PostgresOptions {
+        max_open_conns: settings.max_open_conns,
+        max_idle_conns: settings.max_idle_conns,
+        max_lifetime: settings.max_lifetime,
+        leak_threshold: settings.leak_threshold,
+        acquire_timeout: settings.acquire_timeout,
+        migration_timeout: settings.migration_timeout,
+        ..address
+    })
+}
