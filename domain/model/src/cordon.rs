@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::Timestamp;
 
 /// The annotation under which this service writes its cordons: a JSON array of holds, the oldest first, each
@@ -41,7 +43,23 @@ impl Cordon {
     /// cannot be read is no record. `tainted_at` is the time of the taint `node.kubernetes.io/unschedulable`, if it has one.
     #[must_use]
     pub fn read(annotations: &BTreeMap<String, String>, tainted_at: Option<Timestamp>) -> Self {
-        let _ = annotations;
+        if let Some(hold) = annotations.get(HOLDS_ANNOTATION).and_then(|text| oldest_hold(text)) {
+            return Self {
+                reason: hold.reason,
+                since: hold.since,
+                by: hold.by,
+                source: CordonSource::KubeNodeManager,
+            };
+        }
+        if let Some(reason) = annotations.get(FIRST_VERSION_REASON_ANNOTATION) {
+            let since = annotations.get(FIRST_VERSION_TIMESTAMP_ANNOTATION);
+            return Self {
+                reason: Some(reason.clone()),
+                since: since.and_then(|text| Timestamp::parse(text).ok()).or(tainted_at),
+                by: None,
+                source: CordonSource::FirstVersion,
+            };
+        }
         Self {
             reason: None,
             since: tainted_at,
@@ -60,5 +78,88 @@ impl CordonSource {
             Self::FirstVersion => "first_version",
             Self::Foreign => "foreign",
         }
+    }
+}
+
+/// What an annotation tells of one hold.
+struct Hold {
+    reason: Option<String>,
+    since: Option<Timestamp>,
+    by: Option<String>,
+}
+
+/// The first hold of the annotation; `None` if it is not an array of objects, or an empty one.
+fn oldest_hold(text: &str) -> Option<Hold> {
+    let holds: Value = serde_json::from_str(text).ok()?;
+    let oldest = holds.as_array()?.first()?.as_object()?;
+    let word = |key: &str| oldest.get(key).and_then(Value::as_str).map(str::to_owned);
+    let since = word("since").and_then(|text| Timestamp::parse(&text).ok());
+    Some(Hold {
+        reason: word("reason"),
+        since,
+        by: word("by"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Cordon {
+        let annotations = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        Cordon::read(&annotations, Timestamp::from_unix_millis(1_000))
+    }
+
+    #[test]
+    fn our_oldest_hold_is_the_record() {
+        let holds = r#"[{"by":"ann","reason":"disk","since":"2030-01-01T00:00:00Z","ticket":"OPS-1"},{"by":"bob"}]"#;
+        let cordon = read(&[(HOLDS_ANNOTATION, holds), (FIRST_VERSION_REASON_ANNOTATION, "old")]);
+        assert_eq!(
+            (cordon.by.as_deref(), cordon.reason.as_deref()),
+            (Some("ann"), Some("disk"))
+        );
+        assert_eq!(cordon.since, Timestamp::parse("2030-01-01T00:00:00Z").ok());
+        assert_eq!(cordon.source, CordonSource::KubeNodeManager);
+    }
+
+    #[test]
+    fn a_record_of_the_first_version_is_read() {
+        let cordon = read(&[
+            (FIRST_VERSION_REASON_ANNOTATION, "disk"),
+            (FIRST_VERSION_TIMESTAMP_ANNOTATION, "2024-05-06T07:08:09+08:00"),
+        ]);
+        assert_eq!((cordon.by, cordon.reason.as_deref()), (None, Some("disk")));
+        assert_eq!(cordon.since, Timestamp::parse("2024-05-05T23:08:09Z").ok());
+        assert_eq!(cordon.source, CordonSource::FirstVersion);
+    }
+
+    #[test]
+    fn nobody_is_invented_for_a_foreign_cordon() {
+        for text in ["", "[]", "{}", "[1]", "not json", "null"] {
+            let cordon = read(&[(HOLDS_ANNOTATION, text)]);
+            let since = Timestamp::from_unix_millis(1_000);
+            assert_eq!(
+                cordon,
+                Cordon {
+                    reason: None,
+                    since,
+                    by: None,
+                    source: CordonSource::Foreign
+                },
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_read_is_that_of_the_taint() {
+        let cordon = read(&[
+            (FIRST_VERSION_REASON_ANNOTATION, "x"),
+            (FIRST_VERSION_TIMESTAMP_ANNOTATION, "yesterday"),
+        ]);
+        assert_eq!(cordon.since, Timestamp::from_unix_millis(1_000));
     }
 }

@@ -3,6 +3,9 @@
 mod budget;
 mod cluster;
 mod cordon;
+#[cfg(test)]
+mod fixture;
+mod label;
 mod name;
 mod node;
 mod pod;
@@ -18,6 +21,7 @@ pub use cluster::{ClusterRegistration, ClusterSource};
 pub use cordon::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
 };
+pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
 pub use pod::{Controller, Pod, PodPhase, PodRequests};

@@ -1,6 +1,16 @@
 //! What a caller asks of a list of nodes: filters, order, page, fields.
 
+use std::cmp::Ordering;
+
 use crate::{Node, NodeStatus, Selector, TaintFilter};
+
+mod cursor;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use cursor::Cursor;
+use cursor::SortPoint;
 
 /// The parameters of a list of nodes as they came, unparsed; a parameter that was not given is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +82,38 @@ pub struct NodeSort {
     pub descending: bool,
 }
 
+impl NodeSort {
+    /// Which comes first. Names are sorted within their cluster; ties of anything else are broken by cluster and name, upwards.
+    fn compare(self, left: &SortPoint<'_>, right: &SortPoint<'_>) -> Ordering {
+        let by_place = (left.cluster, left.name).cmp(&(right.cluster, right.name));
+        let directed = |ordering: Ordering| if self.descending { ordering.reverse() } else { ordering };
+        match self.key {
+            SortKey::Name => directed(by_place),
+            SortKey::Age | SortKey::Cpu | SortKey::Memory | SortKey::Zone | SortKey::Status => {
+                directed(left.value.cmp(&right.value)).then(by_place)
+            }
+        }
+    }
+}
+
+impl SortKey {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Name, Self::Age, Self::Cpu, Self::Memory, Self::Zone, Self::Status];
+
+    /// The word for it in the parameter `sort`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Age => "age",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Zone => "zone",
+            Self::Status => "status",
+        }
+    }
+}
+
 /// What nodes are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SortKey {
@@ -88,19 +130,6 @@ pub enum SortKey {
     Zone,
     /// By status, in the order of [`NodeStatus::ALL`].
     Status,
-}
-
-/// Where a page starts: right behind the node with this sort value, cluster and name. It stays right while nodes come and go.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Cursor {
-    /// The order that it belongs to.
-    pub sort: NodeSort,
-    /// The sort value of the last node of the page before, written so that it can be compared; empty for [`SortKey::Name`].
-    pub value: String,
-    /// The cluster of that node.
-    pub cluster: String,
-    /// The name of that node.
-    pub name: String,
 }
 
 macro_rules! node_fields {
@@ -168,8 +197,7 @@ impl NodeQuery {
     /// # Errors
     /// All that is wrong, in the order of the parameters, never empty.
     pub fn parse(raw: &RawNodeQuery) -> Result<Self, Vec<QueryError>> {
-        let _ = raw;
-        Ok(Self::default())
+        parse::parse(raw)
     }
 
     /// Picks the page that this query asks for out of `nodes`, which are sorted by cluster and name.
@@ -180,10 +208,28 @@ impl NodeQuery {
         nodes: impl Iterator<Item = T>,
         view: impl Fn(&T) -> (&'a str, &'a Node),
     ) -> (Vec<T>, usize, Option<Cursor>) {
-        let _ = view;
-        let all: Vec<T> = nodes.collect();
-        let total = all.len();
-        (all, total, None)
+        let mut page: Vec<T> = nodes.filter(|item| self.filter.matches(view(item).1)).collect();
+        let total = page.len();
+        let key = |item: &T| {
+            let (cluster, node) = view(item);
+            SortPoint::of(self.sort.key, cluster, node)
+        };
+        if self.sort != NodeSort::default() {
+            page.sort_unstable_by(|left, right| self.sort.compare(&key(left), &key(right)));
+        }
+        if let Some(cursor) = &self.cursor {
+            let start = cursor.point();
+            let passed = page.partition_point(|item| self.sort.compare(&key(item), &start).is_le());
+            page.drain(..passed);
+        }
+        let next = match self.limit {
+            Some(limit) if limit < page.len() => {
+                page.truncate(limit);
+                page.last().map(|item| key(item).cursor(self.sort))
+            }
+            _ => None,
+        };
+        (page, total, next)
     }
 
     /// Whether it asks for everything in the usual order: no filter, page or choice of fields.
@@ -197,23 +243,30 @@ impl NodeFilter {
     /// Whether it lets `node` through.
     #[must_use]
     pub fn matches(&self, node: &Node) -> bool {
-        let _ = node;
-        true
+        (self.status.is_empty() || self.status.contains(&node.status))
+            && self
+                .schedulable
+                .is_none_or(|schedulable| schedulable == node.schedulable)
+            && self.zone.as_ref().is_none_or(|zone| node.zone.as_ref() == Some(zone))
+            && self.labels.as_ref().is_none_or(|labels| labels.matches(&node.labels))
+            && self
+                .role
+                .as_ref()
+                .is_none_or(|role| node.roles().contains(&role.as_str()))
+            && self
+                .taint
+                .as_ref()
+                .is_none_or(|taint| node.taints.iter().any(|found| taint.matches(found)))
+            && self.search.as_ref().is_none_or(|search| {
+                contains(node.name.as_str(), search)
+                    || node.addresses.iter().any(|address| contains(&address.address, search))
+            })
     }
 }
 
-impl Cursor {
-    /// Writes it as opaque text for URLs (letters, digits, `-` and `_` only).
-    #[must_use]
-    pub fn encode(&self) -> String {
-        String::new()
-    }
-
-    /// Reads [`Cursor::encode`] back.
-    ///
-    /// # Errors
-    /// A message for people if `text` was not made by this service.
-    pub fn decode(text: &str) -> Result<Self, String> {
-        Err(text.to_owned())
-    }
+/// Whether `part` is in `text`, the case of ASCII letters ignored.
+fn contains(text: &str, part: &str) -> bool {
+    text.as_bytes()
+        .windows(part.len().max(1))
+        .any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod parse;
+
 /// A set of requirements on labels; all of them must hold. Without any it matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
@@ -50,8 +52,9 @@ impl Selector {
     /// # Errors
     /// [`SelectorError`] that says where and what is expected.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let _ = text;
-        Ok(Self::default())
+        Ok(Self {
+            requirements: parse::parse(text)?,
+        })
     }
 
     /// A selector of these requirements.
@@ -90,6 +93,114 @@ impl Requirement {
             Operator::LessThan(limit) => value
                 .and_then(|value| value.parse::<i64>().ok())
                 .is_some_and(|n| n < *limit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn each_operator_of_the_grammar_decides_as_kubernetes_does() {
+        let node = labels(&[("zone", "a"), ("empty", ""), ("gpus", "4")]);
+        let cases = [
+            ("", true),
+            ("  ", true),
+            ("zone", true),
+            ("!zone", false),
+            ("! zone", false),
+            ("absent", false),
+            ("!absent", true),
+            ("zone=a", true),
+            ("zone == a", true),
+            ("zone=b", false),
+            ("zone!=a", false),
+            ("zone!=b", true),
+            ("absent!=b", true),
+            ("absent=", false),
+            ("empty=", true),
+            ("empty!=", false),
+            ("zone in (a,b)", true),
+            ("zone in ( b , c )", false),
+            ("zone notin (b,c)", true),
+            ("absent notin (b)", true),
+            ("zone in (,b)", false),
+            ("empty in (,b)", true),
+            ("empty in ()", true),
+            ("gpus>3", true),
+            ("gpus > 4", false),
+            ("gpus<5", true),
+            ("zone>1", false),
+            ("absent<1", false),
+            ("zone=a,gpus in (4),!absent", true),
+            ("zone=a,gpus in (3)", false),
+            ("zone in (a),\n empty", true),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Selector::parse(text).unwrap().matches(&node), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_selector_is_refused_at_its_place() {
+        let cases = [
+            (",", 1),
+            ("a,", 3),
+            ("a,,b", 3),
+            ("=a", 1),
+            ("a b", 3),
+            ("a=b c", 5),
+            ("a=b=c", 4),
+            ("a in b", 6),
+            ("a in (b", 8),
+            ("a in (b c)", 9),
+            ("a in (b))", 9),
+            ("a notin", 8),
+            ("a>b", 3),
+            ("a>", 3),
+            ("!", 2),
+            ("!a=b", 3),
+            ("-a=b", 1),
+            ("a=-b", 3),
+            ("a in (b,c!)", 10),
+            ("\u{e4}=b", 1),
+            ("a=b,\u{e4}\u{e4} c", 5),
+            ("a/b/c", 1),
+            ("a=b\u{0}", 3),
+        ];
+        for (text, position) in cases {
+            let error = Selector::parse(text).unwrap_err();
+            assert_eq!(error.position, position, "{text}: {error}");
+            assert!(!error.to_string().contains('\u{0}'), "{error}");
+        }
+        assert!(Selector::parse(&"a".repeat(5_000)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[a-c=!<>(), \\-\u{e4}]{0,40}|in|notin") {
+            let _ = Selector::parse(&text);
+        }
+
+        #[test]
+        fn a_set_of_values_holds_for_each_of_them(values in proptest::collection::btree_set("[a-z0-9]{1,8}", 1..6)) {
+            let text = format!("key in ({})", values.iter().cloned().collect::<Vec<_>>().join(","));
+            let negated = format!("key notin ({})", values.iter().cloned().collect::<Vec<_>>().join(", "));
+            for value in &values {
+                let node = labels(&[("key", value)]);
+                prop_assert!(Selector::parse(&text).unwrap().matches(&node));
+                prop_assert!(!Selector::parse(&negated).unwrap().matches(&node));
+            }
         }
     }
 }

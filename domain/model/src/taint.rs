@@ -1,6 +1,7 @@
 //! Taints: what keeps pods off a node.
 
 use crate::Timestamp;
+use crate::label::{LabelError, check_label_key, check_label_value};
 
 /// A taint; its key and effect together identify it on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +75,38 @@ impl TaintFilter {
     /// # Errors
     /// [`TaintError`] that says where and what is expected.
     pub fn parse(text: &str) -> Result<Self, TaintError> {
+        let position_of = |part: &str| text.chars().count() - part.chars().count() + 1;
+        let (rest, effect) = match text.split_once(':') {
+            None => (text, None),
+            Some((rest, word)) => {
+                let effect = TaintEffect::parse(word).ok_or_else(|| TaintError {
+                    position: position_of(word),
+                    message: format!(
+                        "{:?} is not an effect: NoSchedule, PreferNoSchedule or NoExecute is expected",
+                        word.chars().take(64).collect::<String>()
+                    ),
+                })?;
+                (rest, Some(effect))
+            }
+        };
+        let (key, value) = match rest.split_once('=') {
+            None => (rest, None),
+            Some((key, value)) => (key, Some(value)),
+        };
+        let wrong = |position| {
+            move |error: LabelError| TaintError {
+                position,
+                message: error.to_string(),
+            }
+        };
+        check_label_key(key).map_err(wrong(1))?;
+        if let Some(value) = value {
+            check_label_value(value).map_err(wrong(key.chars().count() + 2))?;
+        }
         Ok(Self {
-            key: text.to_owned(),
-            value: None,
-            effect: None,
+            key: key.to_owned(),
+            value: value.map(str::to_owned),
+            effect,
         })
     }
 
@@ -87,5 +116,51 @@ impl TaintFilter {
         self.key == taint.key
             && self.value.as_ref().is_none_or(|value| *value == taint.value)
             && self.effect.is_none_or(|effect| effect == taint.effect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taint(key: &str, value: &str, effect: TaintEffect) -> Taint {
+        Taint {
+            key: key.into(),
+            value: value.into(),
+            effect,
+            added_at: None,
+        }
+    }
+
+    #[test]
+    fn a_filter_matches_by_what_it_names() {
+        let gpu = taint("nvidia.com/gpu", "true", TaintEffect::NoSchedule);
+        let cases = [
+            ("nvidia.com/gpu", true),
+            ("nvidia.com/gpu=true", true),
+            ("nvidia.com/gpu=", false),
+            ("nvidia.com/gpu=true:NoSchedule", true),
+            ("nvidia.com/gpu:NoSchedule", true),
+            ("nvidia.com/gpu:NoExecute", false),
+            ("gpu", false),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(TaintFilter::parse(text).unwrap().matches(&gpu), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_filter_is_refused_at_its_place() {
+        for (text, position) in [
+            ("", 1),
+            ("a b", 1),
+            ("a=-", 3),
+            ("a=b:noexecute", 5),
+            ("a:", 3),
+            ("key:NoExecute:x", 5),
+        ] {
+            let error = TaintFilter::parse(text).unwrap_err();
+            assert_eq!(error.position, position, "{text}: {error}");
+        }
     }
 }
