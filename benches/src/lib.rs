@@ -2,7 +2,12 @@
 
 pub mod bare;
 pub mod client;
+pub mod contest;
+pub mod cores;
+pub mod process;
+pub mod procfs;
 pub mod statistics;
+pub mod suite;
 pub mod table;
 
 /// Why a run was given up; a benchmark only ever prints it.
