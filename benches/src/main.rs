@@ -20,14 +20,14 @@ const EXIT_GIVEN_UP: u8 = 2;
 
 const DETAILS: &str = "\
 What is measured:
-  The program starts the service on core 0 with a simulated fleet of 5,000 nodes, and next to it, on the same core, hyper
-  alone with the very bytes that the service sent. 64 connections from the other cores ask the two in turn, in rounds of
-  1.5 seconds. A ratio is the median over the rounds of answers per second of the service, divided by those of hyper.
-  The same list is asked for again and again, so what the service keeps of its answers counts. Memory is what
-  /proc/PID/status says, the start is the median of 5. It takes about 90 seconds; nothing else should run.
+  The program starts the service on core 0 with a simulated fleet of 5,000 nodes, and next to it, on the same core, \
+hyper alone with the very bytes that the service sent. 64 connections from the other cores ask the two in turn, in \
+rounds of 1.5 seconds. A ratio is the median over the rounds of answers per second of the service, divided by those of \
+hyper. The same list is asked for again and again, so what the service keeps of its answers counts. Memory is what \
+/proc/PID/status says, the start is the median of 5. It takes about 90 seconds; nothing else should run.
 
-  \"busy\" is the part of a round in which a server was on its core. Below 90 % the load was the limit, not the server,
-  and a ratio near 1 says less than it seems.
+  \"busy\" is the part of a round in which a server was on its core. Below 90 % the load was the limit, not the \
+server, and a ratio near 1 says less than it seems.
 
 Exit codes:
   0  measured (with --check: and every bar is cleared)
