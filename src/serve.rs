@@ -382,7 +382,6 @@ fn describe_metrics() {
 
 fn app_settings(server: &ServerSettings) -> AppSettings {
     AppSettings {
-        version: VERSION.to_owned(),
         debug_errors: server.debug,
         cors_origins: server.cors_origins.clone(),
         write_timeout: server.write_timeout,
@@ -394,7 +393,6 @@ fn app_settings(server: &ServerSettings) -> AppSettings {
 fn limits(server: &ServerSettings) -> ServerLimits {
     ServerLimits {
         header_read_timeout: server.header_read_timeout,
-        read_timeout: server.read_timeout,
         idle_timeout: server.idle_timeout,
         write_timeout: server.write_timeout,
         max_header_bytes: server.max_header_bytes,

@@ -1,1 +1,129 @@
 //! The HTTP interface: it translates and nothing else.
+
+mod answer;
+mod api;
+mod compression;
+mod connection;
+mod docs;
+mod document;
+mod edge;
+mod example;
+mod list;
+mod metric;
+mod problem;
+mod route;
+mod server;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use knm_domain::{Health, Inventory};
+use knm_ports::MetricsExposition;
+use poem::{Endpoint, EndpointExt, Response, Route};
+use poem_openapi::{LicenseObject, OpenApiService};
+use tokio_util::sync::CancellationToken;
+
+pub use document::{openapi_json, openapi_yaml};
+pub use metric::describe_metrics;
+pub use server::serve;
+
+use api::clusters::ClustersApi;
+use api::health::HealthApi;
+use api::nodes::NodesApi;
+use api::watch::WatchApi;
+use docs::DocsApi;
+use edge::Edge;
+use list::Lists;
+
+/// What the interface translates to.
+pub struct App {
+    /// The clusters and their nodes.
+    pub inventory: Arc<Inventory>,
+    /// Whether the service works.
+    pub health: Arc<Health>,
+    /// The metrics of the process.
+    pub exposition: Arc<dyn MetricsExposition>,
+    /// How answers are given.
+    pub settings: AppSettings,
+}
+
+/// How answers are given.
+#[derive(Clone, Debug)]
+pub struct AppSettings {
+    /// Whether problems tell what lies below them (`server.mode: debug`).
+    pub debug_errors: bool,
+    /// Origins whose pages may read answers; none: no page of another origin may.
+    pub cors_origins: Vec<String>,
+    /// How long an answer may take, event streams excepted.
+    pub write_timeout: Duration,
+    /// How long the body of a request may take to arrive.
+    pub read_timeout: Duration,
+    /// How large the body of a request may be, in bytes.
+    pub max_body_bytes: usize,
+}
+
+/// What callers may do to the server.
+#[derive(Clone, Debug)]
+pub struct ServerLimits {
+    /// How long the head of a request may take to arrive.
+    pub header_read_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// How long a caller may take nothing of an answer before it is cut off.
+    pub write_timeout: Duration,
+    /// How large all headers of a request may be together, in bytes.
+    pub max_header_bytes: usize,
+    /// How long a URL may be, in bytes.
+    pub max_url_bytes: usize,
+    /// How many connections there may be at once; others wait.
+    pub max_connections: usize,
+}
+
+/// How serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeReport {
+    /// Requests that had not been answered to their end when the time was up.
+    pub cut_off: usize,
+    /// How long the end took.
+    pub took: Duration,
+}
+
+/// What the operations work with.
+pub(crate) struct Shared {
+    inventory: Arc<Inventory>,
+    health: Arc<Health>,
+    exposition: Arc<dyn MetricsExposition>,
+    lists: Lists,
+    /// Event streams end when it is cancelled.
+    shutdown: CancellationToken,
+}
+
+/// All operations, with what holds for every request around them.
+pub(crate) fn router(
+    app: App,
+    limits: &ServerLimits,
+    shutdown: CancellationToken,
+) -> impl Endpoint<Output = Response> + 'static {
+    let shared = Arc::new(Shared {
+        inventory: app.inventory,
+        health: app.health,
+        exposition: app.exposition,
+        lists: Lists::new(),
+        shutdown,
+    });
+    let operations = Route::new().nest("/", service()).data(shared).map_to_response();
+    Edge::new(operations, app.settings, limits.clone())
+}
+
+/// The operations, and what they declare of themselves before [`document`] completes it.
+pub(crate) fn service() -> OpenApiService<(HealthApi, ClustersApi, NodesApi, WatchApi, DocsApi), ()> {
+    let operations = (HealthApi, ClustersApi, NodesApi, WatchApi, DocsApi);
+    OpenApiService::new(operations, "kube-node-manager", document::INTERFACE_VERSION)
+        .description(
+            "See the nodes of your Kubernetes clusters. Times are RFC 3339 in UTC, quantities are numbers with the unit in the key, \
+             and every error is an `application/problem+json` with the id of the request.",
+        )
+        .license(LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0"))
+        .server("/")
+}

@@ -1,0 +1,241 @@
+//! Answers whose bytes are ready, with their shape for the document.
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
+use poem::{Body, IntoResponse, Response};
+use poem_openapi::ApiResponse;
+use poem_openapi::payload::Payload;
+use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry};
+use poem_openapi::types::Type;
+use serde::Serialize;
+
+/// JSON that was written already; `T` is its shape.
+pub(crate) struct Ready<T>(Bytes, PhantomData<fn() -> T>);
+
+/// An answer that callers may keep and ask again for with `If-None-Match`; `T` is the shape of its JSON.
+pub(crate) struct Cacheable<T>(Response, PhantomData<fn() -> T>);
+
+/// A body of pieces that are there already: nothing is copied, and its length is known.
+pub(crate) struct Pieces {
+    pieces: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl<T: Serialize> Ready<T> {
+    pub(crate) fn of(view: &T) -> Self {
+        Self(json(view), PhantomData)
+    }
+}
+
+/// Writes `view` as JSON.
+pub(crate) fn json<T: Serialize>(view: &T) -> Bytes {
+    match serde_json::to_vec(view) {
+        Ok(bytes) => bytes.into(),
+        Err(error) => {
+            // Views hold nothing but texts, numbers and maps with texts as keys.
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an answer could not be written"
+            );
+            Bytes::from_static(b"null")
+        }
+    }
+}
+
+impl<T: Type> Payload for Ready<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T> IntoResponse for Ready<T>
+where
+    T: Send,
+{
+    fn into_response(self) -> Response {
+        Response::builder().content_type("application/json").body(self.0)
+    }
+}
+
+impl<T: Type> ApiResponse for Ready<T> {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![success::<T>(vec![])],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T> Cacheable<T> {
+    /// The answer with this tag; 304 without a body if the caller has it already, and then `body` is never made.
+    pub(crate) fn new(tag: &str, asked: &HeaderMap, body: impl FnOnce() -> Body) -> Self {
+        if is_known(tag, asked) {
+            return Self::not_modified(tag);
+        }
+        let response = Response::builder()
+            .content_type("application/json")
+            .header(header::ETAG, tag)
+            .body(body());
+        Self(response, PhantomData)
+    }
+
+    /// 304: the caller has it already.
+    pub(crate) fn not_modified(tag: &str) -> Self {
+        let response = Response::builder()
+            .status(StatusCode::NOT_MODIFIED)
+            .header(header::ETAG, tag)
+            .finish();
+        Self(response, PhantomData)
+    }
+
+    /// The same answer, encoded already.
+    pub(crate) fn encoded(self, encoding: &'static str) -> Self {
+        let mut response = self.0;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        Self(response, PhantomData)
+    }
+}
+
+impl<T: Send> IntoResponse for Cacheable<T> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<T: Type> ApiResponse for Cacheable<T> {
+    fn meta() -> MetaResponses {
+        let tag = || MetaHeader {
+            name: "ETag".to_owned(),
+            description: Some("Names this state of the answer, for `If-None-Match`.".to_owned()),
+            required: true,
+            deprecated: false,
+            schema: String::schema_ref(),
+        };
+        let unchanged = MetaResponse {
+            description: "Nothing changed since the answer that `If-None-Match` names.",
+            status: Some(304),
+            status_range: None,
+            content: vec![],
+            headers: vec![tag()],
+        };
+        MetaResponses {
+            responses: vec![success::<T>(vec![tag()]), unchanged],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+fn success<T: Type>(headers: Vec<MetaHeader>) -> MetaResponse {
+    MetaResponse {
+        description: "The answer.",
+        status: Some(200),
+        status_range: None,
+        content: vec![MetaMediaType {
+            content_type: Ready::<T>::CONTENT_TYPE,
+            schema: T::schema_ref(),
+        }],
+        headers,
+    }
+}
+
+/// Whether `If-None-Match` names `tag`, compared weakly as RFC 9110 says.
+pub(crate) fn is_known(tag: &str, asked: &HeaderMap) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let own = tag.trim_start_matches("W/");
+    asked
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim() == "*" || opaque(known) == own)
+}
+
+impl Pieces {
+    pub(crate) fn new(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces, left }
+    }
+
+    pub(crate) fn into_body(self) -> Body {
+        Body::from(http_body_util::combinators::BoxBody::new(self))
+    }
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let piece = self.pieces.pop_front();
+        if let Some(piece) = &piece {
+            self.left -= piece.len() as u64;
+        }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::IF_NONE_MATCH, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn tags_are_compared_weakly() {
+        for known in [
+            &["W/\"a\""][..],
+            &["\"a\""],
+            &["*"],
+            &["\"b\", W/\"a\""],
+            &["\"b\"", "\"a\""],
+        ] {
+            assert!(is_known("W/\"a\"", &asked(known)), "{known:?}");
+        }
+        for unknown in [&[][..], &["\"b\""], &["a"], &["\"a"], &["W/\"b\", \"c\""]] {
+            assert!(!is_known("\"a\"", &asked(unknown)), "{unknown:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_pieces_is_all_of_them_and_knows_its_length() {
+        let pieces = Pieces::new(["[", "", "1,2", "]"].map(Bytes::from));
+        assert_eq!(pieces.size_hint().exact(), Some(5));
+        assert_eq!(pieces.into_body().into_bytes().await.unwrap(), "[1,2]");
+    }
+}

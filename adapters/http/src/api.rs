@@ -1,0 +1,21 @@
+//! The operations of the API.
+
+pub(crate) mod clusters;
+pub(crate) mod health;
+pub(crate) mod nodes;
+pub(crate) mod watch;
+
+use poem_openapi::Tags;
+
+/// Groups of operations.
+#[derive(Tags)]
+pub(crate) enum Group {
+    /// Whether the service works: for probes, load balancers, dashboards and people.
+    Health,
+    /// The clusters that this service watches.
+    Clusters,
+    /// The nodes of the clusters, as they are now.
+    Nodes,
+    /// The description of this interface.
+    Document,
+}

@@ -1,0 +1,288 @@
+//! The OpenAPI document: what the operations declare, completed by what the framework cannot say.
+
+use std::sync::OnceLock;
+
+use serde_json::{Map, Value, json};
+
+use crate::api::nodes::field_names;
+use crate::problem::{Kind, Problem};
+
+/// The version of the interface, not of the program.
+pub(crate) const INTERFACE_VERSION: &str = "1.0.0";
+/// Keys that are left out instead of null.
+const LEFT_OUT: [(&str, &str); 1] = [("Problem", "chain")];
+
+/// The whole OpenAPI document as YAML. It is the same in every combination of features.
+#[must_use]
+pub fn openapi_yaml() -> String {
+    serde_yaml::to_string(document()).unwrap_or_default()
+}
+
+/// The whole OpenAPI document as JSON. It is the same in every combination of features.
+#[must_use]
+pub fn openapi_json() -> String {
+    document().to_string()
+}
+
+/// The document, made once.
+pub(crate) fn document() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    DOCUMENT.get_or_init(|| {
+        let mut document: Value = serde_json::from_str(&crate::service().spec()).unwrap_or_default();
+        complete(&mut document);
+        sorted(document)
+    })
+}
+
+fn complete(document: &mut Value) {
+    document["security"] = json!([]);
+    document["components"]["responses"] = problem_responses();
+    if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
+        for (name, schema) in schemas.iter_mut() {
+            tell_nulls(name, schema);
+        }
+        let mut partial = schemas.get("Node").cloned().unwrap_or_default();
+        if let Some(partial) = partial.as_object_mut() {
+            partial.remove("required");
+            partial.insert(
+                "description".to_owned(),
+                "A node of a list; with `fields`, only those keys of it.".into(),
+            );
+        }
+        schemas.insert("ListedNode".to_owned(), partial);
+        for list in ["NodeList", "AllNodesList"] {
+            schemas[list]["properties"]["items"]["items"] = json!({"$ref": "#/components/schemas/ListedNode"});
+        }
+    }
+    if let Some(paths) = document["paths"].as_object_mut() {
+        for operations in paths.values_mut().filter_map(Value::as_object_mut) {
+            for operation in operations.values_mut() {
+                complete_operation(operation);
+            }
+        }
+    }
+    // The framework writes the stream as an array of events, which no client could read.
+    let watch = &mut document["paths"]["/api/v1/clusters/{cluster}/watch"]["get"]["responses"]["200"];
+    watch["description"] = "The stream, until one of both ends leaves.".into();
+    watch["content"] = json!({"text/event-stream": {
+        "schema": {"type": "string", "description": "Server-sent events: `id`, `event` and `data` lines, the data as JSON."},
+        "example": "event: snapshot\ndata: {\"cluster\":\"demo\",\"resumed\":false,\"reason\":null,\"total\":30,\"as_of\":\"2030-01-01T00:00:00Z\",\"stale\":false}\n\n",
+    }});
+    if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
+        schemas.remove("WatchEvent");
+    }
+}
+
+/// One answer per kind of problem, with an example.
+fn problem_responses() -> Value {
+    let mut responses = Map::new();
+    for kind in Kind::ALL.iter().copied() {
+        let problem = Problem::new(kind, example_detail(kind));
+        let view = serde_json::to_value(problem.view("0192f0c1a2b3c4d5e6f70123", false)).unwrap_or_default();
+        let mut response = json!({
+            "description": kind.title(),
+            "content": {"application/problem+json": {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "example": view,
+            }},
+        });
+        if kind == Kind::Unavailable {
+            response["headers"] = json!({"Retry-After": {
+                "description": "Seconds after which it may be tried again.",
+                "schema": {"type": "integer", "minimum": 1},
+            }});
+        }
+        responses.insert(kind.status().as_u16().to_string(), response);
+    }
+    Value::Object(responses)
+}
+
+fn example_detail(kind: Kind) -> &'static str {
+    match kind {
+        Kind::NotFound => "cluster \"prod\" is not known: GET /api/v1/clusters lists those that are",
+        Kind::Invalid => "limit: \"0\" is not a whole number from 1 to 10000",
+        Kind::ClusterRefused => "cluster prod: it does not let us do this",
+        Kind::Unavailable => "the nodes of cluster prod are not known yet: the cluster cannot be reached",
+        Kind::UriTooLong => "the URL has more than the 8192 bytes that are allowed",
+        Kind::HeadersTooLarge => "the headers have 40000 bytes, at most 16384 are allowed",
+        Kind::TooLarge => "the body has more than the 1048576 bytes that are allowed",
+        Kind::Malformed
+        | Kind::MethodNotAllowed
+        | Kind::RequestTimeout
+        | Kind::Internal
+        | Kind::NotBuilt
+        | Kind::TimedOut => kind.title(),
+    }
+}
+
+/// Says which keys may be null; all keys are always there, but for a few.
+fn tell_nulls(name: &str, schema: &mut Value) {
+    let required: Vec<String> = schema["required"]
+        .as_array()
+        .map(|keys| keys.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        .unwrap_or_default();
+    let Some(properties) = schema["properties"].as_object_mut() else {
+        return;
+    };
+    let mut always = Vec::new();
+    for (key, property) in properties.iter_mut() {
+        if LEFT_OUT.contains(&(name, key.as_str())) {
+            continue;
+        }
+        always.push(Value::from(key.as_str()));
+        if required.contains(key) {
+            continue;
+        }
+        if let Some(reference) = property.as_object_mut().and_then(|property| property.remove("$ref")) {
+            property["allOf"] = json!([{"$ref": reference}]);
+        }
+        property["nullable"] = true.into();
+        if property.get("allOf").is_some() {
+            property["type"] = "object".into();
+        }
+    }
+    schema["required"] = Value::Array(always);
+}
+
+fn complete_operation(operation: &mut Value) {
+    if let Some(parameters) = operation["parameters"].as_array_mut() {
+        for parameter in parameters.iter_mut() {
+            complete_parameter(parameter);
+        }
+    }
+    let has_tag = operation["responses"].get("304").is_some();
+    let is_stream = operation["operationId"] == "watchNodes";
+    if has_tag || is_stream {
+        let (name, description, example) = match is_stream {
+            true => (
+                "Last-Event-ID",
+                "The id of the last event that was read: the stream goes on after it.",
+                "18f2a-42",
+            ),
+            false => (
+                "If-None-Match",
+                "The `ETag` of an earlier answer: 304 if nothing changed since.",
+                "W/\"18f2a-42\"",
+            ),
+        };
+        let header = json!({
+            "name": name, "in": "header", "description": description, "required": false,
+            "schema": {"type": "string"}, "example": example,
+        });
+        match operation["parameters"].as_array_mut() {
+            Some(parameters) => parameters.push(header),
+            None => operation["parameters"] = json!([header]),
+        }
+    }
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    for (status, response) in responses.iter_mut() {
+        let is_problem = response["content"].get("application/problem+json").is_some();
+        if is_problem {
+            *response = json!({"$ref": format!("#/components/responses/{status}")});
+            continue;
+        }
+        let headers = json!({
+            "description": "Identifies the request; the log has it too.",
+            "schema": {"type": "string"},
+        });
+        response["headers"]["X-Request-Id"] = headers;
+    }
+    let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+    if let Some(example) = crate::example::of(&id) {
+        operation["responses"]["200"]["content"]["application/json"]["example"] = example;
+    }
+}
+
+/// Says what the framework cannot: what is allowed in texts.
+fn complete_parameter(parameter: &mut Value) {
+    let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+    let listed = |words: &[&str]| format!("^({0})(,({0}))*$", words.join("|"));
+    let word = json!({"type": "string", "minLength": 1, "maxLength": 253});
+    let schema = match name.as_str() {
+        "status" => json!({"type": "string", "pattern": listed(&["ready", "not_ready", "unknown"])}),
+        "fields" => json!({"type": "string", "pattern": listed(&field_names())}),
+        "schedulable" => json!({"type": "string", "enum": ["true", "false"]}),
+        "sort" => json!({"type": "string", "pattern": "^-?(name|age|cpu|memory|zone|status)$", "default": "name"}),
+        "limit" => json!({"type": "integer", "minimum": 1, "maximum": 10_000}),
+        "label_selector" => json!({"type": "string", "maxLength": 4_096}),
+        "cursor" => json!({"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": 2_048}),
+        "taint" => json!({"type": "string", "maxLength": 640}),
+        "role" | "zone" | "search" => word,
+        "last_event_id" => json!({"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"}),
+        _ => parameter["schema"].clone(),
+    };
+    parameter["schema"] = schema;
+    let example = match name.as_str() {
+        "cluster" => "demo",
+        "node" => "worker-a-1",
+        "label_selector" => "topology.kubernetes.io/zone in (a,b),!node-role.kubernetes.io/control-plane",
+        "status" => "not_ready,unknown",
+        "fields" => "name,status,zone",
+        "taint" => "node-role.kubernetes.io/control-plane:NoSchedule",
+        "sort" => "-memory",
+        _ => return,
+    };
+    parameter["example"] = example.into();
+}
+
+/// The same value with all keys in alphabetical order, so that the text never depends on how maps are built.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map.into_iter().collect();
+            entries.sort_by(|(left, _), (right, _)| left.cmp(right));
+            Value::Object(entries.into_iter().map(|(key, value)| (key, sorted(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/kube-node-manager.yaml");
+
+    #[test]
+    fn the_committed_document_is_what_the_code_says() {
+        let committed = std::fs::read_to_string(COMMITTED).unwrap_or_default();
+        assert!(
+            committed == openapi_yaml(),
+            "write it anew: cargo run -- openapi --format yaml > openapi/kube-node-manager.yaml"
+        );
+    }
+
+    #[test]
+    fn every_field_and_parameter_and_operation_is_described() {
+        let document = document();
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            for (key, property) in schema["properties"].as_object().unwrap() {
+                assert!(
+                    property["description"].as_str().is_some_and(|text| !text.is_empty()),
+                    "{name}.{key}"
+                );
+            }
+        }
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                for key in ["summary", "description", "operationId"] {
+                    assert!(
+                        operation[key].as_str().is_some_and(|text| !text.is_empty()),
+                        "{method} {path}: {key}"
+                    );
+                }
+                assert!(!operation["tags"].as_array().unwrap().is_empty(), "{path}");
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    assert!(
+                        parameter["description"].as_str().is_some(),
+                        "{path}: {}",
+                        parameter["name"]
+                    );
+                }
+            }
+        }
+    }
+}

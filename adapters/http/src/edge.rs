@@ -1,0 +1,435 @@
+//! What holds for every request: its id, limits, log line and metrics, and that every answer is one that callers can read.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http_body_util::combinators::BoxBody;
+use metrics::Gauge;
+use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use poem::{Body, Endpoint, Request, Response};
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, Span};
+
+use crate::answer::json;
+use crate::compression::{self, Encoding};
+use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
+use crate::problem::{self, Kind, Problem};
+use crate::route;
+use crate::{AppSettings, ServerLimits};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The label of requests to paths that there are not.
+const UNMATCHED: &str = "unmatched";
+
+/// What holds for every request, around the operations.
+pub(crate) struct Edge<E> {
+    inner: E,
+    settings: AppSettings,
+    limits: ServerLimits,
+    ids: RequestIds,
+    metrics: RequestMetrics,
+    in_flight: Gauge,
+}
+
+/// Makes ids that no two requests share: a random part for the process, and a count.
+struct RequestIds {
+    process: u64,
+    count: AtomicU64,
+}
+
+impl<E: Endpoint<Output = Response>> Edge<E> {
+    pub(crate) fn new(inner: E, settings: AppSettings, limits: ServerLimits) -> Self {
+        Self {
+            inner,
+            settings,
+            limits,
+            ids: RequestIds {
+                process: uuid::Uuid::new_v4().as_u64_pair().1,
+                count: AtomicU64::new(0),
+            },
+            metrics: RequestMetrics::default(),
+            in_flight: metrics::gauge!(REQUESTS_IN_FLIGHT),
+        }
+    }
+
+    async fn answer(&self, mut request: Request) -> Response {
+        let started = Instant::now();
+        let id = self.ids.of(request.headers());
+        let method = method_label(request.method());
+        let route = route::template(request.uri().path()).unwrap_or(UNMATCHED);
+        let routine = route::is_routine(route);
+        let span = match routine {
+            true => tracing::debug_span!("request", request_id = %id),
+            false => tracing::info_span!("request", request_id = %id),
+        };
+        let is_head = request.method() == Method::HEAD;
+        let encoding = Encoding::negotiate(request.headers());
+        let is_preflight = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        if is_head {
+            request.set_method(Method::GET);
+        }
+        self.in_flight.increment(1.0);
+        let counted = Counted(&self.in_flight);
+        let response = self.limited(request, route).instrument(span.clone()).await;
+        let mut response = span.in_scope(|| self.explained(response, &id));
+        drop(counted);
+        if let Some(encoding) = encoding.filter(|_| is_compressible(&mut response)) {
+            response = compression::compressed(response, encoding);
+            weaken_tag(response.headers_mut());
+        }
+        self.finish(&mut response, route, &id, origin, is_preflight);
+        if is_head {
+            drop_body(&mut response);
+        }
+        let status = response.status();
+        let duration = started.elapsed();
+        self.metrics
+            .count(method, route, status.as_u16(), duration.as_secs_f64());
+        log(&span, routine, method, route, status, duration);
+        response
+    }
+
+    /// The answer of the operation, or why there is none.
+    async fn limited(&self, request: Request, route: &'static str) -> Response {
+        if self.limits.max_url_bytes < request.original_uri().to_string().len() {
+            let detail = format!(
+                "the URL has more than the {} bytes that are allowed",
+                self.limits.max_url_bytes
+            );
+            return Problem::new(Kind::UriTooLong, detail).into_response();
+        }
+        let header_bytes: usize = request
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
+        if self.limits.max_header_bytes < header_bytes {
+            let detail = format!(
+                "the headers have {header_bytes} bytes, at most {} are allowed",
+                self.limits.max_header_bytes
+            );
+            return Problem::new(Kind::HeadersTooLarge, detail).into_response();
+        }
+        if route == UNMATCHED {
+            let detail = format!(
+                "there is nothing at {:?}: /docs shows what there is",
+                shortened(request.uri().path())
+            );
+            return Problem::new(Kind::NotFound, detail).into_response();
+        }
+        if request.method() == Method::OPTIONS {
+            return Response::builder()
+                .status(StatusCode::NO_CONTENT)
+                .header(header::ALLOW, route::ALLOWED)
+                .finish();
+        }
+        if request.method() != Method::GET {
+            let detail = format!(
+                "{} is not allowed here: {} are",
+                shortened(request.method().as_str()),
+                route::ALLOWED
+            );
+            let mut response = Problem::new(Kind::MethodNotAllowed, detail).into_response();
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static(route::ALLOWED));
+            return response;
+        }
+        let request = match self.received(request).await {
+            Ok(request) => request,
+            Err(problem) => return problem.into_response(),
+        };
+        let operation = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let outcome = match route::is_stream(route) {
+            true => operation.await,
+            false => match timeout(self.settings.write_timeout, operation).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    let detail = format!("no answer within {} s", self.settings.write_timeout.as_secs());
+                    return Problem::new(Kind::TimedOut, detail).into_response();
+                }
+            },
+        };
+        match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => error.into_response(),
+            // The panic hook has logged where and why.
+            Err(_) => Problem::new(
+                Kind::Internal,
+                "this service failed: its log says why, under this request_id",
+            )
+            .into_response(),
+        }
+    }
+
+    /// The request with its whole body, which arrives in time and is not too large.
+    async fn received(&self, mut request: Request) -> Result<Request, Problem> {
+        let limit = self.settings.max_body_bytes;
+        let too_large = || {
+            Problem::new(
+                Kind::TooLarge,
+                format!("the body has more than the {limit} bytes that are allowed"),
+            )
+        };
+        let length = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .map(|length| length.to_str().map(str::parse::<usize>));
+        let announced = match length {
+            None => None,
+            Some(Ok(Ok(length))) => Some(length),
+            Some(_) => return Err(Problem::new(Kind::Malformed, "content-length is not a number of bytes")),
+        };
+        if announced.is_some_and(|length| limit < length) {
+            return Err(too_large());
+        }
+        if announced.unwrap_or(0) == 0 && !request.headers().contains_key(header::TRANSFER_ENCODING) {
+            return Ok(request);
+        }
+        let body = request.take_body();
+        match timeout(self.settings.read_timeout, body.into_bytes_limit(limit)).await {
+            Ok(Ok(bytes)) => {
+                request.set_body(bytes);
+                Ok(request)
+            }
+            Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => Err(too_large()),
+            Ok(Err(_)) => Err(Problem::new(Kind::Malformed, "the body could not be read to its end")),
+            Err(_) => {
+                let detail = format!(
+                    "the body did not arrive within {} s",
+                    self.settings.read_timeout.as_secs()
+                );
+                Err(Problem::new(Kind::RequestTimeout, detail))
+            }
+        }
+    }
+
+    /// Writes the body of a problem; what failed in us is logged here, once, with all that lies below.
+    fn explained(&self, mut response: Response, id: &str) -> Response {
+        let status = response.status();
+        if !status.is_client_error() && !status.is_server_error() {
+            return response;
+        }
+        let problem = match response.extensions_mut().remove::<Problem>() {
+            Some(problem) => problem,
+            // Answers such as "not ready" have a body of their own.
+            None if response.headers().contains_key(header::CONTENT_TYPE) && !is_unexplained(&response) => {
+                return response;
+            }
+            None => Problem::new(Kind::of(status), Kind::of(status).title()),
+        };
+        if problem.kind().status().is_server_error() {
+            match problem.source() {
+                Some(source) => tracing::error!(error = source, "a request failed"),
+                None => tracing::error!(status = status.as_u16(), "a request failed"),
+            }
+        }
+        let view = problem.view(id, self.settings.debug_errors);
+        response.set_body(json(&view));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        headers.remove(header::CONTENT_LENGTH);
+        response
+    }
+
+    fn finish(&self, response: &mut Response, route: &str, id: &str, origin: Option<HeaderValue>, is_preflight: bool) {
+        let is_page = route == "/docs";
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let policy = match is_page {
+            true => {
+                "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                     font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            }
+            false => "default-src 'none'; frame-ancestors 'none'",
+        };
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+        let caching = if route::is_routine(route) {
+            "no-store"
+        } else {
+            "no-cache"
+        };
+        headers
+            .entry(header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static(caching));
+        headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        self.share(headers, origin, is_preflight);
+    }
+
+    /// Lets pages of the configured origins read the answer, and no others.
+    fn share(&self, headers: &mut HeaderMap, origin: Option<HeaderValue>, is_preflight: bool) {
+        if self.settings.cors_origins.is_empty() {
+            return;
+        }
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        let Some(origin) = origin else {
+            return;
+        };
+        if !self
+            .settings
+            .cors_origins
+            .iter()
+            .any(|known| known.as_bytes() == origin.as_bytes())
+        {
+            return;
+        }
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let shown = HeaderValue::from_static("etag, retry-after, x-request-id");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, shown);
+        headers.insert(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            HeaderValue::from_static("cross-origin"),
+        );
+        if is_preflight {
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                HeaderValue::from_static(route::ALLOWED),
+            );
+            let sent = HeaderValue::from_static("if-none-match, last-event-id, x-request-id");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        }
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        Ok(self.answer(request).await)
+    }
+}
+
+/// Takes a request off the gauge, also when its caller leaves.
+struct Counted<'a>(&'a Gauge);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl RequestIds {
+    /// The caller's id if it is sane, else a new one.
+    fn of(&self, headers: &HeaderMap) -> String {
+        let given = headers
+            .get(REQUEST_ID)
+            .and_then(|id| id.to_str().ok())
+            .filter(|id| is_sane(id));
+        match given {
+            Some(id) => id.to_owned(),
+            None => format!(
+                "{:016x}{:08x}",
+                self.process,
+                self.count.fetch_add(1, Ordering::Relaxed)
+            ),
+        }
+    }
+}
+
+/// Ids go into logs and headers: short, and nothing that anybody would read as more than an id.
+fn is_sane(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// Whether an error is in plain text, as the framework writes it.
+fn is_unexplained(response: &Response) -> bool {
+    let kind = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    response.status() != StatusCode::SERVICE_UNAVAILABLE && kind.starts_with("text/plain")
+}
+
+fn is_compressible(response: &mut Response) -> bool {
+    let headers = response.headers();
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let is_text = kind.starts_with("application/") || kind.starts_with("text/");
+    is_text
+        && kind != "text/event-stream"
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && body_size(response).is_none_or(|size| compression::WORTHWHILE_BYTES <= size)
+}
+
+/// How many bytes the body has, if that is known.
+fn body_size(response: &mut Response) -> Option<u64> {
+    let body: BoxBody<Bytes, std::io::Error> = response.take_body().into();
+    let size = http_body::Body::size_hint(&body).exact();
+    response.set_body(Body::from(body));
+    size
+}
+
+/// The bytes are no longer those that a strong tag names.
+fn weaken_tag(headers: &mut HeaderMap) {
+    let weak = headers
+        .get(header::ETAG)
+        .and_then(|tag| tag.to_str().ok())
+        .filter(|tag| !tag.starts_with("W/"))
+        .and_then(|tag| HeaderValue::from_str(&format!("W/{tag}")).ok());
+    if let Some(weak) = weak {
+        headers.insert(header::ETAG, weak);
+    }
+}
+
+/// Only the head of the answer, with the length that the body would have.
+fn drop_body(response: &mut Response) {
+    let size = body_size(response);
+    response.set_body(Body::empty());
+    if let Some(size) = size.filter(|_| response.status() != StatusCode::NO_CONTENT) {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    }
+}
+
+/// Methods as labels: those that nobody defined are one.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        _ => "other",
+    }
+}
+
+/// As much of a text as an answer repeats.
+fn shortened(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+fn log(span: &Span, routine: bool, method: &str, route: &str, status: StatusCode, duration: Duration) {
+    let duration_ms = duration.as_secs_f64() * 1_000.0;
+    let status = status.as_u16();
+    span.in_scope(|| match status {
+        _ if routine => tracing::debug!(method, route, status, duration_ms, "request"),
+        500.. => tracing::error!(method, route, status, duration_ms, "request"),
+        400.. => tracing::warn!(method, route, status, duration_ms, "request"),
+        _ => tracing::info!(method, route, status, duration_ms, "request"),
+    });
+}

@@ -1,0 +1,354 @@
+//! What went wrong, as `application/problem+json` (RFC 9457).
+
+use std::error::Error;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use knm_domain::InventoryError;
+use knm_model::QueryError;
+use knm_ports::ClusterError;
+use poem::Response;
+use poem::http::{HeaderValue, StatusCode, header};
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::Type;
+use poem_openapi::{ApiResponse, Object};
+use serde::Serialize;
+
+/// The media type of problems.
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
+/// How long a caller should wait before it asks an unreachable part again, in seconds.
+const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// What went wrong, in the form of RFC 9457.
+#[derive(Clone, Debug, Object, Serialize)]
+#[oai(rename = "Problem")]
+pub(crate) struct ProblemView {
+    /// Names the kind of problem, always the same for the same kind: `urn:kube-node-manager:problem:<kind>`.
+    #[serde(rename = "type")]
+    #[oai(rename = "type")]
+    kind: String,
+    /// The kind of problem in a few words, always the same for the same kind.
+    title: String,
+    /// The HTTP status of the answer.
+    #[oai(validator(minimum(value = "400"), maximum(value = "599")))]
+    status: u16,
+    /// What happened this time: the value, what was wrong with it and what is allowed.
+    detail: String,
+    /// Identifies the request; the log has it too.
+    request_id: String,
+    /// The parameters that were wrong, each with the place if that can be told; empty for other problems.
+    errors: Vec<ParameterErrorView>,
+    /// The chain of errors below, for developers: only with `server.mode: debug`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[oai(skip_serializing_if_is_none)]
+    chain: Option<Vec<String>>,
+}
+
+/// What was wrong with one parameter.
+#[derive(Clone, Debug, Object, Serialize)]
+#[oai(rename = "ParameterError")]
+pub(crate) struct ParameterErrorView {
+    /// The parameter.
+    parameter: String,
+    /// Where in its value, in characters from 1; null if that cannot be told.
+    position: Option<u64>,
+    /// The value, what was wrong with it and what is allowed.
+    message: String,
+}
+
+/// A kind of problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Malformed,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    TooLarge,
+    UriTooLong,
+    Invalid,
+    HeadersTooLarge,
+    Internal,
+    NotBuilt,
+    ClusterRefused,
+    Unavailable,
+    TimedOut,
+}
+
+/// A problem on its way to the caller.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    kind: Kind,
+    detail: String,
+    errors: Vec<QueryError>,
+    retry_after_seconds: Option<u32>,
+    chain: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+macro_rules! kinds {
+    ($($kind:ident $status:ident $word:literal $title:literal;)+) => {
+        impl Kind {
+            pub(crate) const ALL: &[Self] = &[$(Self::$kind),+];
+
+            pub(crate) fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$kind => StatusCode::$status,)+
+                }
+            }
+
+            fn word(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $word,)+
+                }
+            }
+
+            pub(crate) fn title(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $title,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    Malformed BAD_REQUEST "malformed" "the request cannot be read";
+    NotFound NOT_FOUND "not-found" "there is no such thing";
+    MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" "the method is not allowed here";
+    RequestTimeout REQUEST_TIMEOUT "request-timeout" "the request took too long to arrive";
+    TooLarge PAYLOAD_TOO_LARGE "too-large" "the body is too large";
+    UriTooLong URI_TOO_LONG "uri-too-long" "the URL is too long";
+    Invalid UNPROCESSABLE_ENTITY "invalid" "a parameter is wrong";
+    HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" "the headers are too large";
+    Internal INTERNAL_SERVER_ERROR "internal" "something failed in this service";
+    NotBuilt NOT_IMPLEMENTED "not-built" "this program was built without it";
+    ClusterRefused BAD_GATEWAY "cluster-refused" "the cluster refuses us";
+    Unavailable SERVICE_UNAVAILABLE "unavailable" "something that is needed cannot be reached";
+    TimedOut GATEWAY_TIMEOUT "timed-out" "it took too long";
+}
+
+impl Kind {
+    /// The kind of an answer with this status that nobody explained.
+    pub(crate) fn of(status: StatusCode) -> Self {
+        let fallback = if status.is_client_error() {
+            Self::Malformed
+        } else {
+            Self::Internal
+        };
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.status() == status)
+            .unwrap_or(fallback)
+    }
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let retry_after_seconds = (kind == Kind::Unavailable).then_some(RETRY_AFTER_SECONDS);
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_seconds,
+            chain: None,
+        }
+    }
+
+    pub(crate) fn invalid(errors: Vec<QueryError>) -> Self {
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Self {
+            errors,
+            ..Self::new(Kind::Invalid, told.join("; "))
+        }
+    }
+
+    /// Keeps `source` for the log, and for the caller in debug mode.
+    fn because(self, source: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            chain: Some(Arc::new(source)),
+            ..self
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What is below, for the log.
+    pub(crate) fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.chain.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+
+    /// The problem as the caller gets it. What lies below is told in debug mode only.
+    pub(crate) fn view(&self, request_id: &str, debug: bool) -> ProblemView {
+        let chain = self.source().filter(|_| debug).map(|source| {
+            let mut texts = vec![source.to_string()];
+            let mut below = source.source();
+            while let Some(error) = below {
+                texts.push(error.to_string());
+                below = error.source();
+            }
+            texts
+        });
+        ProblemView {
+            kind: format!("urn:kube-node-manager:problem:{}", self.kind.word()),
+            title: self.kind.title().to_owned(),
+            status: self.kind.status().as_u16(),
+            detail: self.detail.clone(),
+            request_id: request_id.to_owned(),
+            errors: self.errors.iter().map(ParameterErrorView::from).collect(),
+            chain,
+        }
+    }
+
+    /// The answer without its body, which the edge writes: only there the id of the request is known.
+    pub(crate) fn into_response(self) -> Response {
+        let mut response = Response::builder().status(self.kind.status()).finish();
+        if let Some(seconds) = self.retry_after_seconds {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<&QueryError> for ParameterErrorView {
+    fn from(error: &QueryError) -> Self {
+        Self {
+            parameter: error.parameter.to_owned(),
+            position: error.position.and_then(|position| u64::try_from(position).ok()),
+            message: error.message.clone(),
+        }
+    }
+}
+
+impl From<InventoryError> for Problem {
+    fn from(error: InventoryError) -> Self {
+        match error {
+            InventoryError::UnknownCluster { cluster } => {
+                let detail = format!("cluster {cluster:?} is not known: GET /api/v1/clusters lists those that are");
+                Self::new(Kind::NotFound, detail)
+            }
+            InventoryError::UnknownNode { cluster, node } => Self::new(
+                Kind::NotFound,
+                format!("node {node:?} is not known in cluster {cluster}"),
+            ),
+            InventoryError::NotSeenYet { cluster, reason } => {
+                let why = reason.map_or("it was not asked yet", |reason| reason.sentence());
+                Self::new(
+                    Kind::Unavailable,
+                    format!("the nodes of cluster {cluster} are not known yet: {why}"),
+                )
+            }
+            InventoryError::Cluster { cluster, source } => {
+                let (kind, detail) = cluster_failure(&source);
+                Self::new(kind, format!("cluster {cluster}: {detail}")).because(source)
+            }
+        }
+    }
+}
+
+/// What a caller may know of a cluster's failure.
+fn cluster_failure(error: &ClusterError) -> (Kind, &'static str) {
+    match error {
+        ClusterError::Unauthenticated { .. } => (Kind::ClusterRefused, "it does not accept our credentials"),
+        ClusterError::Forbidden { .. } => (Kind::ClusterRefused, "it does not let us do this"),
+        ClusterError::NotFound { .. }
+        | ClusterError::Conflict { .. }
+        | ClusterError::Invalid { .. }
+        | ClusterError::Unreadable { .. } => (Kind::ClusterRefused, "its answer cannot be used"),
+        ClusterError::TooManyRequests { .. } => (Kind::Unavailable, "it is too busy"),
+        ClusterError::Unavailable { .. } => (Kind::Unavailable, "it cannot be reached"),
+        ClusterError::TimedOut { .. } => (Kind::TimedOut, "it did not answer in time"),
+    }
+}
+
+/// What any operation can answer with.
+const ANYWHERE: &[Kind] = &[
+    Kind::Malformed,
+    Kind::RequestTimeout,
+    Kind::TooLarge,
+    Kind::UriTooLong,
+    Kind::HeadersTooLarge,
+    Kind::Internal,
+    Kind::TimedOut,
+];
+
+/// Which problems an operation can answer with beyond those of any, for the document.
+pub(crate) trait Refusals: Send + Sync + 'static {
+    const KINDS: &'static [Kind];
+}
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident: $($kind:ident)*;)+) => {
+        $($(#[$doc])* pub(crate) struct $name;
+
+        impl Refusals for $name {
+            const KINDS: &'static [Kind] = &[$(Kind::$kind),*];
+        })+
+    };
+}
+
+refusals! {
+    /// Nothing but what any operation can answer with.
+    Hardly:;
+    /// Of operations on a cluster as this service sees it.
+    OfCluster: NotFound;
+    /// Of operations on the nodes that are known of a cluster.
+    OfNodes: NotFound Unavailable;
+    /// Of lists of nodes of one cluster.
+    OfNodeList: NotFound Invalid Unavailable;
+    /// Of lists of nodes of all clusters.
+    OfFleet: Invalid;
+    /// Of operations that ask a cluster.
+    OfAsking: NotFound ClusterRefused Unavailable;
+    /// Of the event stream.
+    OfWatch: NotFound Invalid Unavailable;
+    /// Of single checks.
+    OfCheck: NotFound;
+    /// Of parts that may be left out of the program.
+    OfOptional: NotBuilt;
+}
+
+/// A problem of an operation that answers with these kinds only.
+pub(crate) struct Failure<R>(Problem, PhantomData<fn() -> R>);
+
+impl<R, P: Into<Problem>> From<P> for Failure<R> {
+    fn from(problem: P) -> Self {
+        Self(problem.into(), PhantomData)
+    }
+}
+
+impl<R> From<Failure<R>> for poem::Error {
+    fn from(failure: Failure<R>) -> Self {
+        Self::from_response(failure.0.into_response())
+    }
+}
+
+impl<R: Refusals> ApiResponse for Failure<R> {
+    fn meta() -> MetaResponses {
+        let kinds = R::KINDS.iter().chain(ANYWHERE);
+        MetaResponses {
+            responses: kinds.copied().map(documented).collect(),
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        ProblemView::register(registry);
+    }
+}
+
+fn documented(kind: Kind) -> MetaResponse {
+    MetaResponse {
+        description: kind.title(),
+        status: Some(kind.status().as_u16()),
+        status_range: None,
+        content: vec![MetaMediaType {
+            content_type: CONTENT_TYPE,
+            schema: ProblemView::schema_ref(),
+        }],
+        headers: vec![],
+    }
+}

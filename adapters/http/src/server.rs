@@ -1,0 +1,214 @@
+//! Accepts connections, within limits, and ends them in order.
+//!
+//! poem's own server never times out a header that dribbles in and knows no limit of connections, so the same endpoints are served by
+//! hyper from an accept loop of our own.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use poem::http::uri::Scheme;
+use poem::web::{LocalAddr, RemoteAddr};
+use poem::{Addr, Endpoint, Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{Phases, Watched};
+use crate::metric::CONNECTIONS;
+use crate::{App, ServeReport, ServerLimits, router};
+
+/// How long to wait before accepting again when the operating system refuses, for want of file descriptors say.
+const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+/// What hyper buffers of a request's head beyond the limits, so that our own answer can say what was wrong.
+const HEAD_SLACK: usize = 64 * 1024;
+
+/// Serves until `shutdown` is cancelled. Then nothing new is accepted, event streams end with a last event, and requests in flight
+/// may finish, for at most `patience`.
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+    patience: Duration,
+) -> ServeReport {
+    let server = Arc::new(Server {
+        endpoint: router(app, &limits, shutdown.clone()),
+        limits,
+        stopping: shutdown.clone(),
+        cut_off: CancellationToken::new(),
+        in_flight: AtomicUsize::new(0),
+    });
+    let connections = TaskTracker::new();
+    accept(&listener, &server, &connections).await;
+    drop(listener);
+
+    let began = Instant::now();
+    connections.close();
+    let mut cut_off = 0;
+    if timeout(patience, connections.wait()).await.is_err() {
+        cut_off = server.in_flight.load(Ordering::Relaxed);
+        server.cut_off.cancel();
+        connections.wait().await;
+    }
+    ServeReport {
+        cut_off,
+        took: began.elapsed(),
+    }
+}
+
+struct Server<E> {
+    endpoint: E,
+    limits: ServerLimits,
+    /// Cancelled when no new request is to be taken.
+    stopping: CancellationToken,
+    /// Cancelled when those in flight have had their time.
+    cut_off: CancellationToken,
+    /// Requests whose answer is not sent to its end yet.
+    in_flight: AtomicUsize,
+}
+
+async fn accept<E: Endpoint<Output = Response> + 'static>(
+    listener: &TcpListener,
+    server: &Arc<Server<E>>,
+    connections: &TaskTracker,
+) {
+    let places = Arc::new(Semaphore::new(server.limits.max_connections));
+    loop {
+        // Beyond the limit, callers wait in the queue of the operating system.
+        let place = tokio::select! {
+            () = server.stopping.cancelled() => return,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let accepted = tokio::select! {
+            () = server.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, remote)) => {
+                let server = Arc::clone(server);
+                connections.spawn(async move {
+                    let open = metrics::gauge!(CONNECTIONS);
+                    open.increment(1.0);
+                    server.converse(stream, remote).await;
+                    open.decrement(1.0);
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a connection could not be accepted"
+                );
+                tokio::time::sleep(AFTER_REFUSAL).await;
+            }
+        }
+    }
+}
+
+impl<E: Endpoint<Output = Response> + 'static> Server<E> {
+    async fn converse(self: Arc<Self>, stream: TcpStream, remote: std::net::SocketAddr) {
+        // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
+        let _ = stream.set_nodelay(true);
+        let local = stream.local_addr().unwrap_or(remote);
+        let phases = Arc::new(Phases::default());
+        let io = Watched::new(stream, Arc::clone(&phases), &self.limits);
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let server = Arc::clone(&self);
+            let answering = Answering::new(Arc::clone(&self), Arc::clone(&phases));
+            async move {
+                let request: Request = (
+                    request,
+                    LocalAddr(Addr::SocketAddr(local)),
+                    RemoteAddr(Addr::SocketAddr(remote)),
+                    Scheme::HTTP,
+                )
+                    .into();
+                let response = server
+                    .endpoint
+                    .call(request)
+                    .await
+                    .unwrap_or_else(|error| error.into_response());
+                let response: hyper::Response<BoxBody<Bytes, io::Error>> = response.into();
+                Ok::<_, Infallible>(response.map(|body| Sent {
+                    body,
+                    _answering: answering,
+                }))
+            }
+        });
+        let connection = http1::Builder::new()
+            .max_buf_size(self.limits.max_header_bytes + self.limits.max_url_bytes + HEAD_SLACK)
+            .serve_connection(TokioIo::new(io), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = self.cut_off.cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
+        }
+    }
+}
+
+/// One request that is being answered, until the last byte of its answer is handed over or its connection ends.
+struct Answering<E> {
+    server: Arc<Server<E>>,
+    phases: Arc<Phases>,
+}
+
+impl<E> Answering<E> {
+    fn new(server: Arc<Server<E>>, phases: Arc<Phases>) -> Self {
+        server.in_flight.fetch_add(1, Ordering::Relaxed);
+        phases.busy();
+        Self { server, phases }
+    }
+}
+
+impl<E> Drop for Answering<E> {
+    fn drop(&mut self) {
+        self.server.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.phases.idle();
+    }
+}
+
+/// A body that knows when it was sent.
+struct Sent<E> {
+    body: BoxBody<Bytes, io::Error>,
+    _answering: Answering<E>,
+}
+
+impl<E> HttpBody for Sent<E> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,181 @@
+//! Clusters and their totals.
+
+use std::collections::BTreeMap;
+
+use knm_domain::{ClusterState, ClusterStatus, Snapshot};
+use knm_model::ClusterSource;
+use poem_openapi::{Enum, Object};
+use serde::Serialize;
+
+use super::node::ResourcesView;
+
+/// All clusters.
+#[derive(Clone, Debug, PartialEq, Serialize, Object)]
+#[oai(rename = "ClusterList")]
+pub(crate) struct ClusterListView {
+    /// The clusters, sorted by name.
+    pub(crate) items: Vec<ClusterView>,
+    /// Always null: all clusters come at once.
+    pub(crate) next_cursor: Option<String>,
+    /// The number of clusters.
+    pub(crate) total: usize,
+}
+
+/// A cluster as this service sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Object)]
+#[oai(rename = "Cluster")]
+pub(crate) struct ClusterView {
+    /// Its name in this service.
+    pub(crate) name: String,
+    /// Where the access to it comes from.
+    pub(crate) source: ClusterSourceView,
+    /// Whether it can be seen.
+    pub(crate) state: ClusterStateView,
+    /// Why it cannot be seen, a sentence; null while it can.
+    pub(crate) reason: Option<String>,
+    /// The number of nodes that are known.
+    pub(crate) nodes: usize,
+    /// Whether what is known of its nodes may be old.
+    pub(crate) stale: bool,
+    /// When it was last seen, RFC 3339 in UTC; null if it never was.
+    pub(crate) as_of: Option<String>,
+    /// The version of its API server; null until it told.
+    pub(crate) server_version: Option<String>,
+    /// When it was first registered with this service, RFC 3339 in UTC; null until that is recorded.
+    pub(crate) registered_at: Option<String>,
+}
+
+/// Where the access to a cluster comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
+#[oai(rename = "ClusterSource", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ClusterSourceView {
+    /// The service account of the pod that this service runs in.
+    InCluster,
+    /// A context of a kubeconfig file.
+    Kubeconfig,
+    /// A simulated fleet.
+    Demo,
+}
+
+/// Whether a cluster can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Enum)]
+#[oai(rename = "ClusterState", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClusterStateView {
+    /// It has not answered yet, well or badly.
+    Connecting,
+    /// It can be seen.
+    Healthy,
+    /// It cannot be seen.
+    Degraded,
+}
+
+/// Totals over the nodes of a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Object)]
+#[oai(rename = "ClusterSummary")]
+pub(crate) struct SummaryView {
+    /// The name of the cluster.
+    pub(crate) cluster: String,
+    /// The time of what is told here, RFC 3339 in UTC; while it is stale, when the cluster was last seen.
+    pub(crate) as_of: String,
+    /// Whether the cluster cannot be seen, so that this may be old.
+    pub(crate) stale: bool,
+    /// The number of nodes.
+    pub(crate) nodes: usize,
+    /// Numbers of nodes by status.
+    pub(crate) by_status: StatusCountsView,
+    /// The number of nodes that the scheduler may use.
+    pub(crate) schedulable: usize,
+    /// The number of nodes that it may not use.
+    pub(crate) unschedulable: usize,
+    /// Numbers of nodes by role, each node once per role; `none` for those without.
+    pub(crate) by_role: BTreeMap<String, usize>,
+    /// Numbers of nodes by zone; `none` for those without.
+    pub(crate) by_zone: BTreeMap<String, usize>,
+    /// Numbers of nodes by version of the kubelet; `none` for those that did not report it.
+    pub(crate) by_kubelet_version: BTreeMap<String, usize>,
+    /// Numbers of nodes by instance type; `none` for those without.
+    pub(crate) by_instance_type: BTreeMap<String, usize>,
+    /// What all machines have together.
+    pub(crate) capacity: ResourcesView,
+    /// What pods may use of it.
+    pub(crate) allocatable: ResourcesView,
+}
+
+/// Numbers of nodes by status.
+#[derive(Clone, Debug, PartialEq, Serialize, Object)]
+#[oai(rename = "StatusCounts")]
+pub(crate) struct StatusCountsView {
+    /// The number of nodes that are ready.
+    pub(crate) ready: usize,
+    /// The number of nodes that are not.
+    pub(crate) not_ready: usize,
+    /// The number of nodes that nobody knows of.
+    pub(crate) unknown: usize,
+}
+
+impl ClusterListView {
+    pub(crate) fn of(clusters: &[ClusterStatus]) -> Self {
+        Self {
+            items: clusters.iter().map(ClusterView::of).collect(),
+            next_cursor: None,
+            total: clusters.len(),
+        }
+    }
+}
+
+impl ClusterView {
+    pub(crate) fn of(cluster: &ClusterStatus) -> Self {
+        Self {
+            name: cluster.name.as_str().to_owned(),
+            source: match cluster.source {
+                ClusterSource::InCluster => ClusterSourceView::InCluster,
+                ClusterSource::Kubeconfig => ClusterSourceView::Kubeconfig,
+                ClusterSource::Demo => ClusterSourceView::Demo,
+            },
+            state: cluster.state.into(),
+            reason: cluster.reason.map(|reason| reason.sentence().to_owned()),
+            nodes: cluster.nodes,
+            stale: cluster.stale,
+            as_of: cluster.as_of.map(|time| time.to_string()),
+            server_version: cluster.server_version.clone(),
+            registered_at: cluster.registered_at.map(|time| time.to_string()),
+        }
+    }
+}
+
+impl From<ClusterState> for ClusterStateView {
+    fn from(state: ClusterState) -> Self {
+        match state {
+            ClusterState::Connecting => Self::Connecting,
+            ClusterState::Healthy => Self::Healthy,
+            ClusterState::Degraded => Self::Degraded,
+        }
+    }
+}
+
+impl SummaryView {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let summary = snapshot.summary();
+        Self {
+            cluster: snapshot.cluster().as_str().to_owned(),
+            as_of: snapshot.as_of().to_string(),
+            stale: snapshot.stale(),
+            nodes: summary.nodes,
+            by_status: StatusCountsView {
+                ready: summary.by_status.ready,
+                not_ready: summary.by_status.not_ready,
+                unknown: summary.by_status.unknown,
+            },
+            schedulable: summary.schedulable,
+            unschedulable: summary.unschedulable,
+            by_role: summary.by_role.clone(),
+            by_zone: summary.by_zone.clone(),
+            by_kubelet_version: summary.by_kubelet_version.clone(),
+            by_instance_type: summary.by_instance_type.clone(),
+            capacity: (&summary.capacity).into(),
+            allocatable: (&summary.allocatable).into(),
+        }
+    }
+}
