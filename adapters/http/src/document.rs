@@ -259,7 +259,7 @@ mod tests {
     fn every_field_and_parameter_and_operation_is_described() {
         let document = document();
         for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
-            for (key, property) in schema["properties"].as_object().unwrap() {
+            for (key, property) in schema["properties"].as_object().into_iter().flatten() {
                 assert!(
                     property["description"].as_str().is_some_and(|text| !text.is_empty()),
                     "{name}.{key}"

@@ -323,7 +323,11 @@ impl<R, P: Into<Problem>> From<P> for Failure<R> {
 
 impl<R> From<Failure<R>> for poem::Error {
     fn from(failure: Failure<R>) -> Self {
-        Self::from_response(failure.0.into_response())
+        let problem = failure.0;
+        let mut error = Self::from_response(problem.clone().into_response());
+        // The framework gives the answer the extensions of its error, in place of its own.
+        error.set_data(problem);
+        error
     }
 }
 
