@@ -4,8 +4,8 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,19 +21,52 @@ const HEAD: u8 = 1;
 /// A request is being answered.
 const BUSY: u8 = 2;
 
-/// What a connection is waiting for, shared between its bytes and its requests.
-#[derive(Default)]
-pub(crate) struct Phases(AtomicU8);
+/// What a connection is waiting for and since when, shared between its bytes and its requests.
+pub(crate) struct Phases {
+    phase: AtomicU8,
+    /// When the phase began, in milliseconds after `opened`.
+    since: AtomicU64,
+    opened: Instant,
+}
 
 impl Phases {
+    /// A new connection has as long for its first head as for any other, not as long as an idle one.
+    pub(crate) fn new() -> Self {
+        Self {
+            phase: AtomicU8::new(HEAD),
+            since: AtomicU64::new(0),
+            opened: Instant::now(),
+        }
+    }
+
     /// A request's head is complete.
     pub(crate) fn busy(&self) {
-        self.0.store(BUSY, Ordering::Release);
+        self.phase.store(BUSY, Ordering::Release);
     }
 
     /// The answer was sent.
     pub(crate) fn idle(&self) {
-        self.0.store(IDLE, Ordering::Release);
+        self.enter(IDLE);
+    }
+
+    fn enter(&self, phase: u8) {
+        let passed = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since.store(passed, Ordering::Release);
+        self.phase.store(phase, Ordering::Release);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == IDLE
+    }
+
+    /// When the peer has been silent for too long; never while a request is being answered, which has deadlines of its own.
+    fn due(&self, idle_timeout: Duration, header_read_timeout: Duration) -> Option<Instant> {
+        let patience = match self.phase.load(Ordering::Acquire) {
+            IDLE => idle_timeout,
+            HEAD => header_read_timeout,
+            _ => return None,
+        };
+        Some(self.opened + Duration::from_millis(self.since.load(Ordering::Acquire)) + patience)
     }
 }
 
@@ -44,9 +77,9 @@ pub(crate) struct Watched {
     idle_timeout: Duration,
     header_read_timeout: Duration,
     write_timeout: Duration,
-    /// The phase that `patience` was set for.
-    known: u8,
-    patience: Pin<Box<Sleep>>,
+    /// Rings when it is time to look whether the peer is silent for too long. It also runs while a request is answered: nobody else
+    /// would wake a connection that becomes idle while its bytes are waited for.
+    alarm: Pin<Box<Sleep>>,
     /// Set while the peer takes nothing.
     stuck: Option<Pin<Box<Sleep>>>,
 }
@@ -59,31 +92,27 @@ impl Watched {
             idle_timeout: limits.idle_timeout,
             header_read_timeout: limits.header_read_timeout,
             write_timeout: limits.write_timeout,
-            // A new connection has as long for its first head as for any other, not as long as an idle one.
-            known: HEAD,
-            patience: Box::pin(sleep(limits.header_read_timeout)),
+            alarm: Box::pin(sleep(limits.header_read_timeout)),
             stuck: None,
         }
-        .expecting_a_head()
     }
 
-    fn expecting_a_head(self) -> Self {
-        self.phases.0.store(HEAD, Ordering::Release);
-        self
-    }
-
-    fn enter(&mut self, phase: u8) {
-        if self.known == phase {
-            return;
+    /// Ready when the peer has been silent for too long. The alarm is moved only when it would ring too late: most requests leave it alone.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let due = self.phases.due(self.idle_timeout, self.header_read_timeout);
+            if let Some(due) = due.filter(|due| *due < self.alarm.deadline()) {
+                self.alarm.as_mut().reset(due);
+            }
+            ready!(self.alarm.as_mut().poll(cx));
+            let now = Instant::now();
+            match due {
+                Some(due) if due <= now => return Poll::Ready(()),
+                Some(due) => self.alarm.as_mut().reset(due),
+                // Whatever becomes idle after this is due after that.
+                None => self.alarm.as_mut().reset(now + self.idle_timeout),
+            }
         }
-        self.known = phase;
-        let patience = match phase {
-            IDLE => self.idle_timeout,
-            HEAD => self.header_read_timeout,
-            // Whoever answers has deadlines of its own.
-            _ => return,
-        };
-        self.patience.as_mut().reset(Instant::now() + patience);
     }
 
     /// Passes the outcome of a write on, or fails if the peer has taken nothing for too long.
@@ -109,19 +138,14 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let phase = self.phases.0.load(Ordering::Acquire);
-        self.enter(phase);
         if outcome.is_ready() {
-            if phase == IDLE && before < buffer.filled().len() {
-                self.phases.0.store(HEAD, Ordering::Release);
-                self.enter(HEAD);
+            if before < buffer.filled().len() && self.phases.is_idle() {
+                self.phases.enter(HEAD);
             }
             return outcome;
         }
-        if phase != BUSY && self.patience.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(silent("no request came in time")));
-        }
-        Poll::Pending
+        ready!(self.poll_silence(cx));
+        Poll::Ready(Err(silent("no request came in time")))
     }
 }
 

@@ -121,7 +121,7 @@ fn tell_nulls(name: &str, schema: &mut Value) {
         .as_array()
         .map(|keys| keys.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         .unwrap_or_default();
-    let Some(properties) = schema["properties"].as_object_mut() else {
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
         return;
     };
     let mut always = Vec::new();
@@ -145,7 +145,7 @@ fn tell_nulls(name: &str, schema: &mut Value) {
 }
 
 fn complete_operation(operation: &mut Value) {
-    if let Some(parameters) = operation["parameters"].as_array_mut() {
+    if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
         for parameter in parameters.iter_mut() {
             complete_parameter(parameter);
         }
@@ -169,7 +169,7 @@ fn complete_operation(operation: &mut Value) {
             "name": name, "in": "header", "description": description, "required": false,
             "schema": {"type": "string"}, "example": example,
         });
-        match operation["parameters"].as_array_mut() {
+        match operation.get_mut("parameters").and_then(Value::as_array_mut) {
             Some(parameters) => parameters.push(header),
             None => operation["parameters"] = json!([header]),
         }

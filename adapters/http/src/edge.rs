@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http_body_util::combinators::BoxBody;
 use metrics::Gauge;
-use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use poem::{Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span};
@@ -71,6 +71,9 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         if is_head {
             request.set_method(Method::GET);
+        }
+        if request.uri().path() == "/health/" {
+            *request.uri_mut() = Uri::from_static("/health");
         }
         self.in_flight.increment(1.0);
         let counted = Counted(&self.in_flight);

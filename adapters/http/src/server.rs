@@ -124,7 +124,7 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
         // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(remote);
-        let phases = Arc::new(Phases::default());
+        let phases = Arc::new(Phases::new());
         let io = Watched::new(stream, Arc::clone(&phases), &self.limits);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let server = Arc::clone(&self);
