@@ -12,7 +12,9 @@ use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
 use poem::{Body, IntoResponse, Response};
 use poem_openapi::ApiResponse;
 use poem_openapi::payload::Payload;
-use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry};
+use poem_openapi::registry::{
+    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
+};
 use poem_openapi::types::Type;
 use serde::Serialize;
 
@@ -21,6 +23,20 @@ pub(crate) struct Ready<T>(Bytes, PhantomData<fn() -> T>);
 
 /// An answer that callers may keep and ask again for with `If-None-Match`; `T` is the shape of its JSON.
 pub(crate) struct Cacheable<T>(Response, PhantomData<fn() -> T>);
+
+/// A text of a media type that is not written by views.
+pub(crate) trait Media: 'static {
+    /// The whole header `Content-Type`.
+    const TYPE: &'static str;
+    /// The type of its schema.
+    const SHAPE: &'static str = "string";
+}
+
+/// A text that is another one each time.
+pub(crate) struct Fleeting<M>(Response, PhantomData<fn() -> M>);
+
+/// A text that never changes while the process runs.
+pub(crate) struct Fixed<M>(Response, PhantomData<fn() -> M>);
 
 /// A body of pieces that are there already: nothing is copied, and its length is known.
 pub(crate) struct Pieces {
@@ -73,7 +89,7 @@ where
 impl<T: Type> ApiResponse for Ready<T> {
     fn meta() -> MetaResponses {
         MetaResponses {
-            responses: vec![success::<T>(vec![])],
+            responses: vec![success(Self::CONTENT_TYPE, T::schema_ref(), vec![])],
         }
     }
 
@@ -122,23 +138,7 @@ impl<T: Send> IntoResponse for Cacheable<T> {
 
 impl<T: Type> ApiResponse for Cacheable<T> {
     fn meta() -> MetaResponses {
-        let tag = || MetaHeader {
-            name: "ETag".to_owned(),
-            description: Some("Names this state of the answer, for `If-None-Match`.".to_owned()),
-            required: true,
-            deprecated: false,
-            schema: String::schema_ref(),
-        };
-        let unchanged = MetaResponse {
-            description: "Nothing changed since the answer that `If-None-Match` names.",
-            status: Some(304),
-            status_range: None,
-            content: vec![],
-            headers: vec![tag()],
-        };
-        MetaResponses {
-            responses: vec![success::<T>(vec![tag()]), unchanged],
-        }
+        tagged(Ready::<T>::CONTENT_TYPE, T::schema_ref())
     }
 
     fn register(registry: &mut Registry) {
@@ -146,15 +146,86 @@ impl<T: Type> ApiResponse for Cacheable<T> {
     }
 }
 
-fn success<T: Type>(headers: Vec<MetaHeader>) -> MetaResponse {
+impl<M: Media> Fleeting<M> {
+    pub(crate) fn new(text: String) -> Self {
+        Self(Response::builder().content_type(M::TYPE).body(text), PhantomData)
+    }
+}
+
+impl<M> IntoResponse for Fleeting<M> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<M: Media> ApiResponse for Fleeting<M> {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![success(M::TYPE, text_of::<M>(), vec![])],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
+impl<M: Media> Fixed<M> {
+    /// The text with this tag; 304 if the caller has it already.
+    pub(crate) fn new(text: &Bytes, tag: &str, asked: &HeaderMap) -> Self {
+        let answer = Response::builder().header(header::ETAG, tag);
+        let response = match is_known(tag, asked) {
+            true => answer.status(StatusCode::NOT_MODIFIED).finish(),
+            false => answer.content_type(M::TYPE).body(text.clone()),
+        };
+        Self(response, PhantomData)
+    }
+}
+
+impl<M> IntoResponse for Fixed<M> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<M: Media> ApiResponse for Fixed<M> {
+    fn meta() -> MetaResponses {
+        tagged(M::TYPE, text_of::<M>())
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
+/// The schema of a text.
+fn text_of<M: Media>() -> MetaSchemaRef {
+    MetaSchemaRef::Inline(Box::new(MetaSchema::new(M::SHAPE)))
+}
+
+/// An answer with a tag, or 304.
+fn tagged(content_type: &'static str, schema: MetaSchemaRef) -> MetaResponses {
+    let tag = || MetaHeader {
+        name: "ETag".to_owned(),
+        description: Some("Names this state of the answer, for `If-None-Match`.".to_owned()),
+        required: true,
+        deprecated: false,
+        schema: String::schema_ref(),
+    };
+    let unchanged = MetaResponse {
+        description: "Nothing changed since the answer that `If-None-Match` names.",
+        status: Some(304),
+        status_range: None,
+        content: vec![],
+        headers: vec![tag()],
+    };
+    MetaResponses {
+        responses: vec![success(content_type, schema, vec![tag()]), unchanged],
+    }
+}
+
+fn success(content_type: &'static str, schema: MetaSchemaRef, headers: Vec<MetaHeader>) -> MetaResponse {
     MetaResponse {
         description: "The answer.",
         status: Some(200),
         status_range: None,
-        content: vec![MetaMediaType {
-            content_type: Ready::<T>::CONTENT_TYPE,
-            schema: T::schema_ref(),
-        }],
+        content: vec![MetaMediaType { content_type, schema }],
         headers,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value, json};
 
 use crate::api::nodes::field_names;
+use crate::example;
 use crate::problem::{Kind, Problem};
 
 /// The version of the interface, not of the program.
@@ -66,7 +67,7 @@ fn complete(document: &mut Value) {
     watch["description"] = "The stream, until one of both ends leaves.".into();
     watch["content"] = json!({"text/event-stream": {
         "schema": {"type": "string", "description": "Server-sent events: `id`, `event` and `data` lines, the data as JSON."},
-        "example": "event: snapshot\ndata: {\"cluster\":\"demo\",\"resumed\":false,\"reason\":null,\"total\":30,\"as_of\":\"2030-01-01T00:00:00Z\",\"stale\":false}\n\n",
+        "example": example::of("watchNodes", "200"),
     }});
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         schemas.remove("WatchEvent");
@@ -76,7 +77,8 @@ fn complete(document: &mut Value) {
 /// One answer per kind of problem, with an example.
 fn problem_responses() -> Value {
     let mut responses = Map::new();
-    for kind in Kind::ALL.iter().copied() {
+    // Only methods that no operation has are answered with 405, so no operation could name it.
+    for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::MethodNotAllowed) {
         let problem = Problem::new(kind, example_detail(kind));
         let view = serde_json::to_value(problem.view("0192f0c1a2b3c4d5e6f70123", false)).unwrap_or_default();
         let mut response = json!({
@@ -130,53 +132,63 @@ fn tell_nulls(name: &str, schema: &mut Value) {
             continue;
         }
         always.push(Value::from(key.as_str()));
+        // The framework tells the description beside the reference, and again among what all must hold.
+        if let Some(parts) = property.get_mut("allOf").and_then(Value::as_array_mut) {
+            parts.truncate(1);
+        }
         if required.contains(key) {
             continue;
         }
-        if let Some(reference) = property.as_object_mut().and_then(|property| property.remove("$ref")) {
-            property["allOf"] = json!([{"$ref": reference}]);
-        }
-        property["nullable"] = true.into();
-        if property.get("allOf").is_some() {
-            property["type"] = "object".into();
+        let referenced = property.as_object_mut().and_then(|property| {
+            let alone = property.remove("$ref").map(|reference| json!({"$ref": reference}));
+            alone.or_else(|| property.remove("allOf").map(|parts| parts[0].clone()))
+        });
+        match referenced {
+            // `nullable` beside a reference does not make what it names nullable.
+            Some(reference) => {
+                property["anyOf"] = json!([reference, {"type": "object", "nullable": true, "enum": [null]}]);
+            }
+            None => property["nullable"] = true.into(),
         }
     }
     schema["required"] = Value::Array(always);
 }
 
 fn complete_operation(operation: &mut Value) {
+    let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
         for parameter in parameters.iter_mut() {
-            complete_parameter(parameter);
+            complete_parameter(&id, parameter);
         }
     }
     let has_tag = operation["responses"].get("304").is_some();
-    let is_stream = operation["operationId"] == "watchNodes";
+    let is_stream = id == "watchNodes";
     if has_tag || is_stream {
-        let (name, description, example) = match is_stream {
+        let (name, description) = match is_stream {
             true => (
                 "Last-Event-ID",
                 "The id of the last event that was read: the stream goes on after it.",
-                "18f2a-42",
             ),
             false => (
                 "If-None-Match",
                 "The `ETag` of an earlier answer: 304 if nothing changed since.",
-                "W/\"18f2a-42\"",
             ),
         };
         let header = json!({
             "name": name, "in": "header", "description": description, "required": false,
-            "schema": {"type": "string"}, "example": example,
+            "schema": {"type": "string"}, "example": example::of_parameter(&id, name),
         });
         match operation.get_mut("parameters").and_then(Value::as_array_mut) {
             Some(parameters) => parameters.push(header),
             None => operation["parameters"] = json!([header]),
         }
     }
-    let Some(responses) = operation["responses"].as_object_mut() else {
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
         return;
     };
+    if let Some(links) = links(&id) {
+        responses["200"]["links"] = links;
+    }
     for (status, response) in responses.iter_mut() {
         let is_problem = response["content"].get("application/problem+json").is_some();
         if is_problem {
@@ -188,15 +200,40 @@ fn complete_operation(operation: &mut Value) {
             "schema": {"type": "string"},
         });
         response["headers"]["X-Request-Id"] = headers;
+        if let Some(content) = response.get_mut("content").and_then(Value::as_object_mut) {
+            for media in content.values_mut() {
+                media["example"] = example::of(&id, status).unwrap_or_default();
+            }
+        }
     }
-    let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-    if let Some(example) = crate::example::of(&id) {
-        operation["responses"]["200"]["content"]["application/json"]["example"] = example;
+}
+
+/// Which operations go on with what a list tells.
+fn links(operation: &str) -> Option<Value> {
+    let first = "$response.body#/items/0/name";
+    let link = |target: &str, description: &str, parameters: Value| json!({"operationId": target, "description": description, "parameters": parameters});
+    match operation {
+        "listClusters" => {
+            let cluster = || json!({"cluster": first});
+            Some(json!({
+                "cluster": link("getCluster", "A cluster by its name.", cluster()),
+                "summary": link("getClusterSummary", "The totals of a cluster by its name.", cluster()),
+                "nodes": link("listNodes", "The nodes of a cluster by its name.", cluster()),
+            }))
+        }
+        "listNodes" => {
+            let node = || json!({"cluster": "$request.path.cluster", "node": first});
+            Some(json!({
+                "node": link("getNode", "A node by its name.", node()),
+                "pods": link("listPodsOnNode", "The pods on a node by its name.", node()),
+            }))
+        }
+        _ => None,
     }
 }
 
 /// Says what the framework cannot: what is allowed in texts.
-fn complete_parameter(parameter: &mut Value) {
+fn complete_parameter(operation: &str, parameter: &mut Value) {
     let name = parameter["name"].as_str().unwrap_or_default().to_owned();
     let listed = |words: &[&str]| format!("^({0})(,({0}))*$", words.join("|"));
     let word = json!({"type": "string", "minLength": 1, "maxLength": 253});
@@ -210,21 +247,20 @@ fn complete_parameter(parameter: &mut Value) {
         "cursor" => json!({"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": 2_048}),
         "taint" => json!({"type": "string", "maxLength": 640}),
         "role" | "zone" | "search" => word,
+        "check" => json!({"type": "string", "enum": checks(operation)}),
         "last_event_id" => json!({"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"}),
         _ => parameter["schema"].clone(),
     };
     parameter["schema"] = schema;
-    let example = match name.as_str() {
-        "cluster" => "demo",
-        "node" => "worker-a-1",
-        "label_selector" => "topology.kubernetes.io/zone in (a,b),!node-role.kubernetes.io/control-plane",
-        "status" => "not_ready,unknown",
-        "fields" => "name,status,zone",
-        "taint" => "node-role.kubernetes.io/control-plane:NoSchedule",
-        "sort" => "-memory",
-        _ => return,
-    };
-    parameter["example"] = example.into();
+    parameter["example"] = example::of_parameter(operation, &name).unwrap_or_default();
+}
+
+/// The checks that can be asked for.
+fn checks(operation: &str) -> &'static [&'static str] {
+    match operation {
+        "getReadyzCheck" => &["database", "migrations", "shutdown"],
+        _ => &["ping"],
+    }
 }
 
 /// The same value with all keys in alphabetical order, so that the text never depends on how maps are built.
@@ -276,11 +312,14 @@ mod tests {
                 }
                 assert!(!operation["tags"].as_array().unwrap().is_empty(), "{path}");
                 for parameter in operation["parameters"].as_array().into_iter().flatten() {
-                    assert!(
-                        parameter["description"].as_str().is_some(),
-                        "{path}: {}",
-                        parameter["name"]
-                    );
+                    let name = &parameter["name"];
+                    assert!(parameter["description"].as_str().is_some(), "{path}: {name}");
+                    assert!(!parameter["example"].is_null(), "{path}: {name} has no example");
+                }
+                for (status, response) in operation["responses"].as_object().unwrap() {
+                    for (kind, media) in response["content"].as_object().into_iter().flatten() {
+                        assert!(!media["example"].is_null(), "{path}: {status} has no example of {kind}");
+                    }
                 }
             }
         }

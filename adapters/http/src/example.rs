@@ -30,35 +30,124 @@ pub(crate) fn pod_list_view() -> Option<PodListView> {
     }))
 }
 
-/// An example of what the operation answers with, `None` where the schema says enough.
-pub(crate) fn of(operation: &str) -> Option<Value> {
+/// An example of what the operation answers with and this status.
+pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
     let time = time()?;
     let listed = || serde_json::to_value(node_view()?).ok();
-    let status = json!({
+    let second = time.to_whole_seconds();
+    let cluster = json!({
         "name": "demo", "source": "demo", "state": "healthy", "reason": null, "nodes": 30, "as_of": time,
         "stale": false, "server_version": "v1.36.0", "registered_at": time,
     });
-    Some(match operation {
-        "getNode" => listed()?,
-        "listNodes" => {
+    Some(match (operation, status) {
+        ("getNode", "200") => listed()?,
+        ("listNodes", "200") => {
             json!({"items": [listed()?], "next_cursor": null, "total": 1, "as_of": time, "stale": false})
         }
-        "listAllNodes" => json!({
+        ("listAllNodes", "200") => json!({
             "items": [listed()?], "next_cursor": null, "total": 1,
             "clusters": [
                 {"name": "demo", "state": "healthy", "as_of": time, "stale": false, "error": null},
                 {"name": "edge", "state": "degraded", "as_of": null, "stale": true, "error": "the cluster cannot be reached"},
             ],
         }),
-        "listPodsOnNode" => serde_json::to_value(pod_list_view()?).ok()?,
-        "getCluster" => status,
-        "listClusters" => json!({"items": [status], "next_cursor": null, "total": 1}),
-        "getHealth" => json!({
-            "status": "healthy", "service": "kube-node-manager", "version": "2.0.0",
-            "timestamp": "2030-01-01T00:00:00Z", "uptime": "2h30m15s",
+        ("listPodsOnNode", "200") => serde_json::to_value(pod_list_view()?).ok()?,
+        ("getCluster", "200") => cluster,
+        ("getClusterSummary", "200") => summary(time),
+        ("listClusters", "200") => json!({"items": [cluster], "next_cursor": null, "total": 1}),
+        ("getHealth", "200") => json!({
+            "status": "healthy", "service": "kube-node-manager", "version": "2.0.0", "timestamp": second, "uptime": "2h30m15s",
         }),
-        "getLiveness" => json!({"status": "alive", "timestamp": "2030-01-01T00:00:00Z"}),
+        ("getLiveness", "200") => json!({"status": "alive", "timestamp": second}),
+        ("getReadiness", "200") => {
+            json!({"status": "ready", "timestamp": second, "details": {"database": database("healthy", 3)}})
+        }
+        ("getReadiness", "503") => {
+            json!({"status": "not ready", "timestamp": second, "details": {"database": database("unhealthy", 0)}})
+        }
+        ("getDetailedHealth", "200") => detailed(time, "healthy", &database("healthy", 3)),
+        ("getDetailedHealth", "503") => detailed(time, "degraded", &database("unhealthy", 0)),
+        ("getLivez" | "getReadyz" | "getLivezCheck" | "getReadyzCheck", "200") => json!("ok"),
+        ("getLivez", "503") => json!("[-]ping failed\nlivez check failed\n"),
+        ("getLivezCheck", "503") => json!("[-]ping failed\n"),
+        ("getReadyz", "503") => {
+            json!("[-]database failed\n[+]migrations ok\n[+]shutdown ok\nreadyz check failed\n")
+        }
+        ("getReadyzCheck", "503") => json!("[-]database failed\n"),
+        ("getMetrics", "200") => json!(
+            "# HELP kube_node_manager_up Whether the service is ready: 1 if it is, else 0.\n# TYPE kube_node_manager_up gauge\nkube_node_manager_up 1\n"
+        ),
+        ("getDocs", "200") => json!("<!DOCTYPE html>…"),
+        ("getDocumentAsJson" | "getDocumentAsYaml", "200") => {
+            json!({"openapi": "3.0.0", "info": {"title": "kube-node-manager"}})
+        }
+        ("watchNodes", "200") => json!(
+            "event: snapshot\ndata: {\"cluster\":\"demo\",\"resumed\":false,\"reason\":null,\"total\":30,\"as_of\":\"2030-01-01T00:00:00Z\",\"stale\":false}\n\n"
+        ),
         _ => return None,
+    })
+}
+
+/// An example of the value of a parameter.
+pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
+    Some(match name {
+        "cluster" => json!("demo"),
+        "node" => json!("worker-a-1"),
+        "check" if operation == "getReadyzCheck" => json!("database"),
+        "check" => json!("ping"),
+        "verbose" => json!(""),
+        "exclude" => json!(["database"]),
+        "label_selector" => json!("topology.kubernetes.io/zone in (a,b),!node-role.kubernetes.io/control-plane"),
+        "status" => json!("not_ready,unknown"),
+        "schedulable" => json!("false"),
+        "role" => json!("worker"),
+        "zone" => json!("zone-a"),
+        "taint" => json!("node-role.kubernetes.io/control-plane:NoSchedule"),
+        "search" => json!("worker-a"),
+        "sort" => json!("-memory"),
+        "limit" => json!(100),
+        "cursor" => json!("eyJhZnRlciI6IndvcmtlciJ9"),
+        "fields" => json!("name,status,zone"),
+        "last_event_id" | "Last-Event-ID" => json!("18f2a-42"),
+        "If-None-Match" => json!("W/\"18f2a-42\""),
+        _ => return None,
+    })
+}
+
+fn database(status: &str, open: u32) -> Value {
+    json!({
+        "status": status,
+        "data": {
+            "max_open_connections": 25, "open_connections": open, "in_use": open.min(1), "idle": open.saturating_sub(1),
+            "leaked_total": 0,
+        },
+    })
+}
+
+fn detailed(time: Timestamp, status: &str, database: &Value) -> Value {
+    json!({
+        "status": status, "service": "kube-node-manager", "version": "2.0.0", "timestamp": time.to_whole_seconds(),
+        "uptime": "2h30m15s",
+        "details": {
+            "database": database,
+            "system": {"status": "healthy", "data": {"memory": {"alloc_mb": 45, "sys_mb": 78}, "goroutines": 25}},
+            "runtime": {"go_version": null, "rust_version": "1.95.0", "hostname": "pod-abc123"},
+            "clusters": {"demo": {"status": "healthy", "data": {"nodes": 30, "stale": false, "as_of": time.to_whole_seconds()}}},
+        },
+    })
+}
+
+fn summary(time: Timestamp) -> Value {
+    let total = json!({
+        "cpu_millicores": 240_000, "memory_bytes": 1_030_792_151_040_u64, "ephemeral_storage_bytes": 3_221_225_472_000_u64,
+        "pods": 3_300, "extended": {"nvidia.com/gpu": 4},
+    });
+    json!({
+        "cluster": "demo", "as_of": time, "stale": false, "nodes": 30,
+        "by_status": {"ready": 28, "not_ready": 1, "unknown": 1}, "schedulable": 29, "unschedulable": 1,
+        "by_role": {"control-plane": 3, "worker": 27}, "by_zone": {"zone-a": 10, "zone-b": 10, "zone-c": 10},
+        "by_kubelet_version": {"v1.36.0": 30}, "by_instance_type": {"m5.2xlarge": 30},
+        "capacity": total, "allocatable": total,
     })
 }
 

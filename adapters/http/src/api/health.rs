@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Group;
 use crate::Shared;
-use crate::answer::Ready;
+use crate::answer::{Fleeting, Media, Ready};
 use crate::problem::{Failure, Hardly, Kind, OfCheck, Problem};
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -221,25 +221,11 @@ enum CheckAnswer {
     Failed(PlainText<String>),
 }
 
-/// Metrics in Prometheus' text format.
-struct Metrics(String);
+/// Prometheus' text format.
+struct Exposition;
 
-impl poem::IntoResponse for Metrics {
-    fn into_response(self) -> poem::Response {
-        poem::Response::builder()
-            .content_type("text/plain; version=0.0.4; charset=utf-8")
-            .body(self.0)
-    }
-}
-
-impl ApiResponse for Metrics {
-    fn meta() -> poem_openapi::registry::MetaResponses {
-        PlainText::<String>::meta()
-    }
-
-    fn register(registry: &mut poem_openapi::registry::Registry) {
-        PlainText::<String>::register(registry);
-    }
+impl Media for Exposition {
+    const TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 }
 
 #[OpenApi]
@@ -410,10 +396,10 @@ impl HealthApi {
         tag = "Group::Health",
         operation_id = "getMetrics"
     )]
-    async fn metrics(&self, shared: Data<&Arc<Shared>>) -> Result<Metrics, Failure<Hardly>> {
+    async fn metrics(&self, shared: Data<&Arc<Shared>>) -> Result<Fleeting<Exposition>, Failure<Hardly>> {
         shared.inventory.observe();
         shared.health.observe();
-        Ok(Metrics(shared.exposition.render()))
+        Ok(Fleeting::new(shared.exposition.render()))
     }
 }
 
