@@ -13,7 +13,7 @@ mod value;
 
 pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};
 pub use resolve::{Environment, Resolved};
-pub use settings::{DatabaseSettings, KubernetesSettings, ServerSettings, Settings};
+pub use settings::{KubernetesSettings, ServerSettings, Settings};
 pub use show::{converted, effective};
 pub use value::{Origin, Value};
 

@@ -1,8 +1,44 @@
 //! Opens the store that the configuration asks for.
 
-use knm_ports::{Storage, StorageError, StorageKind};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::configuration::DatabaseSettings;
+use knm_ports::{Storage, StorageError, StorageKind};
+use secrecy::SecretString;
+
+/// The database.
+#[derive(Debug)]
+#[cfg_attr(
+    not(all(feature = "sqlite", feature = "postgres")),
+    expect(
+        dead_code,
+        reason = "the configuration knows every store, also those that are left out"
+    )
+)]
+pub struct DatabaseSettings {
+    pub kind: StorageKind,
+    /// The file, for SQLite.
+    pub path: PathBuf,
+    /// The connection string, for PostgreSQL; it replaces the parts below.
+    pub url: Option<SecretString>,
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    pub username: String,
+    pub password: SecretString,
+    pub ssl_mode: String,
+    pub ssl_root_cert: Option<PathBuf>,
+    pub max_open_conns: u32,
+    pub max_idle_conns: u32,
+    pub max_lifetime: Duration,
+    pub acquire_timeout: Duration,
+    pub leak_threshold: Duration,
+    pub auto_migrate: bool,
+    /// How long migrations may take, `None`: as long as they need.
+    pub migration_timeout: Option<Duration>,
+    /// Where it is, for people: without any secret.
+    pub place: String,
+}
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]

@@ -11,6 +11,7 @@ use super::cluster_list::ClusterSetting;
 use super::dsn::{self, Place};
 use super::resolve::Resolved;
 use super::value::Value;
+use crate::storage::DatabaseSettings;
 
 /// The whole configuration.
 #[derive(Debug)]
@@ -48,33 +49,6 @@ pub struct ServerSettings {
     pub max_url_bytes: usize,
     pub max_connections: usize,
     pub cors_origins: Vec<String>,
-}
-
-/// The database.
-#[derive(Debug)]
-pub struct DatabaseSettings {
-    pub kind: StorageKind,
-    /// The file, for SQLite.
-    pub path: PathBuf,
-    /// The connection string, for PostgreSQL; it replaces the parts below.
-    pub url: Option<SecretString>,
-    pub host: String,
-    pub port: u16,
-    pub database: String,
-    pub username: String,
-    pub password: SecretString,
-    pub ssl_mode: String,
-    pub ssl_root_cert: Option<PathBuf>,
-    pub max_open_conns: u32,
-    pub max_idle_conns: u32,
-    pub max_lifetime: Duration,
-    pub acquire_timeout: Duration,
-    pub leak_threshold: Duration,
-    pub auto_migrate: bool,
-    /// How long migrations may take, `None`: as long as they need.
-    pub migration_timeout: Option<Duration>,
-    /// Where it is, for people: without any secret.
-    pub place: String,
 }
 
 /// How clusters are asked.
