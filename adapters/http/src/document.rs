@@ -51,6 +51,17 @@ fn complete(document: &mut Value) {
             );
         }
         schemas.insert("ListedNode".to_owned(), partial);
+        // A node that is answered alone tells what else the list around it would.
+        let mut alone = schemas.get("Node").cloned().unwrap_or_default();
+        alone["properties"]["stale"] = json!({"type": "boolean", "description": "Whether the cluster cannot be seen at the moment, so that this may be old."});
+        alone["properties"]["as_of"] = json!({
+            "type": "string", "nullable": true,
+            "description": "While it is stale: when the cluster was last seen, RFC 3339 in UTC; null otherwise.",
+        });
+        if let Some(required) = alone.get_mut("required").and_then(Value::as_array_mut) {
+            required.extend(["stale".into(), "as_of".into()]);
+        }
+        schemas.insert("Node".to_owned(), alone);
         for list in ["NodeList", "AllNodesList"] {
             schemas[list]["properties"]["items"]["items"] = json!({"$ref": "#/components/schemas/ListedNode"});
         }

@@ -40,7 +40,12 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
         "stale": false, "server_version": "v1.36.0", "registered_at": time,
     });
     Some(match (operation, status) {
-        ("getNode", "200") => listed()?,
+        ("getNode", "200") => {
+            let mut node = listed()?;
+            node["stale"] = json!(false);
+            node["as_of"] = Value::Null;
+            node
+        }
         ("listNodes", "200") => {
             json!({"items": [listed()?], "next_cursor": null, "total": 1, "as_of": time, "stale": false})
         }

@@ -90,6 +90,29 @@ pub(crate) fn rendered(entry: &NodeEntry) -> &Bytes {
     entry.presented(|cluster, node| json(&NodeView::of(cluster, node)))
 }
 
+/// Names the state of a node as it is answered alone, strongly: the same tag stands for the same bytes.
+pub(crate) fn node_tag(snapshot: &Snapshot, entry: &NodeEntry) -> String {
+    let node = entry.node();
+    match snapshot.stale() {
+        true => format!(
+            "\"{}-{}-{}\"",
+            node.uid,
+            node.resource_version,
+            snapshot.as_of().unix_millis()
+        ),
+        false => format!("\"{}-{}\"", node.uid, node.resource_version),
+    }
+}
+
+/// The JSON of a node that is answered alone: that of a list, and whether it may be old.
+pub(crate) fn node(snapshot: &Snapshot, entry: &NodeEntry) -> Body {
+    let rendered = rendered(entry);
+    let open = rendered.slice(..rendered.len().saturating_sub(1));
+    let seen = json(&snapshot.stale().then(|| snapshot.as_of()));
+    let staleness = format!(",\"stale\":{},\"as_of\":", snapshot.stale());
+    Pieces::new([open, staleness.into(), seen, Bytes::from_static(b"}")]).into_body()
+}
+
 /// All nodes in the usual order: the blocks as they are.
 fn whole(snapshot: &Snapshot) -> Pieces {
     let mut pieces = Vec::with_capacity(snapshot.blocks().len() + 2);

@@ -92,7 +92,7 @@ impl NodesApi {
 
     /// Show a node
     ///
-    /// From what is watched, without asking the cluster.
+    /// From what is watched, without asking the cluster. `stale` tells whether the cluster cannot be seen at the moment.
     #[oai(
         path = "/api/v1/clusters/:cluster/nodes/:node",
         method = "get",
@@ -113,8 +113,9 @@ impl NodesApi {
             cluster: snapshot.cluster().clone(),
             node: node.0.clone(),
         })?;
-        let tag = format!("\"{}-{}\"", entry.node().uid, entry.node().resource_version);
-        Ok(Cacheable::new(&tag, headers, || list::rendered(entry).clone().into()))
+        Ok(Cacheable::new(&list::node_tag(&snapshot, entry), headers, || {
+            list::node(&snapshot, entry)
+        }))
     }
 
     /// List the pods on a node
