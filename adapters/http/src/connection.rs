@@ -4,15 +4,16 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::ServerLimits;
+use crate::{ServerLimits, refusal};
 
 /// Nothing of the next request has arrived.
 const IDLE: u8 = 0;
@@ -27,6 +28,10 @@ pub(crate) struct Phases {
     /// When the phase began, in milliseconds after `opened`.
     since: AtomicU64,
     opened: Instant,
+    /// Whether the peer said that it sends nothing more.
+    ended: AtomicBool,
+    /// Whether the peer was told that its request cannot be read.
+    refused: AtomicBool,
 }
 
 impl Phases {
@@ -36,7 +41,18 @@ impl Phases {
             phase: AtomicU8::new(HEAD),
             since: AtomicU64::new(0),
             opened: Instant::now(),
+            ended: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the peer may still be sending.
+    pub(crate) fn may_send(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
     }
 
     /// A request's head is complete.
@@ -71,8 +87,8 @@ impl Phases {
 }
 
 /// A connection that fails when its peer is silent for too long: between requests, within a head, or while an answer is sent to it.
-pub(crate) struct Watched {
-    stream: TcpStream,
+pub(crate) struct Watched<'a> {
+    stream: &'a mut TcpStream,
     phases: Arc<Phases>,
     idle_timeout: Duration,
     header_read_timeout: Duration,
@@ -80,12 +96,16 @@ pub(crate) struct Watched {
     /// Rings when it is time to look whether the peer is silent for too long. It also runs while a request is answered: nobody else
     /// would wake a connection that becomes idle while its bytes are waited for.
     alarm: Pin<Box<Sleep>>,
+    /// Whether the alarm of a head rings after the one of an idle connection.
+    has_late_alarms: bool,
     /// Set while the peer takes nothing.
     stuck: Option<Pin<Box<Sleep>>>,
+    /// What is sent instead of the bytes at hand, as far as it was not sent yet.
+    instead: Option<Bytes>,
 }
 
-impl Watched {
-    pub(crate) fn new(stream: TcpStream, phases: Arc<Phases>, limits: &ServerLimits) -> Self {
+impl<'a> Watched<'a> {
+    pub(crate) fn new(stream: &'a mut TcpStream, phases: Arc<Phases>, limits: &ServerLimits) -> Self {
         Self {
             stream,
             phases,
@@ -93,7 +113,9 @@ impl Watched {
             header_read_timeout: limits.header_read_timeout,
             write_timeout: limits.write_timeout,
             alarm: Box::pin(sleep(limits.header_read_timeout)),
+            has_late_alarms: limits.idle_timeout < limits.header_read_timeout,
             stuck: None,
+            instead: None,
         }
     }
 
@@ -101,8 +123,10 @@ impl Watched {
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let due = self.phases.due(self.idle_timeout, self.header_read_timeout);
-            if let Some(due) = due.filter(|due| *due < self.alarm.deadline()) {
-                self.alarm.as_mut().reset(due);
+            // Without a due time the connection may become idle at any moment.
+            let latest = due.or_else(|| self.has_late_alarms.then(|| Instant::now() + self.idle_timeout));
+            if let Some(latest) = latest.filter(|latest| *latest < self.alarm.deadline()) {
+                self.alarm.as_mut().reset(latest);
             }
             ready!(self.alarm.as_mut().poll(cx));
             let now = Instant::now();
@@ -130,16 +154,37 @@ impl Watched {
     }
 }
 
+impl Watched<'_> {
+    /// Sends something else instead of `bytes` if they are a refusal that hyper wrote by itself; `None`: they are to be sent.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() {
+            self.instead = Some(refusal::instead_of(bytes)?);
+            self.phases.refused.store(true, Ordering::Release);
+        }
+        while let Some(rest) = self.instead.as_mut().filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut *self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(count)) => rest.advance(count),
+                other => return Some(self.moved(cx, other)),
+            }
+        }
+        self.instead = None;
+        Some(self.moved(cx, Poll::Ready(Ok(bytes.len()))))
+    }
+}
+
 fn silent(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for Watched<'_> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let outcome = Pin::new(&mut *self.stream).poll_read(cx, buffer);
         if outcome.is_ready() {
-            if before < buffer.filled().len() && self.phases.is_idle() {
+            if before == buffer.filled().len() {
+                self.phases.ended.store(true, Ordering::Release);
+            } else if self.phases.is_idle() {
                 self.phases.enter(HEAD);
             }
             return outcome;
@@ -149,9 +194,12 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for Watched<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Some(outcome) = self.poll_refusal(cx, bytes) {
+            return outcome;
+        }
+        let outcome = Pin::new(&mut *self.stream).poll_write(cx, bytes);
         self.moved(cx, outcome)
     }
 
@@ -160,7 +208,12 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        if let [only] = pieces
+            && let Some(outcome) = self.poll_refusal(cx, only)
+        {
+            return outcome;
+        }
+        let outcome = Pin::new(&mut *self.stream).poll_write_vectored(cx, pieces);
         self.moved(cx, outcome)
     }
 
@@ -169,10 +222,10 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut *self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }

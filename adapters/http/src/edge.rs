@@ -8,21 +8,20 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http_body_util::combinators::BoxBody;
 use metrics::Gauge;
-use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use poem::{Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span};
 
 use crate::answer::json;
 use crate::compression::{self, Encoding};
+use crate::headers::{Visitor, secure};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
 use crate::problem::{self, Kind, Problem};
-use crate::route;
+use crate::route::{self, UNMATCHED};
 use crate::{AppSettings, ServerLimits};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The label of requests to paths that there are not.
-const UNMATCHED: &str = "unmatched";
 
 /// What holds for every request, around the operations.
 pub(crate) struct Edge<E> {
@@ -67,8 +66,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         };
         let is_head = request.method() == Method::HEAD;
         let encoding = Encoding::negotiate(request.headers());
-        let is_preflight = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let origin = request.headers().get(header::ORIGIN).cloned();
+        let visitor = Visitor::of(request.headers());
         if is_head {
             request.set_method(Method::GET);
         }
@@ -84,7 +82,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             response = compression::compressed(response, encoding);
             weaken_tag(response.headers_mut());
         }
-        self.finish(&mut response, route, &id, origin, is_preflight);
+        self.finish(&mut response, route, &id, visitor);
         if is_head {
             drop_body(&mut response);
         }
@@ -117,7 +115,14 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             );
             return Problem::new(Kind::HeadersTooLarge, detail).into_response();
         }
-        if route == UNMATCHED {
+        if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+            return Problem::new(Kind::Malformed, "there must be one header host").into_response();
+        }
+        // CONNECT names no path at all.
+        if route == UNMATCHED && request.method() != Method::CONNECT {
+            if request.uri().path().is_empty() {
+                return Problem::new(Kind::Malformed, "the URL has no path").into_response();
+            }
             let detail = format!(
                 "there is nothing at {:?}: /docs shows what there is",
                 shortened(request.uri().path())
@@ -239,74 +244,14 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         response
     }
 
-    fn finish(&self, response: &mut Response, route: &str, id: &str, origin: Option<HeaderValue>, is_preflight: bool) {
-        let is_page = route == "/docs";
+    fn finish(&self, response: &mut Response, route: &str, id: &str, visitor: Visitor) {
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(id) {
             headers.insert(REQUEST_ID, id);
         }
-        for (name, value) in [
-            ("x-content-type-options", "nosniff"),
-            ("x-frame-options", "DENY"),
-            ("referrer-policy", "no-referrer"),
-            ("cross-origin-opener-policy", "same-origin"),
-            ("cross-origin-resource-policy", "same-origin"),
-        ] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        let policy = match is_page {
-            true => {
-                "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-                     font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            }
-            false => "default-src 'none'; frame-ancestors 'none'",
-        };
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-        let caching = if route::is_routine(route) {
-            "no-store"
-        } else {
-            "no-cache"
-        };
-        headers
-            .entry(header::CACHE_CONTROL)
-            .or_insert(HeaderValue::from_static(caching));
+        secure(headers, route);
         headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
-        self.share(headers, origin, is_preflight);
-    }
-
-    /// Lets pages of the configured origins read the answer, and no others.
-    fn share(&self, headers: &mut HeaderMap, origin: Option<HeaderValue>, is_preflight: bool) {
-        if self.settings.cors_origins.is_empty() {
-            return;
-        }
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
-        let Some(origin) = origin else {
-            return;
-        };
-        if !self
-            .settings
-            .cors_origins
-            .iter()
-            .any(|known| known.as_bytes() == origin.as_bytes())
-        {
-            return;
-        }
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        let shown = HeaderValue::from_static("etag, retry-after, x-request-id");
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, shown);
-        headers.insert(
-            HeaderName::from_static("cross-origin-resource-policy"),
-            HeaderValue::from_static("cross-origin"),
-        );
-        if is_preflight {
-            headers.insert(
-                header::ACCESS_CONTROL_ALLOW_METHODS,
-                HeaderValue::from_static(route::ALLOWED),
-            );
-            let sent = HeaderValue::from_static("if-none-match, last-event-id, x-request-id");
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
-            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-        }
+        visitor.share(headers, &self.settings.cors_origins);
     }
 }
 

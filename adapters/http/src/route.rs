@@ -2,6 +2,8 @@
 
 /// What every operation understands; all of them read.
 pub(crate) const ALLOWED: &str = "GET, HEAD, OPTIONS";
+/// The label of requests to paths that there are not.
+pub(crate) const UNMATCHED: &str = "unmatched";
 
 /// The template of `path` as the document writes it, `None` if there is no such path. There are few templates, so they are safe as labels.
 pub(crate) fn template(path: &str) -> Option<&'static str> {

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use poem::http::uri::Scheme;
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, Request, Response};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -29,12 +31,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{Phases, Watched};
 use crate::metric::CONNECTIONS;
-use crate::{App, ServeReport, ServerLimits, router};
+use crate::{App, ServeReport, ServerLimits, refusal, router};
 
 /// How long to wait before accepting again when the operating system refuses, for want of file descriptors say.
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
 /// What hyper buffers of a request's head beyond the limits, so that our own answer can say what was wrong.
 const HEAD_SLACK: usize = 64 * 1024;
+/// How long open connections are still read once the server stops: a request that is on its way when the signal comes was sent in good
+/// faith, and hyper closes a connection at once that looks idle.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long a peer may go on sending after its last answer. To close at once would reset the connection, and a peer that is still busy
+/// sending would lose the answer.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves until `shutdown` is cancelled. Then nothing new is accepted, event streams end with a last event, and requests in flight
 /// may finish, for at most `patience`.
@@ -53,8 +61,9 @@ pub async fn serve(
         in_flight: AtomicUsize::new(0),
     });
     let connections = TaskTracker::new();
-    accept(&listener, &server, &connections).await;
-    drop(listener);
+    let places = Arc::new(Semaphore::new(server.limits.max_connections));
+    accept(&listener, &server, &connections, &places).await;
+    accept_queue(listener, &server, &connections, &places);
 
     let began = Instant::now();
     connections.close();
@@ -85,13 +94,13 @@ async fn accept<E: Endpoint<Output = Response> + 'static>(
     listener: &TcpListener,
     server: &Arc<Server<E>>,
     connections: &TaskTracker,
+    places: &Arc<Semaphore>,
 ) {
-    let places = Arc::new(Semaphore::new(server.limits.max_connections));
     loop {
         // Beyond the limit, callers wait in the queue of the operating system.
         let place = tokio::select! {
             () = server.stopping.cancelled() => return,
-            place = Arc::clone(&places).acquire_owned() => place,
+            place = Arc::clone(places).acquire_owned() => place,
         };
         let accepted = tokio::select! {
             () = server.stopping.cancelled() => return,
@@ -101,10 +110,7 @@ async fn accept<E: Endpoint<Output = Response> + 'static>(
             Ok((stream, remote)) => {
                 let server = Arc::clone(server);
                 connections.spawn(async move {
-                    let open = metrics::gauge!(CONNECTIONS);
-                    open.increment(1.0);
                     server.converse(stream, remote).await;
-                    open.decrement(1.0);
                     drop(place);
                 });
             }
@@ -119,16 +125,71 @@ async fn accept<E: Endpoint<Output = Response> + 'static>(
     }
 }
 
+/// Accepts those who connected before the end and were not accepted yet: their requests may be on the way.
+fn accept_queue<E: Endpoint<Output = Response> + 'static>(
+    listener: TcpListener,
+    server: &Arc<Server<E>>,
+    connections: &TaskTracker,
+    places: &Arc<Semaphore>,
+) {
+    // Asked directly: the runtime may not have heard of the last ones yet.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((stream, remote)) = listener.accept() {
+        let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else {
+            continue;
+        };
+        let (server, places) = (Arc::clone(server), Arc::clone(places));
+        connections.spawn(async move {
+            let cut_off = server.cut_off.clone();
+            if let Some(place) = cut_off.run_until_cancelled(places.acquire_owned()).await {
+                server.converse(stream, remote).await;
+                drop(place);
+            }
+        });
+    }
+}
+
 impl<E: Endpoint<Output = Response> + 'static> Server<E> {
-    async fn converse(self: Arc<Self>, stream: TcpStream, remote: std::net::SocketAddr) {
+    async fn converse(self: Arc<Self>, mut stream: TcpStream, remote: SocketAddr) {
+        let open = metrics::gauge!(CONNECTIONS);
+        open.increment(1.0);
+        let phases = Arc::new(Phases::new());
+        let cut_off = self.cut_off.clone();
+        let ended = cut_off
+            .run_until_cancelled(self.answer_all(&mut stream, remote, &phases))
+            .await;
+        if let Some(ended) = ended {
+            let is_refused = ended.as_ref().is_err_and(hyper::Error::is_parse);
+            if is_refused && !phases.was_refused() {
+                // A peer that leaves now knows why.
+                let _ = timeout(self.limits.write_timeout, stream.write_all(&refusal::of_http_2())).await;
+            }
+            if (ended.is_ok() || is_refused) && phases.may_send() && !self.stopping.is_cancelled() {
+                linger(&mut stream).await;
+            }
+            if let Err(error) = ended {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
+            }
+        }
+        open.decrement(1.0);
+    }
+
+    /// Answers the requests of a connection, one after the other.
+    async fn answer_all(
+        self: &Arc<Self>,
+        stream: &mut TcpStream,
+        remote: SocketAddr,
+        phases: &Arc<Phases>,
+    ) -> hyper::Result<()> {
         // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(remote);
-        let phases = Arc::new(Phases::new());
-        let io = Watched::new(stream, Arc::clone(&phases), &self.limits);
+        let io = Watched::new(stream, Arc::clone(phases), &self.limits);
         let service = service_fn(|request: hyper::Request<Incoming>| {
-            let server = Arc::clone(&self);
-            let answering = Answering::new(Arc::clone(&self), Arc::clone(&phases));
+            let server = Arc::clone(self);
+            let answering = Answering::new(Arc::clone(self), Arc::clone(phases));
             async move {
                 let request: Request = (
                     request,
@@ -153,20 +214,29 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
             .max_buf_size(self.limits.max_header_bytes + self.limits.max_url_bytes + HEAD_SLACK)
             .serve_connection(TokioIo::new(io), service);
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
+        tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.stopping.cancelled() => {
+            () = self.grace_is_over() => {
                 connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended,
-                    () = self.cut_off.cancelled() => return,
-                }
+                connection.await
             }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
         }
     }
+
+    async fn grace_is_over(&self) {
+        self.stopping.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    }
+}
+
+/// Reads what the peer still sends, so that it gets to read what it was answered.
+async fn linger(stream: &mut TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut nowhere = tokio::io::sink();
+    // Whatever ends it, the connection is closed next.
+    let _ = timeout(LINGER, tokio::io::copy(stream, &mut nowhere)).await;
 }
 
 /// One request that is being answered, until the last byte of its answer is handed over or its connection ends.

@@ -3,3 +3,4 @@
 pub mod api_server;
 pub mod postgres;
 pub mod service;
+pub mod wire;

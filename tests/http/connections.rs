@@ -1,0 +1,170 @@
+//! What callers may do to connections.
+
+use std::time::Duration;
+
+use knm_test_support::wire::Wire;
+
+use crate::{NODES, ask, demo, still};
+
+const A_MOMENT: Duration = Duration::from_millis(300);
+
+#[test]
+fn heads_that_dribble_in_are_cut_off_while_others_are_served() {
+    let service = still(&[
+        ("KNM__SERVER__HEADER_READ_TIMEOUT", "1"),
+        ("KNM__SERVER__IDLE_TIMEOUT", "600"),
+    ]);
+    let mut dribblers: Vec<Wire> = (0..50).map(|_| Wire::open(service.address())).collect();
+    for dribbler in &mut dribblers {
+        dribbler.send("GET /health HTTP/1.1\r\nhost: knm\r\n").unwrap();
+    }
+    let mut other = Wire::open(service.address());
+    // More than a second of drops: each alone would look alive.
+    for number in 0..15 {
+        for dribbler in &mut dribblers {
+            // It may be cut off already.
+            drop(dribbler.send(format!("x-{number}: a\r\n")));
+        }
+        assert_eq!(other.get(NODES, &[]).unwrap().status, 200);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for dribbler in &mut dribblers {
+        dribbler.wait_until_closed();
+    }
+}
+
+#[test]
+fn a_connection_that_never_says_anything_is_closed() {
+    let service = still(&[
+        ("KNM__SERVER__HEADER_READ_TIMEOUT", "1"),
+        ("KNM__SERVER__IDLE_TIMEOUT", "600"),
+    ]);
+    Wire::open(service.address()).wait_until_closed();
+}
+
+#[test]
+fn a_second_head_that_dribbles_in_is_cut_off_too() {
+    let service = still(&[
+        ("KNM__SERVER__HEADER_READ_TIMEOUT", "1"),
+        ("KNM__SERVER__IDLE_TIMEOUT", "600"),
+    ]);
+    let mut wire = Wire::open(service.address());
+    assert_eq!(wire.get("/health", &[]).unwrap().status, 200);
+    assert!(wire.is_silent_for(Duration::from_millis(1_500)), "an idle one may stay");
+    wire.send("GET /health HTTP/1.1\r\n").unwrap();
+    wire.wait_until_closed();
+}
+
+#[test]
+fn a_head_that_begins_with_the_request_before_is_cut_off_too() {
+    let service = still(&[
+        ("KNM__SERVER__HEADER_READ_TIMEOUT", "1"),
+        ("KNM__SERVER__IDLE_TIMEOUT", "1"),
+    ]);
+    let mut wire = Wire::open(service.address());
+    wire.send("GET /health HTTP/1.1\r\nhost: knm\r\n\r\nGET /health HTTP/1.1\r\nho")
+        .unwrap();
+    assert_eq!(wire.reply().unwrap().status, 200);
+    wire.wait_until_closed();
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_time() {
+    let service = still(&[
+        ("KNM__SERVER__IDLE_TIMEOUT", "1"),
+        ("KNM__SERVER__HEADER_READ_TIMEOUT", "600"),
+    ]);
+    let mut wire = Wire::open(service.address());
+    for _ in 0..3 {
+        assert_eq!(wire.get("/health", &[]).unwrap().status, 200);
+        assert!(wire.is_silent_for(A_MOMENT));
+    }
+    wire.wait_until_closed();
+}
+
+#[test]
+fn one_connection_too_many_waits_until_one_leaves() {
+    let service = still(&[("KNM__SERVER__MAX_CONNECTIONS", "3")]);
+    let mut others: Vec<Wire> = (0..3).map(|_| Wire::open(service.address())).collect();
+    for other in &mut others {
+        assert_eq!(other.get("/health", &[]).unwrap().status, 200);
+    }
+    let mut last = Wire::open(service.address());
+    last.request("GET", "/health", &[]).unwrap();
+    assert!(last.is_silent_for(A_MOMENT), "it is served beyond the limit");
+    assert_eq!(others[0].get("/health", &[]).unwrap().status, 200);
+    others.pop();
+    assert_eq!(last.reply().unwrap().status, 200);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_cut_off() {
+    let service = demo(
+        &["--demo-nodes", "5000", "--demo-changes-per-second", "0"],
+        &[
+            ("KNM__SERVER__WRITE_TIMEOUT", "1"),
+            ("KNM__SERVER__MAX_CONNECTIONS", "1"),
+        ],
+    );
+    let mut stuck = Wire::open(service.address());
+    for _ in 0..8 {
+        stuck.request("GET", NODES, &[]).unwrap();
+    }
+    // Nobody else is served until the only place is free again.
+    assert_eq!(ask(&service, "GET", "/health", &[]).status, 200);
+    stuck.wait_until_closed();
+}
+
+#[test]
+fn a_body_has_its_time_in_all_and_not_per_piece() {
+    let service = still(&[("KNM__SERVER__READ_TIMEOUT", "1")]);
+    let mut wire = Wire::open(service.address());
+    wire.send(format!(
+        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 1000\r\n\r\n"
+    ))
+    .unwrap();
+    for _ in 0..13 {
+        // It may be cut off already.
+        drop(wire.send("x"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(wire.reply().unwrap().status, 408);
+}
+
+#[test]
+fn requests_that_come_at_once_are_answered_in_their_order() {
+    let service = still(&[]);
+    let mut wire = Wire::open(service.address());
+    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: knm\r\n\r\n");
+    wire.send([one("/health"), one(NODES), one("/nothing"), one("/health/live")].concat())
+        .unwrap();
+    assert_eq!(wire.reply().unwrap().json()["status"], "healthy");
+    assert!(wire.reply().unwrap().json()["items"].is_array());
+    assert_eq!(wire.reply().unwrap().status, 404);
+    assert_eq!(wire.reply().unwrap().json()["status"], "alive");
+}
+
+#[test]
+fn the_first_version_of_http_1_is_spoken_too() {
+    let service = still(&[]);
+    for path in ["/health", NODES] {
+        let mut wire = Wire::open(service.address());
+        // It knows no header host, and no chunks.
+        wire.send(format!("GET {path} HTTP/1.0\r\naccept-encoding: gzip\r\n\r\n"))
+            .unwrap();
+        let reply = wire.reply().unwrap();
+        assert_eq!(
+            (reply.status, reply.header("transfer-encoding")),
+            (200, None),
+            "{reply:?}"
+        );
+        wire.wait_until_closed();
+    }
+    let mut wire = Wire::open(service.address());
+    for _ in 0..2 {
+        wire.send("GET /health HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+            .unwrap();
+        let reply = wire.reply().unwrap();
+        assert_eq!((reply.status, reply.header("connection")), (200, Some("keep-alive")));
+    }
+}
