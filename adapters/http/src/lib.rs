@@ -8,6 +8,7 @@ mod docs;
 mod document;
 mod edge;
 mod example;
+mod gather;
 mod headers;
 mod list;
 mod metric;

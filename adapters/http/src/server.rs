@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{Phases, Watched};
+use crate::gather::{Gathered, Pieces};
 use crate::metric::CONNECTIONS;
 use crate::{App, ServeReport, ServerLimits, refusal, router};
 
@@ -205,7 +206,7 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
                     .unwrap_or_else(|error| error.into_response());
                 let response: hyper::Response<BoxBody<Bytes, io::Error>> = response.into();
                 Ok::<_, Infallible>(response.map(|body| Sent {
-                    body,
+                    body: Gathered::new(body),
                     _answering: answering,
                 }))
             }
@@ -262,15 +263,15 @@ impl<E> Drop for Answering<E> {
 
 /// A body that knows when it was sent.
 struct Sent<E> {
-    body: BoxBody<Bytes, io::Error>,
+    body: Gathered<BoxBody<Bytes, io::Error>>,
     _answering: Answering<E>,
 }
 
 impl<E> HttpBody for Sent<E> {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Pieces>, io::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use knm_model::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use tracing::Level;
 
 use crate::Identity;
-use crate::layer::Recorded;
+use crate::layer::{Fields, Recorded};
 
 /// What a line looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +57,21 @@ pub(crate) struct Line<'a> {
     pub(crate) time: Timestamp,
     pub(crate) level: Level,
     pub(crate) target: &'a str,
-    pub(crate) caller: String,
+    pub(crate) caller: Caller<'a>,
     pub(crate) recorded: Recorded,
+}
+
+/// Where in the code a line comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    pub(crate) file: &'a str,
+    pub(crate) line: u32,
+}
+
+impl Serialize for Caller<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}:{}", self.file, self.line))
+    }
 }
 
 #[derive(Serialize)]
@@ -73,8 +86,8 @@ struct JsonFrame<'a> {
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
-    caller: &'a str,
-    fields: &'a Map<String, Value>,
+    caller: Caller<'a>,
+    fields: &'a Fields,
 }
 
 #[derive(Serialize)]
@@ -87,7 +100,7 @@ struct BunyanFrame<'a> {
     pid: u32,
     time: String,
     target: &'a str,
-    caller: &'a str,
+    caller: Caller<'a>,
     version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
@@ -140,7 +153,7 @@ impl Line<'_> {
                 write!(line, " {name}={value:?}")
             };
         };
-        for (name, value) in &self.recorded.fields {
+        for (name, value) in self.recorded.fields.iter() {
             match value {
                 Value::String(text) => add(name, text),
                 other => add(name, &other.to_string()),
@@ -165,15 +178,15 @@ impl Line<'_> {
             message: &self.recorded.message,
             request_id: self.recorded.request_id.as_deref(),
             error: self.recorded.error.as_deref(),
-            caller: &self.caller,
+            caller: self.caller,
             fields: &self.recorded.fields,
         })
     }
 
     fn bunyan(&self) -> Vec<u8> {
-        let free = |name: &String| match BUNYAN_KEYS.contains(&name.as_str()) {
+        let free = |name: &str| match BUNYAN_KEYS.contains(&name) {
             true => format!("{name}_"),
-            false => name.clone(),
+            false => name.to_owned(),
         };
         bytes(&BunyanFrame {
             v: 0,
@@ -184,7 +197,7 @@ impl Line<'_> {
             pid: std::process::id(),
             time: format!("{:.3}", self.time),
             target: self.target,
-            caller: &self.caller,
+            caller: self.caller,
             version: &self.identity.version,
             request_id: self.recorded.request_id.as_deref(),
             error: self.recorded.error.as_deref(),
@@ -253,14 +266,17 @@ mod tests {
             message: "server starting on port 8080".to_owned(),
             ..Recorded::default()
         };
-        recorded.fields.insert("mode".to_owned(), "release".into());
-        recorded.fields.insert("port".to_owned(), "8080".into());
+        recorded.fields.set("mode", "release".into());
+        recorded.fields.set("port", "8080".into());
         Line {
             identity,
             time: Timestamp::parse("2023-12-07T10:30:00.123456789Z").unwrap(),
             level: Level::INFO,
             target: "kube_node_manager",
-            caller: "src/main.rs:92".to_owned(),
+            caller: Caller {
+                file: "src/main.rs",
+                line: 92,
+            },
             recorded,
         }
     }
@@ -317,7 +333,7 @@ mod tests {
     fn bunyan_reads_its_core_fields() {
         let identity = identity();
         let mut line = line(&identity);
-        line.recorded.fields.insert("level".to_owned(), 7.into());
+        line.recorded.fields.set("level", 7.into());
         let json: Value = serde_json::from_str(&written(&line, LogFormat::Bunyan)).unwrap();
         assert_eq!(
             (&json["v"], &json["level"], &json["level_"]),
@@ -342,7 +358,7 @@ mod tests {
         let identity = identity();
         let mut line = line(&identity);
         line.recorded.message = "first\nsecond \u{1b}[31m".to_owned();
-        line.recorded.fields.insert("path".to_owned(), "a\nb".into());
+        line.recorded.fields.set("path", "a\nb".into());
         for format in LogFormat::ALL {
             let text = written(&line, format);
             assert_eq!(text.matches('\n').count(), 1, "{text}");

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use knm_ports::Clock;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
@@ -13,7 +14,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::Identity;
-use crate::format::{Line, LogFormat, relative};
+use crate::format::{Caller, Line, LogFormat, relative};
 use crate::queue::LineQueue;
 
 /// Writes each event as one line into the queue.
@@ -32,7 +33,30 @@ pub(crate) struct Recorded {
     pub(crate) message: String,
     pub(crate) request_id: Option<String>,
     pub(crate) error: Option<String>,
-    pub(crate) fields: Map<String, Value>,
+    pub(crate) fields: Fields,
+}
+
+/// Fields in the order in which they were recorded, each name once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    pub(crate) fn set(&mut self, name: &'static str, value: Value) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
 }
 
 impl LineLayer {
@@ -88,11 +112,10 @@ where
             time: self.clock.now(),
             level: *metadata.level(),
             target: metadata.target(),
-            caller: format!(
-                "{}:{}",
-                metadata.file().map_or(metadata.target(), relative),
-                metadata.line().unwrap_or(0)
-            ),
+            caller: Caller {
+                file: metadata.file().map_or(metadata.target(), relative),
+                line: metadata.line().unwrap_or(0),
+            },
             recorded,
         };
         let format = LogFormat::from_number(self.format.load(Ordering::Relaxed));
@@ -108,8 +131,9 @@ impl Recorded {
         if outer.error.is_some() {
             self.error.clone_from(&outer.error);
         }
-        let fields = outer.fields.iter().map(|(name, value)| (name.clone(), value.clone()));
-        self.fields.extend(fields);
+        for (name, value) in outer.fields.iter() {
+            self.fields.set(name, value.clone());
+        }
     }
 
     fn put(&mut self, field: &Field, value: Value) {
@@ -117,9 +141,7 @@ impl Recorded {
             ("message", value) => self.message = text(value),
             ("request_id", value) => self.request_id = Some(text(value)),
             ("error", value) => self.error = Some(text(value)),
-            (name, value) => {
-                self.fields.insert(name.to_owned(), value);
-            }
+            (name, value) => self.fields.set(name, value),
         }
     }
 }
