@@ -36,7 +36,9 @@ fn requests_whose_bodies_are_on_the_way_are_answered() {
         wire.send("there").unwrap();
     }
     for wire in &mut wires {
-        assert_eq!(wire.reply().unwrap().json()["items"].as_array().unwrap().len(), 30);
+        let reply = wire.reply().unwrap();
+        assert_eq!(reply.json()["items"].as_array().unwrap().len(), 30);
+        assert_eq!(reply.header("connection"), Some("close"));
         wire.wait_until_closed();
     }
     assert_eq!(service.wait().code(), Some(0));
@@ -75,6 +77,29 @@ fn connections_that_were_not_accepted_yet_are_served() {
     service.signal("-TERM");
     for wire in &mut waiting {
         assert_eq!(wire.reply().unwrap().status, 200);
+    }
+    assert_eq!(service.wait().code(), Some(0));
+    assert_eq!(last_line(&service)["fields"]["cut_off"], 0);
+}
+
+#[test]
+fn requests_that_were_sent_before_the_signal_are_answered_though_nobody_read_them_yet() {
+    let mut service = still(&[]);
+    let mut wires: Vec<Wire> = (0..100).map(|_| Wire::open(service.address())).collect();
+    for wire in &mut wires {
+        assert_eq!(wire.get("/health", &[]).unwrap().status, 200);
+    }
+    // While the process stands still, whatever is sent waits in the operating system, and then comes together with the signal.
+    service.signal("-STOP");
+    wires.extend((0..100).map(|_| Wire::open(service.address())));
+    for wire in &mut wires {
+        wire.request("GET", NODES, &[]).unwrap();
+    }
+    service.signal("-TERM");
+    service.signal("-CONT");
+    for wire in &mut wires {
+        assert_eq!(wire.reply().unwrap().status, 200);
+        wire.wait_until_closed();
     }
     assert_eq!(service.wait().code(), Some(0));
     assert_eq!(last_line(&service)["fields"]["cut_off"], 0);

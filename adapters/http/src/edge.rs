@@ -383,3 +383,6 @@ fn log(span: &Span, routine: bool, method: &str, route: &str, status: StatusCode
         _ => tracing::info!(method, route, status, duration_ms, "request"),
     });
 }
+
+#[cfg(test)]
+mod tests;

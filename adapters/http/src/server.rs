@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use poem::http::uri::Scheme;
+use poem::http::{HeaderValue, header};
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, Request, Response};
 use tokio::io::AsyncWriteExt;
@@ -162,7 +163,7 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
             .await;
         if let Some(ended) = ended {
             let is_refused = ended.as_ref().is_err_and(hyper::Error::is_parse);
-            if is_refused && !phases.was_refused() {
+            if is_refused && !phases.was_answered() {
                 // A peer that leaves now knows why.
                 let _ = timeout(self.limits.write_timeout, stream.write_all(&refusal::of_http_2())).await;
             }
@@ -203,7 +204,12 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
                     .call(request)
                     .await
                     .unwrap_or_else(|error| error.into_response());
-                let response: hyper::Response<BoxBody<Bytes, io::Error>> = response.into();
+                let mut response: hyper::Response<BoxBody<Bytes, io::Error>> = response.into();
+                if server.stopping.is_cancelled() {
+                    // Nobody should send the next request here.
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
                 Ok::<_, Infallible>(response.map(|body| Sent {
                     body,
                     _answering: answering,
