@@ -14,6 +14,13 @@ fn last_line(service: &Service) -> Value {
     serde_json::from_str(service.lines().last().unwrap()).unwrap()
 }
 
+/// Waits until so many requests are in flight.
+fn wait_for_in_flight(service: &Service, count: usize) {
+    // The one that asks is in flight itself.
+    let line = format!("kube_node_manager_http_requests_in_flight {}\n", count + 1);
+    service.wait_until(&line, || service.get("/metrics").body.contains(&line));
+}
+
 #[test]
 fn requests_whose_bodies_are_on_the_way_are_answered() {
     let mut service = still(&[]);
@@ -24,10 +31,7 @@ fn requests_whose_bodies_are_on_the_way_are_answered() {
         ))
         .unwrap();
     }
-    let in_flight = || service.get("/metrics").body.contains("http_requests_in_flight 201\n");
-    while !in_flight() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_in_flight(&service, 200);
     service.signal("-TERM");
     service.wait_for_line("shutdown 3/5");
     // Longer than any grace.
@@ -141,10 +145,7 @@ fn what_never_ends_is_cut_off_and_counted() {
         ))
         .unwrap();
     }
-    let in_flight = || service.get("/metrics").body.contains("http_requests_in_flight 8\n");
-    while !in_flight() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_in_flight(&service, 7);
     service.signal("-TERM");
     assert_eq!(service.wait().code(), Some(0));
     let last = last_line(&service);
