@@ -244,3 +244,12 @@ fn a_reader_that_falls_behind_is_told_so() {
     assert_eq!(events.next_event().unwrap(), None);
     assert_eq!(ask(&service, "GET", NODES, &[]).status, 200);
 }
+
+#[test]
+fn a_stream_without_news_says_that_it_is_alive() {
+    let service = still(&[("KNM__SERVER__WRITE_TIMEOUT", "1"), ("KNM__SERVER__IDLE_TIMEOUT", "1")]);
+    let (mut events, _) = synced(&service);
+    // An id here would make a reader forget where it was.
+    let beat = next(&mut events);
+    assert_eq!((beat.kind.as_str(), beat.id.as_str()), ("heartbeat", ""));
+}

@@ -212,3 +212,21 @@ fn who_asks_for_a_stream_at_the_end_is_told_at_once() {
     );
     assert_eq!(service.wait().code(), Some(0));
 }
+
+#[test]
+fn streams_that_nobody_reads_do_not_hold_the_end_for_ever() {
+    let mut service = demo(
+        &["--demo-nodes", "10000", "--demo-changes-per-second", "1000"],
+        &[("KNM__SERVER__SHUTDOWN_TIMEOUT", "1")],
+    );
+    let mut wires: Vec<Wire> = (0..3).map(|_| Wire::open(service.address())).collect();
+    for wire in &mut wires {
+        wire.request("GET", "/api/v1/clusters/demo/watch", &[]).unwrap();
+        assert_eq!(wire.head().unwrap().status, 200);
+    }
+    service.signal("-TERM");
+    assert_eq!(service.wait().code(), Some(0));
+    for wire in &mut wires {
+        wire.wait_until_closed();
+    }
+}

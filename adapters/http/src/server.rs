@@ -137,9 +137,16 @@ fn accept_queue<E: Endpoint<Output = Response> + 'static>(
     let Ok(listener) = listener.into_std() else {
         return;
     };
-    while let Ok((stream, remote)) = listener.accept() {
-        let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else {
-            continue;
+    loop {
+        let accepted = listener.accept().and_then(|(stream, remote)| {
+            stream.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(stream)?, remote))
+        });
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            // It left while it waited.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(_) => return,
         };
         let (server, places) = (Arc::clone(server), Arc::clone(places));
         connections.spawn(async move {
@@ -167,8 +174,8 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
                 // A peer that leaves now knows why.
                 let _ = timeout(self.limits.write_timeout, stream.write_all(&refusal::of_http_2())).await;
             }
-            if (ended.is_ok() || is_refused) && phases.may_send() && !self.stopping.is_cancelled() {
-                linger(&mut stream).await;
+            if (ended.is_ok() || is_refused) && phases.may_send() {
+                self.stopping.run_until_cancelled(linger(&mut stream)).await;
             }
             if let Err(error) = ended {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
