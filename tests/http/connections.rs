@@ -11,7 +11,7 @@ const A_MOMENT: Duration = Duration::from_millis(300);
 #[test]
 fn heads_that_dribble_in_are_cut_off_while_others_are_served() {
     let service = still(&[
-        ("KNM__SERVER__HEADER_READ_TIMEOUT", "1"),
+        ("KNM__SERVER__HEADER_READ_TIMEOUT", "2"),
         ("KNM__SERVER__IDLE_TIMEOUT", "600"),
     ]);
     let mut dribblers: Vec<Wire> = (0..50).map(|_| Wire::open(service.address())).collect();
@@ -19,8 +19,8 @@ fn heads_that_dribble_in_are_cut_off_while_others_are_served() {
         dribbler.send("GET /health HTTP/1.1\r\nhost: knm\r\n").unwrap();
     }
     let mut other = Wire::open(service.address());
-    // More than a second of drops: each alone would look alive.
-    for number in 0..15 {
+    // More than two seconds of drops: each alone would look alive.
+    for number in 0..25 {
         for dribbler in &mut dribblers {
             // It may be cut off already.
             drop(dribbler.send(format!("x-{number}: a\r\n")));
@@ -71,7 +71,7 @@ fn a_head_that_begins_with_the_request_before_is_cut_off_too() {
 #[test]
 fn an_idle_connection_is_closed_after_its_time() {
     let service = still(&[
-        ("KNM__SERVER__IDLE_TIMEOUT", "1"),
+        ("KNM__SERVER__IDLE_TIMEOUT", "3"),
         ("KNM__SERVER__HEADER_READ_TIMEOUT", "600"),
     ]);
     let mut wire = Wire::open(service.address());

@@ -3,6 +3,11 @@
 #![cfg(test)]
 
 mod connections;
+mod encodings;
+mod events;
+mod identity;
+mod methods;
+mod paths;
 mod problems;
 mod shutdown;
 

@@ -144,7 +144,22 @@ fn a_body_that_ends_too_early_harms_nobody() {
     ))
     .unwrap();
     assert_problem(&wire.reply().unwrap(), 400);
+    assert!(wire.rest().unwrap_or_default().is_empty(), "one request has one answer");
     assert_eq!(ask(&service, "GET", NODES, &[]).status, 200);
+}
+
+#[test]
+fn who_asks_before_sending_a_body_is_told() {
+    let service = still(&[("KNM__SERVER__MAX_BODY_BYTES", "1000")]);
+    let head = |length: usize| {
+        format!("GET {NODES} HTTP/1.1\r\nhost: knm\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n")
+    };
+    let mut wire = Wire::open(service.address());
+    wire.send(head(3)).unwrap();
+    assert_eq!(wire.head().unwrap().status, 100);
+    wire.send("abc").unwrap();
+    assert_eq!(wire.reply().unwrap().status, 200);
+    assert_problem(&raw(&service, head(1_001)), 413);
 }
 
 #[test]
@@ -239,6 +254,10 @@ fn a_cluster_that_was_not_seen_yet_is_a_503_that_says_when_to_ask_again() {
         assert_problem(&reply, 503);
         assert!(reply.header("retry-after").is_some(), "{path}");
     }
+    let reply = ask(&service, "GET", "/api/v1/clusters/far/nodes", &["x-request-id: unseen"]);
+    assert_problem(&reply, 503);
+    let line = service.wait_for_line("\"message\":\"request\",\"request_id\":\"unseen\"");
+    assert!(line.contains("\"level\":\"ERROR\""), "{line}");
     // The list over all clusters names what is missing instead.
     let all = ask(&service, "GET", "/api/v1/nodes", &[]);
     assert_eq!(all.status, 200);

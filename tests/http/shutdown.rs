@@ -14,6 +14,13 @@ fn last_line(service: &Service) -> Value {
     serde_json::from_str(service.lines().last().unwrap()).unwrap()
 }
 
+/// Waits until so many requests are in flight.
+fn wait_for_in_flight(service: &Service, count: usize) {
+    // The one that asks is in flight itself.
+    let line = format!("kube_node_manager_http_requests_in_flight {}\n", count + 1);
+    service.wait_until(&line, || service.get("/metrics").body.contains(&line));
+}
+
 #[test]
 fn requests_whose_bodies_are_on_the_way_are_answered() {
     let mut service = still(&[]);
@@ -24,10 +31,7 @@ fn requests_whose_bodies_are_on_the_way_are_answered() {
         ))
         .unwrap();
     }
-    let in_flight = || service.get("/metrics").body.contains("http_requests_in_flight 201\n");
-    while !in_flight() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_in_flight(&service, 200);
     service.signal("-TERM");
     service.wait_for_line("shutdown 3/5");
     // Longer than any grace.
@@ -36,7 +40,9 @@ fn requests_whose_bodies_are_on_the_way_are_answered() {
         wire.send("there").unwrap();
     }
     for wire in &mut wires {
-        assert_eq!(wire.reply().unwrap().json()["items"].as_array().unwrap().len(), 30);
+        let reply = wire.reply().unwrap();
+        assert_eq!(reply.json()["items"].as_array().unwrap().len(), 30);
+        assert_eq!(reply.header("connection"), Some("close"));
         wire.wait_until_closed();
     }
     assert_eq!(service.wait().code(), Some(0));
@@ -81,6 +87,29 @@ fn connections_that_were_not_accepted_yet_are_served() {
 }
 
 #[test]
+fn requests_that_were_sent_before_the_signal_are_answered_though_nobody_read_them_yet() {
+    let mut service = still(&[]);
+    let mut wires: Vec<Wire> = (0..100).map(|_| Wire::open(service.address())).collect();
+    for wire in &mut wires {
+        assert_eq!(wire.get("/health", &[]).unwrap().status, 200);
+    }
+    // While the process stands still, whatever is sent waits in the operating system, and then comes together with the signal.
+    service.signal("-STOP");
+    wires.extend((0..100).map(|_| Wire::open(service.address())));
+    for wire in &mut wires {
+        wire.request("GET", NODES, &[]).unwrap();
+    }
+    service.signal("-TERM");
+    service.signal("-CONT");
+    for wire in &mut wires {
+        assert_eq!(wire.reply().unwrap().status, 200);
+        wire.wait_until_closed();
+    }
+    assert_eq!(service.wait().code(), Some(0));
+    assert_eq!(last_line(&service)["fields"]["cut_off"], 0);
+}
+
+#[test]
 fn an_open_connection_hears_that_the_service_is_not_ready_any_more() {
     let mut service = still(&[]);
     let mut wire = Wire::open(service.address());
@@ -116,10 +145,7 @@ fn what_never_ends_is_cut_off_and_counted() {
         ))
         .unwrap();
     }
-    let in_flight = || service.get("/metrics").body.contains("http_requests_in_flight 8\n");
-    while !in_flight() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_in_flight(&service, 7);
     service.signal("-TERM");
     assert_eq!(service.wait().code(), Some(0));
     let last = last_line(&service);
@@ -185,4 +211,22 @@ fn who_asks_for_a_stream_at_the_end_is_told_at_once() {
         "event: end\ndata: {\"reason\":\"shutdown\"}\n\n"
     );
     assert_eq!(service.wait().code(), Some(0));
+}
+
+#[test]
+fn streams_that_nobody_reads_do_not_hold_the_end_for_ever() {
+    let mut service = demo(
+        &["--demo-nodes", "10000", "--demo-changes-per-second", "1000"],
+        &[("KNM__SERVER__SHUTDOWN_TIMEOUT", "1")],
+    );
+    let mut wires: Vec<Wire> = (0..3).map(|_| Wire::open(service.address())).collect();
+    for wire in &mut wires {
+        wire.request("GET", "/api/v1/clusters/demo/watch", &[]).unwrap();
+        assert_eq!(wire.head().unwrap().status, 200);
+    }
+    service.signal("-TERM");
+    assert_eq!(service.wait().code(), Some(0));
+    for wire in &mut wires {
+        wire.wait_until_closed();
+    }
 }

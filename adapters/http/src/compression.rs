@@ -33,19 +33,20 @@ impl Encoding {
         if wishes.is_empty() {
             return None;
         }
+        let liking = |name: &str| {
+            let named = wishes.iter().find(|(asked, _)| asked.eq_ignore_ascii_case(name));
+            named.map(|(_, q)| *q)
+        };
         for encoding in Self::ALL {
-            let liking = |name: &str| {
-                wishes
-                    .iter()
-                    .find(|(asked, _)| asked.eq_ignore_ascii_case(name))
-                    .map(|(_, q)| *q)
-            };
             let quality = liking(encoding.as_str()).or_else(|| liking("*")).unwrap_or(0.0);
             if 0.0 < quality && best.is_none_or(|(known, _)| known < quality) {
                 best = Some((quality, encoding));
             }
         }
-        best.map(|(_, encoding)| encoding)
+        // Who does not mention what is not compressed likes it least.
+        let plain = liking("identity").unwrap_or(0.0);
+        best.filter(|(quality, _)| plain <= *quality)
+            .map(|(_, encoding)| encoding)
     }
 
     /// Its name in headers.
@@ -66,13 +67,15 @@ impl Encoding {
     }
 }
 
+/// An encoding, and how much the caller likes it.
 fn wish(text: &str) -> (&str, f32) {
-    let (name, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let quality = parameters
-        .trim()
-        .strip_prefix("q=")
-        .map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
-    (name.trim(), quality)
+    let mut parts = text.split(';');
+    let name = parts.next().unwrap_or_default().trim();
+    let quality = parts
+        .filter_map(|parameter| parameter.split_once('='))
+        .find(|(key, _)| key.trim().eq_ignore_ascii_case("q"))
+        .map_or(1.0, |(_, quality)| quality.trim().parse().unwrap_or(0.0));
+    (name, quality)
 }
 
 /// The response, compressed while it is sent.
@@ -120,6 +123,10 @@ mod tests {
             ("*;q=0.5, zstd;q=0", Some(Encoding::Brotli)),
             ("GZIP", Some(Encoding::Gzip)),
             ("gzip;q=nonsense", None),
+            ("gzip ; Q = 0", None),
+            ("identity, gzip;q=0.5", None),
+            ("identity, gzip", Some(Encoding::Gzip)),
+            ("identity;q=0, *", Some(Encoding::Zstd)),
             ("compress", None),
         ];
         for (asked, expected) in cases {

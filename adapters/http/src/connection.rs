@@ -30,8 +30,8 @@ pub(crate) struct Phases {
     opened: Instant,
     /// Whether the peer said that it sends nothing more.
     ended: AtomicBool,
-    /// Whether the peer was told that its request cannot be read.
-    refused: AtomicBool,
+    /// Whether anything was answered, be it that the request cannot be read.
+    answered: AtomicBool,
 }
 
 impl Phases {
@@ -42,7 +42,7 @@ impl Phases {
             since: AtomicU64::new(0),
             opened: Instant::now(),
             ended: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
         }
     }
 
@@ -51,12 +51,14 @@ impl Phases {
         !self.ended.load(Ordering::Acquire)
     }
 
-    pub(crate) fn was_refused(&self) -> bool {
-        self.refused.load(Ordering::Acquire)
+    /// Whether anything was answered.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
     }
 
     /// A request's head is complete.
     pub(crate) fn busy(&self) {
+        self.answered.store(true, Ordering::Relaxed);
         self.phase.store(BUSY, Ordering::Release);
     }
 
@@ -159,7 +161,7 @@ impl Watched<'_> {
     fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
         if self.instead.is_none() {
             self.instead = Some(refusal::instead_of(bytes)?);
-            self.phases.refused.store(true, Ordering::Release);
+            self.phases.answered.store(true, Ordering::Release);
         }
         while let Some(rest) = self.instead.as_mut().filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut *self.stream).poll_write(cx, rest) {

@@ -118,8 +118,10 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
             return Problem::new(Kind::Malformed, "there must be one header host").into_response();
         }
-        // CONNECT names no path at all.
-        if route == UNMATCHED && request.method() != Method::CONNECT {
+        // CONNECT names no path at all, and OPTIONS may ask about all of them.
+        let is_general =
+            request.method() == Method::CONNECT || (request.method() == Method::OPTIONS && request.uri().path() == "*");
+        if route == UNMATCHED && !is_general {
             if request.uri().path().is_empty() {
                 return Problem::new(Kind::Malformed, "the URL has no path").into_response();
             }
@@ -381,3 +383,6 @@ fn log(span: &Span, routine: bool, method: &str, route: &str, status: StatusCode
         _ => tracing::info!(method, route, status, duration_ms, "request"),
     });
 }
+
+#[cfg(test)]
+mod tests;

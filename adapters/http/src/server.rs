@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use poem::http::uri::Scheme;
+use poem::http::{HeaderValue, header};
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, Request, Response};
 use tokio::io::AsyncWriteExt;
@@ -137,9 +138,16 @@ fn accept_queue<E: Endpoint<Output = Response> + 'static>(
     let Ok(listener) = listener.into_std() else {
         return;
     };
-    while let Ok((stream, remote)) = listener.accept() {
-        let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else {
-            continue;
+    loop {
+        let accepted = listener.accept().and_then(|(stream, remote)| {
+            stream.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(stream)?, remote))
+        });
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            // It left while it waited.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(_) => return,
         };
         let (server, places) = (Arc::clone(server), Arc::clone(places));
         connections.spawn(async move {
@@ -163,12 +171,12 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
             .await;
         if let Some(ended) = ended {
             let is_refused = ended.as_ref().is_err_and(hyper::Error::is_parse);
-            if is_refused && !phases.was_refused() {
+            if is_refused && !phases.was_answered() {
                 // A peer that leaves now knows why.
                 let _ = timeout(self.limits.write_timeout, stream.write_all(&refusal::of_http_2())).await;
             }
-            if (ended.is_ok() || is_refused) && phases.may_send() && !self.stopping.is_cancelled() {
-                linger(&mut stream).await;
+            if (ended.is_ok() || is_refused) && phases.may_send() {
+                self.stopping.run_until_cancelled(linger(&mut stream)).await;
             }
             if let Err(error) = ended {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
@@ -204,7 +212,12 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
                     .call(request)
                     .await
                     .unwrap_or_else(|error| error.into_response());
-                let response: hyper::Response<BoxBody<Bytes, io::Error>> = response.into();
+                let mut response: hyper::Response<BoxBody<Bytes, io::Error>> = response.into();
+                if server.stopping.is_cancelled() {
+                    // Nobody should send the next request here.
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
                 Ok::<_, Infallible>(response.map(|body| Sent {
                     body: Gathered::new(body),
                     _answering: answering,

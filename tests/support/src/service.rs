@@ -215,7 +215,11 @@ impl Service {
         }
     }
 
-    fn wait_until(&self, what: &str, mut happened: impl FnMut() -> bool) {
+    /// Waits until something happened; `what` says it when that was in vain.
+    ///
+    /// # Panics
+    /// If it does not happen.
+    pub fn wait_until(&self, what: &str, mut happened: impl FnMut() -> bool) {
         let mut rest = PATIENCE;
         while !happened() {
             rest = rest

@@ -96,8 +96,7 @@ impl WatchApi {
         shared.inventory.cluster(&cluster.0)?;
         let asked = headers
             .get("last-event-id")
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let after = match asked.or(last_event_id.0).filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(EventId::parse(&text).ok_or_else(|| Problem::invalid(vec![unknown_id(&text)]))?),

@@ -1,0 +1,61 @@
+//! What no operation of the program does, or should: taking too long, and panicking.
+
+use std::panic::panic_any;
+
+use poem::EndpointExt as _;
+use poem::endpoint::make;
+
+use super::*;
+
+fn edge<E: Endpoint<Output = Response>>(inner: E) -> Edge<E> {
+    let settings = AppSettings {
+        debug_errors: false,
+        cors_origins: Vec::new(),
+        write_timeout: Duration::from_millis(20),
+        read_timeout: Duration::from_secs(1),
+        max_body_bytes: 1_000,
+    };
+    let limits = ServerLimits {
+        header_read_timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(1),
+        write_timeout: Duration::from_secs(1),
+        max_header_bytes: 8_192,
+        max_url_bytes: 300,
+        max_connections: 1,
+    };
+    Edge::new(inner, settings, limits)
+}
+
+async fn problem_of<E: Endpoint<Output = Response>>(edge: &Edge<E>) -> serde_json::Value {
+    let request = Request::builder()
+        .uri(Uri::from_static("/api/v1/nodes"))
+        .header(header::HOST, "knm")
+        .header(REQUEST_ID, "mine");
+    let response = edge.answer(request.finish()).await;
+    assert_eq!(response.content_type(), Some(problem::CONTENT_TYPE));
+    assert_eq!(response.headers()[REQUEST_ID], "mine");
+    let status = response.status().as_u16();
+    let body = response.into_body().into_bytes().await.unwrap();
+    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        (&problem["status"], &problem["request_id"]),
+        (&status.into(), &"mine".into())
+    );
+    problem
+}
+
+#[tokio::test]
+async fn an_operation_that_takes_too_long_is_a_504() {
+    let edge = edge(make(|_| std::future::pending::<Response>()).map_to_response());
+    assert_eq!(problem_of(&edge).await["status"], 504);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_that_tells_nothing_and_harms_nobody_else() {
+    let edge = edge(make(|_| async { panic_any("a secret") as Response }).map_to_response());
+    for _ in 0..2 {
+        let problem = problem_of(&edge).await;
+        assert_eq!(problem["status"], 500);
+        assert!(!problem.to_string().contains("secret"), "{problem}");
+    }
+}
