@@ -96,7 +96,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
 
     /// The answer of the operation, or why there is none.
     async fn limited(&self, request: Request, route: &'static str) -> Response {
-        if self.limits.max_url_bytes < request.original_uri().to_string().len() {
+        if self.limits.max_url_bytes < length(request.original_uri()) {
             let detail = format!(
                 "the URL has more than the {} bytes that are allowed",
                 self.limits.max_url_bytes
@@ -149,11 +149,16 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
                 .insert(header::ALLOW, HeaderValue::from_static(route::ALLOWED));
             return response;
         }
-        let request = match self.received(request).await {
-            Ok(request) => request,
-            Err(problem) => return problem.into_response(),
+        let request = if has_body(request.headers()) {
+            // Boxed, as is the operation: the future of a request is moved several times, which costs less when it is small.
+            match Box::pin(self.received(request)).await {
+                Ok(request) => request,
+                Err(problem) => return problem.into_response(),
+            }
+        } else {
+            request
         };
-        let operation = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let operation = AssertUnwindSafe(Box::pin(self.inner.call(request))).catch_unwind();
         let outcome = match route::is_stream(route) {
             true => operation.await,
             false => match timeout(self.settings.write_timeout, operation).await {
@@ -196,9 +201,6 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         };
         if announced.is_some_and(|length| limit < length) {
             return Err(too_large());
-        }
-        if announced.unwrap_or(0) == 0 && !request.headers().contains_key(header::TRANSFER_ENCODING) {
-            return Ok(request);
         }
         let body = request.take_body();
         match timeout(self.settings.read_timeout, body.into_bytes_limit(limit)).await {
@@ -263,6 +265,23 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
     async fn call(&self, request: Request) -> poem::Result<Response> {
         Ok(self.answer(request).await)
     }
+}
+
+/// How long a URL is as the caller wrote it, in bytes.
+fn length(uri: &Uri) -> usize {
+    let origin = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => scheme.len() + "://".len() + authority.as_str().len(),
+        (_, authority) => authority.map_or(0, |authority| authority.as_str().len()),
+    };
+    origin + uri.path_and_query().map_or(0, |path| path.as_str().len())
+}
+
+/// Whether a body comes with these headers.
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length.as_bytes() != b"0")
 }
 
 /// Takes a request off the gauge, also when its caller leaves.

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use knm_domain::{Health, Inventory};
 use knm_ports::MetricsExposition;
-use poem::{Endpoint, EndpointExt, Response, Route};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
 use tokio_util::sync::CancellationToken;
 
@@ -115,8 +115,7 @@ pub(crate) fn router(
         lists: Lists::new(),
         shutdown,
     });
-    let operations = Route::new().nest("/", service()).data(shared).map_to_response();
-    Edge::new(operations, app.settings, limits.clone())
+    Edge::new(service().into_endpoint().data(shared), app.settings, limits.clone())
 }
 
 /// The operations, and what they declare of themselves before [`document`] completes it.

@@ -70,7 +70,7 @@ pub(crate) struct Caller<'a> {
 
 impl Serialize for Caller<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}:{}", self.file, self.line))
+        serializer.collect_str(&format_args!("{}:{}", relative(self.file), self.line))
     }
 }
 

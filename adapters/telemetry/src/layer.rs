@@ -14,7 +14,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::Identity;
-use crate::format::{Caller, Line, LogFormat, relative};
+use crate::format::{Caller, Line, LogFormat};
 use crate::queue::LineQueue;
 
 /// Writes each event as one line into the queue.
@@ -113,13 +113,13 @@ where
             level: *metadata.level(),
             target: metadata.target(),
             caller: Caller {
-                file: metadata.file().map_or(metadata.target(), relative),
+                file: metadata.file().unwrap_or(metadata.target()),
                 line: metadata.line().unwrap_or(0),
             },
             recorded,
         };
         let format = LogFormat::from_number(self.format.load(Ordering::Relaxed));
-        self.queue.push(line.write(format));
+        self.queue.push(&line.write(format));
     }
 }
 

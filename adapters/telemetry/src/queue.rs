@@ -1,17 +1,16 @@
 //! The queue between those who log and the one who writes.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How many lines may wait. A burst of this length is written completely however slow the reader is.
-const WAITING_LINES: usize = 8192;
-/// How many bytes are written with one call.
-const BATCH_BYTES: usize = 64 * 1024;
-/// How long the first line of a batch waits for others. Nobody reads faster, and a line alone costs whoever logs it a system call and
-/// a change of threads, more than the whole rest of a small request.
+/// How many bytes of lines may wait: some ten thousand lines, while nobody reads stderr.
+const WAITING_BYTES: usize = 4 * 1024 * 1024;
+/// How much memory an empty queue keeps.
+const KEPT_BYTES: usize = 64 * 1024;
+/// How long the first line of a batch waits for others. Nobody reads faster, and to wake the writer for every line costs those who log
+/// more than the rest of a small request.
 const GATHERING: Duration = Duration::from_millis(10);
 /// How long a flush waits for a reader that takes nothing.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -23,86 +22,115 @@ pub(crate) fn describe() {
     metrics::counter!(DROPPED).increment(0);
 }
 
-/// Takes lines without ever blocking.
+/// Takes lines without ever waiting for whoever reads them.
 #[derive(Clone)]
 pub(crate) struct LineQueue {
-    sender: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
-enum Message {
-    Line(Vec<u8>),
-    /// Everything before this is to be written, then this is to be answered.
-    Flush(SyncSender<()>),
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Tells the writer that there is something to write.
+    filled: Condvar,
+    /// Tells those who flush that something was written.
+    written: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    /// Whether the writer sleeps until it is told.
+    idle: bool,
+    /// How many are waiting for everything to be written.
+    flushing: usize,
+    /// Batches that were taken by the writer, and those that it has written.
+    taken: u64,
+    done: u64,
 }
 
 impl LineQueue {
     pub(crate) fn start(output: impl Write + Send + 'static) -> Self {
-        let (sender, receiver) = sync_channel(WAITING_LINES);
-        let writer = std::thread::Builder::new()
+        let shared = Arc::new(Shared {
+            waiting: Mutex::default(),
+            filled: Condvar::new(),
+            written: Condvar::new(),
+            dropped: AtomicU64::new(0),
+        });
+        let writer = Arc::clone(&shared);
+        let started = std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(&receiver, output));
-        // Without a thread the receiver is gone and every line counts as dropped, which the metric shows.
-        drop(writer);
-        Self {
-            sender,
-            dropped: Arc::default(),
-        }
+            .spawn(move || writer.write_lines(output));
+        // Without a thread the queue fills up and every further line counts as dropped, which the metric shows.
+        drop(started);
+        Self { shared }
     }
 
-    pub(crate) fn push(&self, line: Vec<u8>) {
-        if self.sender.try_send(Message::Line(line)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn push(&self, line: &[u8]) {
+        let mut waiting = self.shared.lock();
+        if WAITING_BYTES < waiting.lines.len() + line.len() {
+            drop(waiting);
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             metrics::counter!(DROPPED).increment(1);
+            return;
+        }
+        waiting.lines.extend_from_slice(line);
+        if std::mem::take(&mut waiting.idle) {
+            self.shared.filled.notify_one();
         }
     }
 
+    /// Waits until everything that was pushed before is written, or for as long as a reader that takes nothing is waited for.
     pub(crate) fn flush(&self) {
-        let (done, finished) = sync_channel(1);
-        let mut message = Message::Flush(done);
-        // The queue may be full: a flush is worth waiting for a place in it.
-        for _ in 0..100 {
-            match self.sender.try_send(message) {
-                Ok(()) => {
-                    // Whoever asked goes on anyway when the reader takes nothing.
-                    let _ = finished.recv_timeout(FLUSH_LIMIT);
-                    return;
-                }
-                Err(std::sync::mpsc::TrySendError::Full(back)) => message = back,
-                Err(std::sync::mpsc::TrySendError::Disconnected(_)) => return,
-            }
-            std::thread::sleep(FLUSH_LIMIT / 100);
-        }
+        let mut waiting = self.shared.lock();
+        let last = waiting.taken + u64::from(!waiting.lines.is_empty());
+        waiting.flushing += 1;
+        self.shared.filled.notify_one();
+        let outcome = self
+            .shared
+            .written
+            .wait_timeout_while(waiting, FLUSH_LIMIT, |waiting| waiting.done < last);
+        // Whoever asked goes on anyway when the reader takes nothing.
+        outcome.unwrap_or_else(PoisonError::into_inner).0.flushing -= 1;
     }
 
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.shared.dropped.load(Ordering::Relaxed)
     }
 }
 
-fn write_lines(receiver: &Receiver<Message>, mut output: impl Write) {
-    let mut batch = Vec::with_capacity(BATCH_BYTES);
-    while let Ok(first) = receiver.recv() {
-        if let Message::Line(_) = first {
-            std::thread::sleep(GATHERING);
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_lines(&self, mut output: impl Write) {
+        let mut batch = Vec::with_capacity(KEPT_BYTES);
+        loop {
+            self.take(&mut batch);
+            // There is no other place to say that stderr is gone.
+            drop(output.write_all(&batch).and_then(|()| output.flush()));
+            batch.clear();
+            batch.shrink_to(KEPT_BYTES);
+            self.lock().done += 1;
+            self.written.notify_all();
         }
-        let mut next = Some(first);
-        let mut flushed = None;
-        while let Some(message) = next {
-            match message {
-                Message::Line(line) => batch.extend_from_slice(&line),
-                Message::Flush(done) => flushed = Some(done),
-            }
-            next = (flushed.is_none() && batch.len() < BATCH_BYTES)
-                .then(|| receiver.try_recv().ok())
-                .flatten();
+    }
+
+    /// Swaps the empty `batch` for the lines that wait, once there are some.
+    fn take(&self, batch: &mut Vec<u8>) {
+        let mut waiting = self.lock();
+        while waiting.lines.is_empty() {
+            waiting.idle = true;
+            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-        // There is no other place to say that stderr is gone.
-        drop(output.write_all(&batch).and_then(|()| output.flush()));
-        batch.clear();
-        if let Some(done) = flushed {
-            let _ = done.send(());
-        }
+        waiting.idle = false;
+        let outcome = self
+            .filled
+            .wait_timeout_while(waiting, GATHERING, |waiting| waiting.flushing == 0);
+        let (mut waiting, _) = outcome.unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(batch, &mut waiting.lines);
+        waiting.taken += 1;
     }
 }
 
@@ -133,7 +161,7 @@ mod tests {
         let queue = LineQueue::start(paper.clone());
         let expected: String = (0..5_000).map(|number| format!("{number}\n")).collect();
         for number in 0..5_000 {
-            queue.push(format!("{number}\n").into_bytes());
+            queue.push(format!("{number}\n").as_bytes());
         }
         queue.flush();
         assert_eq!(String::from_utf8(paper.0.lock().unwrap().clone()).unwrap(), expected);
@@ -159,10 +187,13 @@ mod tests {
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock().unwrap();
         let queue = LineQueue::start(Stuck(gate.clone()));
-        for _ in 0..(8 * WAITING_LINES) {
-            queue.push(b"line\n".to_vec());
+        let line = [b'x'; 1024];
+        let pushed = 3 * WAITING_BYTES / line.len();
+        for _ in 0..pushed {
+            queue.push(&line);
         }
-        assert!(WAITING_LINES as u64 / 2 < queue.dropped(), "{}", queue.dropped());
+        // What the writer holds and what waits is kept.
+        assert!(pushed as u64 / 4 < queue.dropped(), "{}", queue.dropped());
         drop(closed);
         queue.flush();
     }
