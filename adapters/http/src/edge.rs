@@ -19,7 +19,7 @@ use crate::headers::{Visitor, secure};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
 use crate::problem::{self, Kind, Problem};
 use crate::route::{self, UNMATCHED};
-use crate::{AppSettings, ServerLimits};
+use crate::{AppSettings, ServerLimits, parameters};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -148,6 +148,9 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
                 .headers_mut()
                 .insert(header::ALLOW, HeaderValue::from_static(route::ALLOWED));
             return response;
+        }
+        if let Err(problem) = parameters::check(route, &request) {
+            return problem.into_response();
         }
         let request = if has_body(request.headers()) {
             // Boxed, as is the operation: the future of a request is moved several times, which costs less when it is small.

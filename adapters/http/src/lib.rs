@@ -12,6 +12,7 @@ mod gather;
 mod headers;
 mod list;
 mod metric;
+mod parameters;
 mod problem;
 mod refusal;
 mod route;

@@ -217,7 +217,7 @@ impl Problem {
 impl From<&QueryError> for ParameterErrorView {
     fn from(error: &QueryError) -> Self {
         Self {
-            parameter: error.parameter.to_owned(),
+            parameter: error.parameter.to_string(),
             position: error.position.and_then(|position| u64::try_from(position).ok()),
             message: error.message.clone(),
         }
@@ -295,15 +295,13 @@ refusals! {
     /// Nothing but what any operation can answer with.
     Hardly:;
     /// Of operations on a cluster as this service sees it.
-    OfCluster: NotFound;
+    OfCluster: NotFound Invalid;
     /// Of operations on the nodes that are known of a cluster.
-    OfNodes: NotFound Unavailable;
-    /// Of lists of nodes of one cluster.
-    OfNodeList: NotFound Invalid Unavailable;
-    /// Of lists of nodes of all clusters.
+    OfNodes: NotFound Invalid Unavailable;
+    /// Of lists over all clusters.
     OfFleet: Invalid;
     /// Of operations that ask a cluster.
-    OfAsking: NotFound ClusterRefused Unavailable;
+    OfAsking: NotFound Invalid ClusterRefused Unavailable;
     /// Of the event stream.
     OfWatch: NotFound Invalid Unavailable;
     /// Of single checks.

@@ -49,6 +49,11 @@ pub(crate) fn is_routine(template: &str) -> bool {
         || template == "/metrics"
 }
 
+/// Whether a query parameter that it does not know is refused. Probes and scrapes may carry what their senders like.
+pub(crate) fn is_strict(template: &str) -> bool {
+    template.starts_with("/api/")
+}
+
 /// Whether answers to it end only when the caller leaves.
 pub(crate) fn is_stream(template: &str) -> bool {
     template.ends_with("/watch")

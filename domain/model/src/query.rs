@@ -1,5 +1,6 @@
 //! What a caller asks of a list of nodes: filters, order, page, fields.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::{Node, NodeStatus, Selector, TaintFilter};
@@ -184,7 +185,7 @@ node_fields!(
 #[error("{parameter}: {message}")]
 pub struct QueryError {
     /// The parameter.
-    pub parameter: &'static str,
+    pub parameter: Cow<'static, str>,
     /// Where in its value, counted in characters from 1, if that can be told.
     pub position: Option<usize>,
     /// The value, what was wrong with it and what is allowed.

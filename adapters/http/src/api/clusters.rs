@@ -10,7 +10,7 @@ use poem_openapi::param::Path;
 use super::Group;
 use crate::Shared;
 use crate::answer::{Cacheable, Ready, json};
-use crate::problem::{Failure, Hardly, OfCluster, OfNodes};
+use crate::problem::{Failure, OfCluster, OfFleet, OfNodes};
 use crate::view::{ClusterListView, ClusterView, SummaryView};
 
 pub(crate) struct ClustersApi;
@@ -26,7 +26,7 @@ impl ClustersApi {
         tag = "Group::Clusters",
         operation_id = "listClusters"
     )]
-    async fn list(&self, shared: Data<&Arc<Shared>>) -> Result<Ready<ClusterListView>, Failure<Hardly>> {
+    async fn list(&self, shared: Data<&Arc<Shared>>) -> Result<Ready<ClusterListView>, Failure<OfFleet>> {
         Ok(Ready::of(&ClusterListView::of(&shared.inventory.clusters())))
     }
 

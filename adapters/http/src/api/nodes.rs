@@ -14,7 +14,7 @@ use crate::Shared;
 use crate::answer::{Cacheable, Ready, is_known};
 use crate::compression::Encoding;
 use crate::list;
-use crate::problem::{Failure, OfAsking, OfFleet, OfNodeList, Problem};
+use crate::problem::{Failure, OfAsking, OfFleet, OfNodes, Problem};
 use crate::view::{AllNodesView, NodeListView, NodeView, PodListView};
 
 pub(crate) struct NodesApi;
@@ -60,7 +60,7 @@ impl NodesApi {
         /// Only these keys of each node, separated by commas.
         fields: Query<Option<String>>,
         headers: &HeaderMap,
-    ) -> Result<Cacheable<NodeListView>, Failure<OfNodeList>> {
+    ) -> Result<Cacheable<NodeListView>, Failure<OfNodes>> {
         let raw = RawNodeQuery {
             label_selector: label_selector.0,
             status: status.0,
@@ -107,7 +107,7 @@ impl NodesApi {
         /// The node's name.
         node: Path<String>,
         headers: &HeaderMap,
-    ) -> Result<Cacheable<NodeView>, Failure<crate::problem::OfNodes>> {
+    ) -> Result<Cacheable<NodeView>, Failure<OfNodes>> {
         let snapshot = shared.inventory.snapshot(&cluster.0)?;
         let entry = snapshot.find(&node.0).ok_or_else(|| InventoryError::UnknownNode {
             cluster: snapshot.cluster().clone(),

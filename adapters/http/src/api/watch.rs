@@ -111,7 +111,7 @@ impl WatchApi {
 fn unknown_id(text: &str) -> QueryError {
     let text: String = text.chars().take(64).flat_map(char::escape_debug).collect();
     QueryError {
-        parameter: "last_event_id",
+        parameter: "last_event_id".into(),
         position: None,
         message: format!("\"{text}\" is not the id of an event: the id of an event of this stream is expected"),
     }

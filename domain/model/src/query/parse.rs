@@ -72,7 +72,7 @@ impl Errors {
             Ok(value) => Some(value),
             Err((position, message)) => {
                 self.0.push(QueryError {
-                    parameter,
+                    parameter: parameter.into(),
                     position,
                     message,
                 });

@@ -176,7 +176,10 @@ fn everything_that_is_wrong_is_told_at_once() {
         fields: some("name,colour"),
     };
     let errors = NodeQuery::parse(&raw).unwrap_err();
-    let places: Vec<_> = errors.iter().map(|error| (error.parameter, error.position)).collect();
+    let places: Vec<_> = errors
+        .iter()
+        .map(|error| (error.parameter.as_ref(), error.position))
+        .collect();
     assert_eq!(
         places,
         [
@@ -221,7 +224,7 @@ fn a_cursor_of_another_order_is_refused() {
         ..RawNodeQuery::default()
     };
     let errors = NodeQuery::parse(&raw).unwrap_err();
-    assert_eq!((errors.len(), errors[0].parameter), (1, "cursor"));
+    assert_eq!((errors.len(), errors[0].parameter.as_ref()), (1, "cursor"));
 }
 
 #[test]

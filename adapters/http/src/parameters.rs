@@ -1,0 +1,114 @@
+//! Which query parameters there are. Others are refused: a filter with a misspelt name would keep everything.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use knm_model::QueryError;
+use poem::Request;
+
+use crate::document::document;
+use crate::problem::{Kind, Problem};
+use crate::route;
+
+/// Whether the operation at `route` knows every query parameter, each given once.
+pub(crate) fn check(route: &str, request: &Request) -> Result<(), Problem> {
+    if !route::is_strict(route) || request.uri().query().is_none_or(str::is_empty) {
+        return Ok(());
+    }
+    let pairs: Vec<(String, String)> = request
+        .params()
+        .map_err(|_| Problem::new(Kind::Malformed, "the query cannot be read"))?;
+    let known = known(route);
+    let mut errors: Vec<QueryError> = Vec::new();
+    for (index, (name, _)) in pairs.iter().enumerate() {
+        let message = if !known.contains(&name.as_str()) {
+            unknown(name, known)
+        } else if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
+            "given more than once: once is allowed".to_owned()
+        } else {
+            continue;
+        };
+        let parameter = shortened(name).into();
+        if !errors.iter().any(|error| error.parameter == parameter) {
+            errors.push(QueryError {
+                parameter,
+                position: None,
+                message,
+            });
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::invalid(errors))
+}
+
+fn unknown(name: &str, known: &[&str]) -> String {
+    let name = shortened(name);
+    if known.is_empty() {
+        return format!("there is no parameter \"{name}\": this operation has none");
+    }
+    format!("there is no parameter \"{name}\": there are {}", known.join(", "))
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
+/// The query parameters of the operation at `route`, as the document tells them.
+fn known(route: &str) -> &'static [&'static str] {
+    static KNOWN: OnceLock<HashMap<&'static str, Vec<&'static str>>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        let paths = document()["paths"].as_object().into_iter().flatten();
+        paths
+            .map(|(path, operations)| {
+                let parameters = operations["get"]["parameters"].as_array().into_iter().flatten();
+                let names = parameters
+                    .filter(|parameter| parameter["in"] == "query")
+                    .filter_map(|parameter| parameter["name"].as_str());
+                (path.as_str(), names.collect())
+            })
+            .collect()
+    });
+    known.get(route).map(Vec::as_slice).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use poem::http::Uri;
+
+    use super::*;
+
+    const NODES: &str = "/api/v1/clusters/{cluster}/nodes";
+
+    fn checked(route: &str, uri: &'static str) -> Result<(), Vec<String>> {
+        let request = Request::builder().uri(Uri::from_static(uri)).finish();
+        check(route, &request).map_err(|problem| {
+            let view = problem.view("id", false);
+            let view = serde_json::to_value(view).unwrap();
+            let errors = view["errors"].as_array().unwrap().iter();
+            errors
+                .map(|error| format!("{}: {}", error["parameter"], error["message"]))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn known_parameters_pass() {
+        for uri in ["/", "/?", "/?zone=a", "/?zone=a&status=ready&limit=1", "/?zone"] {
+            assert_eq!(checked(NODES, uri), Ok(()), "{uri}");
+        }
+        assert_eq!(checked("/livez", "/livez?verbose&nonsense=1"), Ok(()));
+    }
+
+    #[test]
+    fn unknown_and_repeated_ones_are_all_named() {
+        let errors = checked(NODES, "/?lable_selector=a&zone=a&zone=b&zone=c&%0a=1").unwrap_err();
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert!(errors[0].contains("lable_selector") && errors[0].contains("there are label_selector, "));
+        assert!(errors[1].contains("zone") && errors[1].contains("more than once"));
+        assert!(errors[2].contains(r"\\n"), "{}", errors[2]);
+        let errors = checked("/api/v1/clusters", "/?limit=1").unwrap_err();
+        assert!(errors[0].contains("has none"), "{errors:?}");
+    }
+}
