@@ -214,7 +214,7 @@ impl Program<'_> {
     async fn open_clusters(&self, clock: &Arc<dyn Clock>) -> Result<Vec<ClusterHandle>, Failure> {
         let settings = &self.settings.kubernetes;
         let Some(configured) = &self.settings.clusters else {
-            let found = clusters::find(self.environment);
+            let found = clusters::find(self.environment)?;
             let Some(cluster) = found.cluster else {
                 tracing::warn!(
                     why = found.how,
