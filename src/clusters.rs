@@ -31,6 +31,12 @@ pub enum OpenError {
         #[source]
         source: knm_cluster_kubernetes::OpenError,
     },
+    /// What lies at the usual place is broken. Going on without it would look like a fleet without nodes.
+    #[cfg(feature = "kubernetes")]
+    #[error(
+        "no clusters are configured, and the kubeconfig that was found cannot be used (`clusters: []` does without one)"
+    )]
+    Found(#[source] knm_cluster_kubernetes::OpenError),
 }
 
 /// Opens one cluster. It need not be reachable.
@@ -134,23 +140,30 @@ pub struct Found {
 }
 
 /// Looks for the service account of this pod, then for the current context of a kubeconfig.
+///
+/// # Errors
+/// [`OpenError::Found`] if there is a kubeconfig that is none, or that cannot be read.
 #[cfg(feature = "kubernetes")]
-pub fn find(environment: &Environment) -> Found {
+pub fn find(environment: &Environment) -> Result<Found, OpenError> {
+    use std::io::ErrorKind;
+
+    use knm_cluster_kubernetes::OpenError as Trouble;
+
     if knm_cluster_kubernetes::in_cluster_available() {
-        return Found {
+        return Ok(Found {
             cluster: Some(ClusterSetting {
                 name: ClusterName::from_any("in-cluster"),
                 source: SourceSetting::InCluster,
             }),
             how: "the service account of this pod".to_owned(),
-        };
+        });
     }
-    let none = |how: String| Found { cluster: None, how };
+    let none = |how: String| Ok(Found { cluster: None, how });
     let Some(path) = kubeconfig(environment) else {
         return none("no service account, no kubeconfig".to_owned());
     };
     match knm_cluster_kubernetes::current_context(&path) {
-        Ok(Some(context)) => Found {
+        Ok(Some(context)) => Ok(Found {
             cluster: Some(ClusterSetting {
                 name: ClusterName::from_any(&context),
                 source: SourceSetting::Kubeconfig {
@@ -159,19 +172,26 @@ pub fn find(environment: &Environment) -> Found {
                 },
             }),
             how: format!("the current context of {}", path.display()),
-        },
-        Ok(None) => none(format!("{} has no current context", path.display())),
-        Err(error) => none(format!("{} cannot be used: {error}", path.display())),
+        }),
+        Ok(None) => none(format!(
+            "{} has no current context: `kubectl config use-context` sets one",
+            path.display()
+        )),
+        Err(Trouble::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            none(format!("KUBECONFIG names {}, which is not there", path.display()))
+        }
+        Err(error) => Err(OpenError::Found(error)),
     }
 }
 
 /// A build without Kubernetes finds nothing.
 #[cfg(not(feature = "kubernetes"))]
-pub fn find(_: &Environment) -> Found {
-    Found {
+#[expect(clippy::unnecessary_wraps, reason = "a build with Kubernetes has an error here")]
+pub fn find(_: &Environment) -> Result<Found, OpenError> {
+    Ok(Found {
         cluster: None,
         how: "none is configured, and this build lacks the feature \"kubernetes\"".to_owned(),
-    }
+    })
 }
 
 /// The first existing file of `KUBECONFIG`, else the usual one in the home folder.

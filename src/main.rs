@@ -3,7 +3,9 @@
 mod arguments;
 mod clusters;
 mod configuration;
+mod reload;
 mod serve;
+mod shutdown;
 mod signals;
 mod storage;
 

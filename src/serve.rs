@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_domain::{ClusterHandle, Health, HealthSettings, Inventory, Registrations};
-use knm_http::{App, AppSettings, ServeReport, ServerLimits};
+use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
 use knm_ports::{Clock, Storage, SystemStats};
 use knm_system::{MachineStats, SystemClock};
 use knm_telemetry::{Identity, Logs, PrometheusExposition};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::ServeArguments;
 use crate::configuration::{
     ClusterSetting, DemoSetting, Environment, Origin, Resolved, ServerSettings, Settings, SourceSetting, Value,
 };
+use crate::shutdown::Shutdown;
 use crate::signals::{Endings, hangups};
-use crate::{Failure, clusters, storage};
+use crate::{Failure, clusters, reload, storage};
 
 /// How often observed durations are folded into their buckets.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
@@ -114,7 +114,8 @@ impl Program<'_> {
     async fn live(&self, resolved: &Resolved) -> Result<(), Failure> {
         let mut endings = Endings::listen()?;
         let settings = &self.settings;
-        tracing::info!(version = VERSION, rust = env!("KNM_RUST_VERSION"), "starting");
+        let program = concat!("kube-node-manager ", env!("CARGO_PKG_VERSION"));
+        tracing::info!(program, rust = env!("KNM_RUST_VERSION"), "starting");
         match &resolved.file {
             Some(file) => tracing::info!(file = %file.display(), "configuration read"),
             None => tracing::info!("no configuration file: defaults and environment"),
@@ -171,16 +172,26 @@ impl Program<'_> {
             settings.server.shutdown_timeout,
         ));
         tokio::spawn(fold(exposition, background.clone()));
-        tokio::spawn(reload(
+        tokio::spawn(reload::at_each_hangup(
             hangups()?,
             self.logs.clone(),
             self.arguments.file.config.clone(),
             background.clone(),
         ));
 
+        let shutdown = Shutdown {
+            health: &health,
+            stop: &stop,
+            background: &background,
+            storage: &storage,
+            patience: settings.server.shutdown_timeout,
+            logs: &self.logs,
+            demo_folder: self.demo_folder.as_deref(),
+        };
         let prepared = async {
-            if settings.database.auto_migrate {
-                migrate(&storage).await?;
+            match settings.database.auto_migrate {
+                true => migrate(&storage).await?,
+                false => point_out_pending_migrations(&storage).await,
             }
             register(&storage, &clock, &inventory, &registered).await;
             Ok::<(), Failure>(())
@@ -195,12 +206,14 @@ impl Program<'_> {
                 }
             }
             ending = endings.next() => {
-                return self.end(ending.as_str(), endings, &health, stop, serving, background, &storage).await;
+                shutdown.run(ending, endings, serving).await;
+                return Ok(());
             }
         }
         tokio::select! {
             ending = endings.next() => {
-                self.end(ending.as_str(), endings, &health, stop, serving, background, &storage).await
+                shutdown.run(ending, endings, serving).await;
+                Ok(())
             }
             stopped = &mut serving => {
                 background.cancel();
@@ -214,7 +227,7 @@ impl Program<'_> {
     async fn open_clusters(&self, clock: &Arc<dyn Clock>) -> Result<Vec<ClusterHandle>, Failure> {
         let settings = &self.settings.kubernetes;
         let Some(configured) = &self.settings.clusters else {
-            let found = clusters::find(self.environment);
+            let found = clusters::find(self.environment)?;
             let Some(cluster) = found.cluster else {
                 tracing::warn!(
                     why = found.how,
@@ -236,64 +249,9 @@ impl Program<'_> {
         let mode = if self.settings.server.debug { "debug" } else { "release" };
         tracing::info!(port = %address.port(), address = %address, mode, "server starting on port {}", address.port());
         if self.arguments.demo {
-            tracing::info!("docs are at http://{address}/docs");
-            tracing::info!("try: curl -s http://{address}/api/v1/clusters/demo/nodes");
-        }
-    }
-
-    /// Ends everything in the promised order.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "these are the parts that end, each exactly once"
-    )]
-    async fn end(
-        &self,
-        signal: &'static str,
-        mut endings: Endings,
-        health: &Health,
-        stop: CancellationToken,
-        serving: tokio::task::JoinHandle<ServeReport>,
-        background: CancellationToken,
-        storage: &Storage,
-    ) -> Result<(), Failure> {
-        let began = Instant::now();
-        let patience = self.settings.server.shutdown_timeout;
-        let orderly = async {
-            health.begin_shutdown();
-            tracing::info!(signal, "shutdown 1/5: not ready from now on");
-            stop.cancel();
-            tracing::info!("shutdown 2/5: no new requests are accepted");
-            tracing::info!(
-                seconds = patience.as_secs(),
-                "shutdown 3/5: waiting for requests in flight"
-            );
-            let cut_off = match serving.await {
-                Ok(report) => report.cut_off,
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "the server ended badly");
-                    0
-                }
-            };
-            background.cancel();
-            storage.admin.close().await;
-            tracing::info!("shutdown 4/5: database closed");
-            tracing::info!(
-                took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                cut_off,
-                "shutdown 5/5: done"
-            );
-        };
-        tokio::select! {
-            () = orderly => Ok(()),
-            again = endings.next() => {
-                tracing::warn!(signal = again.as_str(), "second signal: ending at once");
-                if let Some(folder) = &self.demo_folder {
-                    // The process ends in any case.
-                    let _ = std::fs::remove_dir_all(folder);
-                }
-                self.logs.flush();
-                std::process::exit(again.exit_code())
-            }
+            // Not in the log: whoever tries the demo sees it at every level. Without a stdout nobody wants to know.
+            let nodes = format!("http://{address}/api/v1/clusters/demo/nodes");
+            let _ = crate::print(&format!("docs: http://{address}/docs\ntry:  curl -s {nodes}\n"));
         }
     }
 }
@@ -313,6 +271,18 @@ async fn migrate(storage: &Storage) -> Result<(), Failure> {
     let applied = storage.admin.migrate().await.map_err(Failure::Migration)?;
     tracing::info!(applied, "migrations applied");
     Ok(())
+}
+
+/// Somebody must apply them: until then the service is not ready. That they cannot be counted now is told by the health check.
+async fn point_out_pending_migrations(storage: &Storage) {
+    if let Ok(schema) = storage.admin.schema().await
+        && 0 < schema.pending
+    {
+        tracing::warn!(
+            pending = schema.pending,
+            "migrations are not applied and database.auto_migrate is false: not ready until `kube-node-manager migrate` was run"
+        );
+    }
 }
 
 /// Records which clusters are configured. The service works without that, so a problem is a line in the log.
@@ -342,33 +312,6 @@ async fn fold(exposition: PrometheusExposition, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(FOLD_EVERY);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         exposition.fold();
-    }
-}
-
-/// Reads the section `logging` again at each SIGHUP.
-async fn reload(
-    mut hangups: tokio::signal::unix::Signal,
-    logs: Logs,
-    file: Option<PathBuf>,
-    shutdown: CancellationToken,
-) {
-    while let Some(Some(())) = shutdown.run_until_cancelled(hangups.recv()).await {
-        let resolved = match Resolved::load(file.as_deref(), &crate::configuration::environment()) {
-            Ok(resolved) => resolved,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the log stays as it is");
-                continue;
-            }
-        };
-        let settings = Settings::from(&resolved).logging;
-        match logs.change(&settings) {
-            Ok(()) => tracing::info!(
-                level = settings.level,
-                format = settings.format.as_str(),
-                "logging read again"
-            ),
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "the log stays as it is"),
-        }
     }
 }
 

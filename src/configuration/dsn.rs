@@ -13,7 +13,7 @@ pub enum Place {
     Postgres(String),
 }
 
-/// Reads a connection string: `postgres://…`, `sqlite://path`, or a path.
+/// Reads a connection string: `postgres://…`, the words of libpq (`host=db user=nodes`), `sqlite://path`, or a path.
 ///
 /// # Errors
 /// A sentence about the problem, without the text.
@@ -25,11 +25,8 @@ pub fn parse(text: &str) -> Result<Place, String> {
             _ => Err("it must start with postgres://, postgresql:// or sqlite://".to_owned()),
         };
     }
-    if text.contains("password=") || text.contains("dbname=") {
-        return Err(
-            "a list of words such as host=… is not understood: postgres://user:password@host:port/database is"
-                .to_owned(),
-        );
+    if is_words(text) {
+        return Ok(Place::Postgres(text.to_owned()));
     }
     file(
         text.strip_prefix("sqlite:")
@@ -46,6 +43,12 @@ fn file(path: &str) -> Result<Place, String> {
     Ok(Place::Sqlite(PathBuf::from(path)))
 }
 
+/// Whether a text is a PostgreSQL connection string of words, such as `host=db user=nodes`, and not the path of a file.
+fn is_words(text: &str) -> bool {
+    let first = text.split_once('=').map_or("", |(name, _)| name.trim());
+    ["host", "port", "user", "password", "dbname", "sslmode"].contains(&first)
+}
+
 /// Says whether a text is a connection string that this build can use.
 ///
 /// # Errors
@@ -60,7 +63,9 @@ pub fn check(text: &str) -> Result<(), String> {
 /// The text without its password.
 #[must_use]
 pub fn masked(text: &str) -> String {
-    let text = match text.to_ascii_lowercase().find("password=") {
+    // Words may have spaces around the sign.
+    let mark = if is_words(text) { "password" } else { "password=" };
+    let text = match text.to_ascii_lowercase().find(mark) {
         Some(at) => format!("{}password={MASKED}", &text[..at]),
         None => text.to_owned(),
     };
@@ -90,7 +95,10 @@ mod tests {
         assert_eq!(parse("./data/x.db"), sqlite("./data/x.db"));
         let url = "postgres://user:pass@host:5432/db?sslmode=disable";
         assert_eq!(parse(url), Ok(Place::Postgres(url.to_owned())));
-        for text in ["mysql://x", "", "sqlite://", ":memory:", "host=a password=b dbname=c"] {
+        let words = "host=a password=b dbname=c";
+        assert_eq!(parse(words), Ok(Place::Postgres(words.to_owned())));
+        assert_eq!(parse("./data/host=a.db"), sqlite("./data/host=a.db"));
+        for text in ["mysql://x", "", "sqlite://", ":memory:"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }
@@ -107,6 +115,7 @@ mod tests {
                 "postgres://host/db?user=a&password=***",
             ),
             ("host=a password=hunter2 dbname=c", "host=a password=***"),
+            ("host = a password = hunter2", "host = a password=***"),
             ("./data/x.db", "./data/x.db"),
         ];
         for (text, expected) in cases {

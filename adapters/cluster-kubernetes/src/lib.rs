@@ -64,6 +64,7 @@ pub struct KubernetesOptions {
 pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>, OpenError> {
     let made = options.source.load().await?;
     let client = credentials::client(made.config.clone()).await.ok();
+    metric::watch_known(&options.cluster);
     let connection = Connection::new(
         options.cluster,
         options.source,

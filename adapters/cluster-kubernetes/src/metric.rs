@@ -40,6 +40,11 @@ pub(crate) fn request(cluster: &ClusterName, call: Call, code: String, took: Dur
         .record(took.as_secs_f64());
 }
 
+/// Shows the counter of restarts before the first one: a rate is only seen from a value that was there.
+pub(crate) fn watch_known(cluster: &ClusterName) {
+    metrics::counter!(WATCH_RESTARTS, "cluster" => cluster.as_str().to_owned()).increment(0);
+}
+
 pub(crate) fn watch_restarted(cluster: &ClusterName) {
     metrics::counter!(WATCH_RESTARTS, "cluster" => cluster.as_str().to_owned()).increment(1);
 }

@@ -6,22 +6,50 @@ use async_trait::async_trait;
 use knm_ports::{PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
 use knm_storage_sql::{WatchedPool, apply_pending, schema_status};
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, Postgres};
+
+use crate::check_connection;
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
 
+/// The longest that a ping waits for a connection, and for the reason why there is none.
+const PING_PATIENCE: Duration = Duration::from_secs(2);
 const MIGRATED_ONCE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
 pub(crate) struct PostgresStorageAdmin {
     pool: WatchedPool<Postgres>,
+    connect: PgConnectOptions,
+    acquire_timeout: Duration,
     migration_timeout: Option<Duration>,
 }
 
 impl PostgresStorageAdmin {
-    pub(crate) fn new(pool: WatchedPool<Postgres>, migration_timeout: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        pool: WatchedPool<Postgres>,
+        connect: PgConnectOptions,
+        acquire_timeout: Duration,
+        migration_timeout: Option<Duration>,
+    ) -> Self {
         Self {
             pool,
+            connect,
+            acquire_timeout,
             migration_timeout,
+        }
+    }
+
+    /// How long a ping waits for a connection. It ends before a health check gives up, so that the check learns the reason.
+    fn patience(&self) -> Duration {
+        self.acquire_timeout.min(PING_PATIENCE)
+    }
+
+    /// Why the pool gave no connection: it tries again and again and does not tell.
+    async fn why_not(&self) -> StorageError {
+        let limit = self.patience();
+        match check_connection(&self.pool, self.connect.clone(), limit / 8).await {
+            Ok(()) | Err(StorageError::TimedOut { .. }) => StorageError::TimedOut { limit },
+            Err(known) => known,
         }
     }
 
@@ -48,7 +76,10 @@ impl StorageAdmin for PostgresStorageAdmin {
     async fn ping(&self) -> Result<(), StorageError> {
         self.pool
             .within_deadline(async {
-                let mut held = self.pool.acquire("ping").await?;
+                let mut held = match tokio::time::timeout(self.patience() * 3 / 4, self.pool.acquire("ping")).await {
+                    Ok(held) => held?,
+                    Err(_) => return Err(self.why_not().await),
+                };
                 let answer = sqlx::query("SELECT 1").execute(held.connection()).await;
                 held.release("ping", answer).map(drop)
             })

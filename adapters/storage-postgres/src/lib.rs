@@ -52,12 +52,17 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
         Box::pin(async move { connection.execute(sqlx::raw_sql(SESSION)).await.map(drop) })
     });
     let pool = WatchedPool::new(settings, sessions, connect.clone());
-    if let Err(error) = check_connection(&pool, connect, options.acquire_timeout).await {
+    if let Err(error) = check_connection(&pool, connect.clone(), options.acquire_timeout).await {
         pool.close().await;
         return Err(error);
     }
     Ok(Storage {
-        admin: Arc::new(PostgresStorageAdmin::new(pool.clone(), options.migration_timeout)),
+        admin: Arc::new(PostgresStorageAdmin::new(
+            pool.clone(),
+            connect,
+            options.acquire_timeout,
+            options.migration_timeout,
+        )),
         clusters: Arc::new(PostgresClusterRegistrations::new(pool)),
     })
 }

@@ -17,6 +17,8 @@ struct Fixture {
 async fn fixture(change: impl FnOnce(&mut PostgresOptions)) -> Option<Fixture> {
     let server = PostgresServer::start()?;
     let mut options = PostgresOptions::from_url(&server.url(&server.create_database())).expect("a connection string");
+    // A burst opens all connections at once, and machines are slow at times.
+    options.acquire_timeout = Duration::from_secs(30);
     change(&mut options);
     let storage = knm_storage_postgres::open(options).await.expect("a fresh database");
     storage.admin.migrate().await.expect("the migrations run");

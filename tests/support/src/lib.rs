@@ -1,6 +1,8 @@
 //! Real PostgreSQL and Kubernetes API servers for tests, and the built binary as a black box.
 
 pub mod api_server;
+pub mod cluster;
+pub mod patience;
 pub mod postgres;
 pub mod service;
 pub mod wire;

@@ -154,7 +154,12 @@ impl Task {
 fn log(before: DatabaseState, outcome: &Result<usize, StorageError>) {
     match outcome {
         Ok(0) if before == DatabaseState::NotChecked => tracing::debug!("the database can be used"),
+        Ok(0) if before == DatabaseState::MigrationsPending => tracing::info!("the database can be used"),
         Ok(0) => tracing::info!("the database can be used again"),
+        // A fresh database, most often: they are applied at this moment.
+        Ok(pending) if before == DatabaseState::NotChecked => {
+            tracing::info!(pending, "the database cannot be used yet: migrations are not applied");
+        }
         Ok(pending) => tracing::warn!(pending, "the database cannot be used: migrations are not applied"),
         Err(error) => tracing::error!(error = error as &dyn Error, "the database cannot be used"),
     }

@@ -1,0 +1,78 @@
+//! The order in which the service ends.
+
+use std::path::Path;
+use std::time::Duration;
+
+use knm_domain::Health;
+use knm_http::ServeReport;
+use knm_ports::Storage;
+use knm_telemetry::Logs;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::signals::{Ending, Endings};
+
+/// The parts that end, each exactly once.
+pub struct Shutdown<'a> {
+    /// Not ready from the first moment on.
+    pub health: &'a Health,
+    /// Ends the accepting of requests.
+    pub stop: &'a CancellationToken,
+    /// Ends what runs beside the requests, after the last of them.
+    pub background: &'a CancellationToken,
+    /// Closed when nobody needs it any more.
+    pub storage: &'a Storage,
+    /// How long requests in flight may take.
+    pub patience: Duration,
+    pub logs: &'a Logs,
+    /// Removed even when a second signal ends the process at once.
+    pub demo_folder: Option<&'a Path>,
+}
+
+impl Shutdown<'_> {
+    /// Ends everything in the promised order. A second signal ends the process.
+    pub async fn run(self, first: Ending, mut endings: Endings, serving: JoinHandle<ServeReport>) {
+        tokio::select! {
+            () = self.in_order(first, serving) => {}
+            again = endings.next() => self.at_once(again),
+        }
+    }
+
+    async fn in_order(&self, signal: Ending, serving: JoinHandle<ServeReport>) {
+        let began = Instant::now();
+        self.health.begin_shutdown();
+        tracing::info!(signal = signal.as_str(), "shutdown 1/5: not ready from now on");
+        self.stop.cancel();
+        tracing::info!("shutdown 2/5: no new requests are accepted");
+        tracing::info!(
+            seconds = self.patience.as_secs(),
+            "shutdown 3/5: waiting for requests in flight"
+        );
+        let cut_off = match serving.await {
+            Ok(report) => report.cut_off,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the server ended badly");
+                0
+            }
+        };
+        self.background.cancel();
+        self.storage.admin.close().await;
+        tracing::info!("shutdown 4/5: database closed");
+        tracing::info!(
+            took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            cut_off,
+            "shutdown 5/5: done"
+        );
+    }
+
+    fn at_once(&self, signal: Ending) -> ! {
+        tracing::warn!(signal = signal.as_str(), "second signal: ending at once");
+        if let Some(folder) = self.demo_folder {
+            // The process ends in any case.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        self.logs.flush();
+        std::process::exit(signal.exit_code())
+    }
+}

@@ -1,0 +1,258 @@
+//! The service on a real Kubernetes API server.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use knm_test_support::cluster::{Cluster, node};
+use knm_test_support::patience::wait_for;
+use knm_test_support::service::Service;
+use serde_json::{Value, json};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-node-manager");
+
+/// One server for all tests that only look at it, or only at nodes of their own. It ends with this process.
+fn shared() -> Option<&'static Cluster> {
+    static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
+    CLUSTER.get_or_init(Cluster::start).as_ref()
+}
+
+fn on(kubeconfig: &Path) -> Service {
+    let service = Service::start(PROGRAM, &[], &[("KUBECONFIG", &kubeconfig.display().to_string())]);
+    service.wait_until_ready();
+    wait_until_seen(&service, "test");
+    service
+}
+
+fn wait_until_seen(service: &Service, cluster: &str) -> Value {
+    wait_for("the cluster to be healthy", || {
+        let seen = service.get(&format!("/api/v1/clusters/{cluster}")).json();
+        (seen["state"] == "healthy").then_some(seen)
+    })
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().expect("a list");
+    let name = |item: &Value| item["name"].as_str().expect("a name").to_owned();
+    items.iter().map(name).collect()
+}
+
+#[test]
+fn a_cluster_of_the_file_is_watched_under_its_name_there() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("knm.yaml");
+    let kubeconfig = cluster.kubeconfig().display().to_string();
+    let text =
+        format!("clusters:\n  - name: east\n    source:\n      kubeconfig: {{path: {kubeconfig}, context: test}}\n");
+    std::fs::write(&file, text).unwrap();
+    let service = Service::start(PROGRAM, &["--config", file.to_str().unwrap()], &[]);
+    service.wait_until_ready();
+    let seen = wait_until_seen(&service, "east");
+    assert_eq!(
+        (&seen["source"], &seen["stale"]),
+        (&"kubeconfig".into(), &Value::Bool(false)),
+        "{seen}"
+    );
+    assert!(seen["server_version"].as_str().unwrap().starts_with("v1."), "{seen}");
+    assert_eq!(service.get("/api/v1/clusters/test").status, 404);
+}
+
+#[test]
+fn without_a_configuration_the_current_context_of_the_kubeconfig_is_taken() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    let service = on(&cluster.kubeconfig());
+    let line = service.wait_for_line("cluster found");
+    assert!(line.contains("\"cluster\":\"test\""), "{line}");
+    assert_eq!(
+        names(&service.get("/api/v1/clusters").json()),
+        ["test"],
+        "and no other one"
+    );
+}
+
+#[test]
+fn the_kubeconfig_in_the_home_folder_is_the_last_that_is_looked_for() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".kube")).unwrap();
+    std::fs::copy(cluster.kubeconfig(), home.path().join(".kube/config")).unwrap();
+    let service = Service::start(PROGRAM, &[], &[("HOME", home.path().to_str().unwrap())]);
+    service.wait_until_ready();
+    wait_until_seen(&service, "test");
+    let line = service.wait_for_line("cluster found");
+    assert!(line.contains(".kube/config"), "{line}");
+}
+
+#[test]
+fn a_thousand_nodes_are_listed_filtered_and_paged() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    cluster.create_nodes((0..1000).map(|number| {
+        let zone = format!("zone-{}", number % 4);
+        node(
+            &format!("fleet-{number:04}"),
+            &json!({"fleet": "yes", "topology.kubernetes.io/zone": zone}),
+        )
+    }));
+    let service = on(&cluster.kubeconfig());
+    let list = |query: &str| {
+        service
+            .get(&format!("/api/v1/clusters/test/nodes?label_selector=fleet{query}"))
+            .json()
+    };
+    let all = list("");
+    assert_eq!(all["items"].as_array().unwrap().len(), 1000);
+    let expected: Vec<_> = (0..1000).map(|number| format!("fleet-{number:04}")).collect();
+    assert_eq!(names(&all), expected, "all of them, by name");
+    let first = &all["items"][0];
+    assert_eq!(
+        (
+            &first["status"],
+            &first["allocatable"]["cpu_millicores"],
+            &first["capacity"]["memory_bytes"]
+        ),
+        (&"ready".into(), &3900.into(), &(16_u64 << 30).into())
+    );
+    assert_eq!(list("&zone=zone-1")["items"].as_array().unwrap().len(), 250);
+    assert_eq!(names(&list("&search=fleet-0042")), ["fleet-0042"]);
+    assert_eq!(list("&status=not_ready")["items"], json!([]));
+    assert_eq!(names(&list("&sort=-name&limit=1")), ["fleet-0999"]);
+
+    let (mut paged, mut query, mut pages) = (Vec::new(), "&limit=300".to_owned(), 0);
+    loop {
+        let page = list(&query);
+        paged.extend(names(&page));
+        pages += 1;
+        match page["next_cursor"].as_str() {
+            Some(cursor) => query = format!("&limit=300&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!((paged, pages), (expected, 4));
+}
+
+#[test]
+fn what_happens_to_a_node_shows_up_without_anybody_asking_the_cluster() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    let service = on(&cluster.kubeconfig());
+    let path = "/api/v1/nodes/changing";
+    let wait_for_node = |what: &str, fits: &dyn Fn(&Value) -> bool| {
+        wait_for(what, || {
+            let answer = service.get("/api/v1/clusters/test/nodes/changing");
+            (answer.status == 200 && fits(&answer.json())).then_some(())
+        });
+    };
+    cluster.create("/api/v1/nodes", &node("changing", &json!({"app": "a"})));
+    wait_for_node("the new node", &|node| {
+        node["schedulable"] == true && node["labels"]["app"] == "a"
+    });
+    cluster.change(
+        path,
+        &json!({"metadata": {"labels": {"app": "b", "node-role.kubernetes.io/gpu": ""}}}),
+    );
+    wait_for_node("its labels", &|node| {
+        node["labels"]["app"] == "b" && node["roles"] == json!(["gpu"])
+    });
+    cluster.change(path, &json!({"spec": {"unschedulable": true}}));
+    wait_for_node("its cordon", &|node| {
+        node["schedulable"] == false && node["cordon"]["source"] == "foreign"
+    });
+    let ready = json!([{
+        "type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "disk on fire",
+        "lastHeartbeatTime": "2030-01-01T00:01:00Z", "lastTransitionTime": "2030-01-01T00:01:00Z"}]);
+    cluster.change(&format!("{path}/status"), &json!({"status": {"conditions": ready}}));
+    wait_for_node("its status", &|node| node["status"] == "not_ready");
+    cluster.delete(path);
+    wait_for("its end", || {
+        (service.get("/api/v1/clusters/test/nodes/changing").status == 404).then_some(())
+    });
+}
+
+#[test]
+fn a_pod_is_shown_with_the_budget_that_covers_it() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    cluster.create_nodes([node("busy", &json!({})), node("idle", &json!({}))]);
+    let pod = json!({
+        "metadata": {"name": "web-1", "labels": {"app": "web"}},
+        "spec": {"nodeName": "busy", "containers": [{
+            "name": "web", "image": "web", "resources": {"requests": {"cpu": "250m", "memory": "64Mi"}}}]},
+    });
+    cluster.create("/api/v1/namespaces/default/pods", &pod);
+    // Older servers know only the beta version, newer ones only the other.
+    let version = match cluster.has("/apis/policy/v1") {
+        true => "v1",
+        false => "v1beta1",
+    };
+    let budget = json!({
+        "metadata": {"name": "web"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    });
+    cluster.create(
+        &format!("/apis/policy/{version}/namespaces/default/poddisruptionbudgets"),
+        &budget,
+    );
+    let service = on(&cluster.kubeconfig());
+    let pods = wait_for("the node", || {
+        let answer = service.get("/api/v1/clusters/test/nodes/busy/pods");
+        (answer.status == 200).then(|| answer.json())
+    });
+    let [pod] = pods["items"].as_array().unwrap().as_slice() else {
+        unreachable!("one pod is expected: {pods}");
+    };
+    assert_eq!(
+        (&pod["namespace"], &pod["name"], &pod["phase"]),
+        (&"default".into(), &"web-1".into(), &"pending".into()),
+        "{pod}"
+    );
+    assert_eq!(
+        (&pod["requests"]["cpu_millicores"], &pod["requests"]["memory_bytes"]),
+        (&250.into(), &(64 << 20).into())
+    );
+    assert_eq!(pod["disruption_budgets"], json!(["web"]), "{pod}");
+    assert_eq!(
+        service.get("/api/v1/clusters/test/nodes/idle/pods").json()["items"],
+        json!([])
+    );
+    assert_eq!(service.get("/api/v1/clusters/test/nodes/nobody/pods").status, 404);
+}
+
+#[test]
+fn each_cluster_has_its_metrics_from_the_start() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    cluster.create_nodes([node("measured", &json!({}))]);
+    let service = on(&cluster.kubeconfig());
+    let text = wait_for("the metrics of the cluster", || {
+        let text = service.get("/metrics").body;
+        text.contains("\nkube_node_manager_cluster_up{cluster=\"test\"} 1\n")
+            .then_some(text)
+    });
+    for start in [
+        "kube_node_manager_cluster_nodes{cluster=\"test\",status=\"ready\"} ",
+        "kube_node_manager_cluster_nodes{cluster=\"test\",status=\"not_ready\"} ",
+        "kube_node_manager_cluster_nodes{cluster=\"test\",status=\"unknown\"} ",
+        "kube_node_manager_cluster_nodes_unschedulable{cluster=\"test\"} ",
+        "kube_node_manager_cluster_watch_restarts_total{cluster=\"test\"} 0",
+        "kube_node_manager_cluster_last_event_age_seconds{cluster=\"test\"} ",
+        "kube_node_manager_kubernetes_requests_total{cluster=\"test\",verb=\"list\",resource=\"nodes\",code=\"200\"} ",
+        "kube_node_manager_kubernetes_requests_total{cluster=\"test\",verb=\"watch\",resource=\"nodes\",code=\"200\"} 1",
+        "kube_node_manager_kubernetes_request_duration_seconds_count{cluster=\"test\",verb=\"list\",resource=\"nodes\"} ",
+    ] {
+        assert!(
+            text.lines().any(|line| line.starts_with(start)),
+            "{start} is missing in\n{text}"
+        );
+    }
+}

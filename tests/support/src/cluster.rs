@@ -1,0 +1,134 @@
+//! A Kubernetes API server for tests that are not asynchronous.
+
+use std::path::PathBuf;
+
+use futures::StreamExt;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::api_server::ApiServer;
+
+/// How many requests are under way at once when many objects are created.
+const AT_ONCE: usize = 16;
+const NODES: &str = "/api/v1/nodes";
+
+/// A server of this test, and the runtime that its client lives in.
+pub struct Cluster {
+    server: ApiServer,
+    runtime: Runtime,
+}
+
+impl Cluster {
+    /// Starts a server and waits until it is ready; `None`, after saying so, where `KUBEBUILDER_ASSETS` is missing.
+    ///
+    /// # Panics
+    /// As [`ApiServer::start`].
+    #[must_use]
+    pub fn start() -> Option<Self> {
+        let runtime = Runtime::new().expect("a runtime");
+        let server = runtime.block_on(ApiServer::start())?;
+        Some(Self { server, runtime })
+    }
+
+    /// The kubeconfig of an administrator; its current context is `test`.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.server.kubeconfig()
+    }
+
+    /// A kubeconfig of an administrator that looks for the server at another port.
+    #[must_use]
+    pub fn kubeconfig_through(&self, port: u16) -> PathBuf {
+        self.server.kubeconfig_through(port)
+    }
+
+    /// Kills the API server; its data stays.
+    pub fn stop(&mut self) {
+        self.server.stop();
+    }
+
+    /// Starts it again at the same port and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_again(&mut self) {
+        self.runtime.block_on(self.server.start_again());
+    }
+
+    /// Makes it hang: it accepts what arrives and answers nothing.
+    pub fn freeze(&self) {
+        self.server.freeze();
+    }
+
+    /// Lets it go on after [`Cluster::freeze`].
+    pub fn thaw(&self) {
+        self.server.thaw();
+    }
+
+    /// Creates nodes, several at once.
+    ///
+    /// # Panics
+    /// If one is refused.
+    pub fn create_nodes(&self, nodes: impl IntoIterator<Item = Value>) {
+        let creating = futures::stream::iter(nodes)
+            .map(|node| async move { self.asked(Method::POST, NODES, Some(&node)).await })
+            .buffer_unordered(AT_ONCE)
+            .collect::<Vec<_>>();
+        self.runtime.block_on(creating);
+    }
+
+    /// Creates an object in the collection at `path`.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn create(&self, path: &str, object: &Value) {
+        self.runtime.block_on(self.asked(Method::POST, path, Some(object)));
+    }
+
+    /// Changes the object at `path` with a merge patch.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn change(&self, path: &str, patch: &Value) {
+        self.runtime.block_on(self.asked(Method::PATCH, path, Some(patch)));
+    }
+
+    /// Deletes the object at `path`.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn delete(&self, path: &str) {
+        self.runtime.block_on(self.asked(Method::DELETE, path, None));
+    }
+
+    /// Whether there is something at `path`.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        self.runtime.block_on(self.server.request(Method::GET, path, None)).0 == 200
+    }
+
+    async fn asked(&self, method: Method, path: &str, body: Option<&Value>) {
+        let (status, answer) = self.server.request(method.clone(), path, body).await;
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+    }
+}
+
+/// A ready node with these labels.
+#[must_use]
+pub fn node(name: &str, labels: &Value) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": labels},
+        "status": {
+            "capacity": {"cpu": "4", "memory": "16Gi", "pods": "110", "ephemeral-storage": "100Gi"},
+            "allocatable": {"cpu": "3900m", "memory": "15Gi", "pods": "110", "ephemeral-storage": "90Gi"},
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status",
+                "lastHeartbeatTime": "2030-01-01T00:00:00Z", "lastTransitionTime": "2030-01-01T00:00:00Z",
+            }],
+        },
+    })
+}
