@@ -396,7 +396,7 @@ fn shortened(text: &str) -> String {
 }
 
 fn log(span: &Span, routine: bool, method: &str, route: &str, status: StatusCode, duration: Duration) {
-    let duration_ms = duration.as_secs_f64() * 1_000.0;
+    let duration_ms = f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1_000.0;
     let status = status.as_u16();
     span.in_scope(|| match status {
         _ if routine => tracing::debug!(method, route, status, duration_ms, "request"),
