@@ -214,7 +214,8 @@ impl Resolved {
         match Value::from_variable(key, text, &origin) {
             Err(problem) => problems.push(problem),
             Ok(value) => {
-                for key in KEYS.iter().filter(|key| CONNECTION.contains(&key.path)) {
+                let said = |key: &&Key| key.path == "database.type" || ADDRESS.contains(&key.path);
+                for key in KEYS.iter().filter(said) {
                     self.set(key.path, key.default.into(), Origin::Default);
                 }
                 self.set("database.dsn", value, origin);
@@ -244,7 +245,10 @@ impl Resolved {
                 ));
             }
             if kind_origin == Origin::Default {
-                self.set("database.type", Value::Text(told.to_owned()), dsn_origin);
+                self.set("database.type", Value::Text(told.to_owned()), dsn_origin.clone());
+            }
+            if told == "postgres" {
+                self.leave_the_address_to_the_dsn(&dsn_origin);
             }
         }
         if self.get("database.type").0 == &Value::Text("postgresql".to_owned()) {
@@ -256,6 +260,19 @@ impl Resolved {
         }
     }
 
+    /// A variable wins over a file, except here: a connection string says everything. Whoever set one hears that it did nothing.
+    fn leave_the_address_to_the_dsn(&mut self, dsn: &Origin) {
+        for path in ADDRESS {
+            let (_, origin) = self.get(path);
+            if matches!(origin, Origin::Variable(_)) {
+                self.warnings.push(format!(
+                    "{path} ({origin}) has no effect: database.dsn ({dsn}) says everything about the connection"
+                ));
+            }
+            self.set(path, Value::Nothing, Origin::Forced("database.dsn says it"));
+        }
+    }
+
     fn force_one_connection(&mut self) {
         let mut overridden = Vec::new();
         for path in ["database.max_open_conns", "database.max_idle_conns"] {
@@ -263,7 +280,7 @@ impl Resolved {
             if let (Value::Number(number), true) = (value, *origin != Origin::Default && *value != Value::Number(1)) {
                 overridden.push(format!("{path} is {number} ({origin})"));
             }
-            self.set(path, Value::Number(1), Origin::Default);
+            self.set(path, Value::Number(1), Origin::Forced("sqlite has one connection"));
         }
         if !overridden.is_empty() {
             let overridden = overridden.join(" and ");
@@ -273,9 +290,8 @@ impl Resolved {
     }
 }
 
-/// What a connection string says at once.
-const CONNECTION: [&str; 8] = [
-    "database.type",
+/// What a connection string says at once, besides the type.
+const ADDRESS: [&str; 7] = [
     "database.host",
     "database.port",
     "database.database",

@@ -34,6 +34,8 @@ pub enum Origin {
     Variable(String),
     /// An option of the command line.
     Option(&'static str),
+    /// Another setting leaves no choice; the reason.
+    Forced(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -43,6 +45,7 @@ impl fmt::Display for Origin {
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Variable(name) => write!(f, "variable {name}"),
             Self::Option(name) => write!(f, "option {name}"),
+            Self::Forced(why) => write!(f, "forced: {why}"),
         }
     }
 }
