@@ -196,6 +196,29 @@ async fn a_changed_kubeconfig_is_used_by_the_next_call() {
 }
 
 #[tokio::test]
+async fn a_credential_plugin_is_run_again_when_its_token_is_refused() {
+    let server = Scripted::start([
+        (PODS, page(&[], "1", "")),
+        (PODS, refusal(401)),
+        (PODS, page(&[], "1", "")),
+    ])
+    .await;
+    let write = |token: &str| std::fs::write(server.plugin_token(), token).expect("a token");
+    write("first-token");
+    server.write_plugin_kubeconfig();
+    let gateway = open(&server).await;
+    gateway.pods_on_node(&a()).await.expect("no pods");
+    write("second-token");
+    gateway.pods_on_node(&a()).await.expect("no pods");
+    let tokens: Vec<bool> = server
+        .seen()
+        .iter()
+        .map(|head| head.contains("Bearer second-token"))
+        .collect();
+    assert_eq!(tokens, [false, false, true]);
+}
+
+#[tokio::test]
 async fn refused_credentials_are_read_again_once() {
     let server = Scripted::start([(PODS, refusal(401)), (PODS, page(&[], "1", ""))]).await;
     open(&server)

@@ -70,13 +70,37 @@ impl Scripted {
     }
 
     pub fn write_kubeconfig(&self, token: &str) {
+        self.write_user(&json!({"token": token}));
+    }
+
+    /// A kubeconfig whose token comes from a plugin, which prints the content of a file.
+    pub fn write_plugin_kubeconfig(&self) {
+        let credential = concat!(
+            r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s","#,
+            r#""expirationTimestamp":"2100-01-01T00:00:00Z"}}"#
+        );
+        let script = format!("printf '{credential}' \"$(cat \"$1\")\"");
+        self.write_user(&json!({"exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": "sh",
+            "args": ["-c", script, "plugin", self.plugin_token()],
+            "interactiveMode": "Never",
+        }}));
+    }
+
+    /// What the plugin reads.
+    pub fn plugin_token(&self) -> PathBuf {
+        self.folder.path().join("plugin-token")
+    }
+
+    fn write_user(&self, user: &serde_json::Value) {
         let content = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "scripted",
             "contexts": [{"name": "scripted", "context": {"cluster": "scripted", "user": "tester"}}],
             "clusters": [{"name": "scripted", "cluster": {"server": format!("http://127.0.0.1:{}", self.port)}}],
-            "users": [{"name": "tester", "user": {"token": token}}],
+            "users": [{"name": "tester", "user": user}],
         });
         std::fs::write(self.kubeconfig(), content.to_string()).expect("a kubeconfig");
     }
