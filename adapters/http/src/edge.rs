@@ -11,13 +11,13 @@ use metrics::Gauge;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use poem::{Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use crate::answer::json;
 use crate::compression::{self, Encoding};
 use crate::headers::{Visitor, secure};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
-use crate::problem::{self, Kind, Problem};
+use crate::problem::{self, Kind, Problem, shortened};
 use crate::route::{self, UNMATCHED};
 use crate::{AppSettings, ServerLimits, parameters};
 
@@ -76,7 +76,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         self.in_flight.increment(1.0);
         let counted = Counted(&self.in_flight);
         let response = self.limited(request, route).instrument(span.clone()).await;
-        let mut response = span.in_scope(|| self.explained(response, &id));
+        let (mut response, failure) = self.explained(response, &id);
         drop(counted);
         if let Some(encoding) = encoding.filter(|_| is_compressible(&mut response)) {
             response = compression::compressed(response, encoding);
@@ -90,7 +90,10 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         let duration = started.elapsed();
         self.metrics
             .count(method, route, status.as_u16(), duration.as_secs_f64());
-        log(&span, routine, method, route, status, duration);
+        span.in_scope(|| match &failure {
+            Some(problem) => log_failure(problem, method, route, status, duration),
+            None => log(routine, method, route, status, duration),
+        });
         response
     }
 
@@ -223,32 +226,27 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         }
     }
 
-    /// Writes the body of a problem; what failed in us is logged here, once, with all that lies below.
-    fn explained(&self, mut response: Response, id: &str) -> Response {
+    /// Writes the body of a problem, and says which one it is if it is ours.
+    fn explained(&self, mut response: Response, id: &str) -> (Response, Option<Problem>) {
         let status = response.status();
         if !status.is_client_error() && !status.is_server_error() {
-            return response;
+            return (response, None);
         }
         let problem = match response.extensions_mut().remove::<Problem>() {
             Some(problem) => problem,
             // Answers such as "not ready" have a body of their own.
             None if response.headers().contains_key(header::CONTENT_TYPE) && !is_unexplained(&response) => {
-                return response;
+                return (response, None);
             }
             None => Problem::new(Kind::of(status), Kind::of(status).title()),
         };
-        if problem.kind().status().is_server_error() {
-            match problem.source() {
-                Some(source) => tracing::error!(error = source, "a request failed"),
-                None => tracing::error!(status = status.as_u16(), "a request failed"),
-            }
-        }
         let view = problem.view(id, self.settings.debug_errors);
         response.set_body(json(&view));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
         headers.remove(header::CONTENT_LENGTH);
-        response
+        let is_ours = problem.kind().status().is_server_error();
+        (response, is_ours.then_some(problem))
     }
 
     fn finish(&self, response: &mut Response, route: &str, id: &str, visitor: Visitor) {
@@ -390,20 +388,30 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// As much of a text as an answer repeats.
-fn shortened(text: &str) -> String {
-    text.chars().take(100).collect()
-}
-
-fn log(span: &Span, routine: bool, method: &str, route: &str, status: StatusCode, duration: Duration) {
-    let duration_ms = f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1_000.0;
-    let status = status.as_u16();
-    span.in_scope(|| match status {
+fn log(routine: bool, method: &str, route: &str, status: StatusCode, duration: Duration) {
+    let (status, duration_ms) = (status.as_u16(), milliseconds(duration));
+    match status {
         _ if routine => tracing::debug!(method, route, status, duration_ms, "request"),
-        500.. => tracing::error!(method, route, status, duration_ms, "request"),
         400.. => tracing::warn!(method, route, status, duration_ms, "request"),
         _ => tracing::info!(method, route, status, duration_ms, "request"),
-    });
+    }
+}
+
+/// What failed in us, with all that lies below.
+fn log_failure(problem: &Problem, method: &str, route: &str, status: StatusCode, duration: Duration) {
+    let (status, duration_ms) = (status.as_u16(), milliseconds(duration));
+    match problem.source() {
+        Some(error) => tracing::error!(error, method, route, status, duration_ms, "request"),
+        None => {
+            let detail = problem.detail();
+            tracing::error!(detail, method, route, status, duration_ms, "request");
+        }
+    }
+}
+
+/// With whole microseconds.
+fn milliseconds(duration: Duration) -> f64 {
+    f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1_000.0
 }
 
 #[cfg(test)]

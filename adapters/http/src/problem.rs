@@ -19,6 +19,9 @@ pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 /// How long a caller should wait before it asks an unreachable part again, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
+/// How many characters of a caller's text an answer repeats: the name of any node, and no page of nonsense.
+const MOST_REPEATED: usize = 253;
+
 /// What went wrong, in the form of RFC 9457.
 #[derive(Clone, Debug, Object, Serialize)]
 #[oai(rename = "Problem")]
@@ -174,6 +177,11 @@ impl Problem {
         self.kind
     }
 
+    /// What the caller is told of this one.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// What is below, for the log.
     pub(crate) fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.chain.as_deref().map(|source| source as &(dyn Error + 'static))
@@ -228,12 +236,13 @@ impl From<InventoryError> for Problem {
     fn from(error: InventoryError) -> Self {
         match error {
             InventoryError::UnknownCluster { cluster } => {
+                let cluster = shortened(&cluster);
                 let detail = format!("cluster {cluster:?} is not known: GET /api/v1/clusters lists those that are");
                 Self::new(Kind::NotFound, detail)
             }
             InventoryError::UnknownNode { cluster, node } => Self::new(
                 Kind::NotFound,
-                format!("node {node:?} is not known in cluster {cluster}"),
+                format!("node {:?} is not known in cluster {cluster}", shortened(&node)),
             ),
             InventoryError::NotSeenYet { cluster, reason } => {
                 let why = reason.map_or("it was not asked yet", |reason| reason.sentence());
@@ -247,6 +256,14 @@ impl From<InventoryError> for Problem {
                 Self::new(kind, format!("cluster {cluster}: {detail}")).because(source)
             }
         }
+    }
+}
+
+/// As much of a text as an answer repeats.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MOST_REPEATED) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
