@@ -137,3 +137,21 @@ fn a_service_account_is_only_there_in_a_pod() {
         "{line}"
     );
 }
+
+#[test]
+fn a_credential_plugin_that_hangs_holds_up_its_cluster_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    // It ends with the service.
+    let script = "while kill -0 $PPID 2>/dev/null; do sleep 0.2; done";
+    let plugin = format!(
+        "    exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, args: ['-c', '{script}'], interactiveMode: Never}}\n"
+    );
+    let cluster = "clusters:\n- name: nobody\n  cluster: {server: 'https://127.0.0.1:1'}\n";
+    let text = format!("{LEADS_NOWHERE}{cluster}users:\n- name: nobody\n  user:\n{plugin}");
+    std::fs::write(&file, text).unwrap();
+    let service = Service::start(PROGRAM, &[], &[("KUBECONFIG", file.to_str().unwrap())]);
+    service.wait_until_ready();
+    let seen = service.get("/api/v1/clusters/prod").json();
+    assert_ne!(seen["state"], "healthy", "the plugin still runs: {seen}");
+}

@@ -129,7 +129,7 @@ fn sqlite_warns_once_that_its_pool_has_one_connection() {
 
 #[test]
 fn a_disk_that_is_full_or_read_only_ends_the_start_with_one_line() {
-    let disks = [("size=16k", "no room left"), ("ro", "/disk/x.db")];
+    let disks = [("size=16k", "no room left"), ("ro", "Read-only file system")];
     for (options, expected) in disks {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("disk")).unwrap();

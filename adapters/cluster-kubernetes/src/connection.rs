@@ -32,6 +32,7 @@ pub(crate) struct Connection {
 }
 
 struct Current {
+    /// Made for the first request.
     client: Option<Client>,
     fingerprint: u64,
     /// Counts the clients, so that a refusal of an older one renews nothing.
@@ -46,7 +47,6 @@ impl Connection {
         page_size: u32,
         request_timeout: Duration,
         made: &Made,
-        client: Option<Client>,
     ) -> Self {
         Self {
             cluster,
@@ -54,7 +54,7 @@ impl Connection {
             page_size: page_size.max(1),
             request_timeout,
             current: Mutex::new(Current {
-                client,
+                client: None,
                 fingerprint: made.fingerprint,
                 generation: 0,
                 renewed_at: None,

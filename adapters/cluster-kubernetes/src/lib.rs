@@ -57,13 +57,13 @@ pub struct KubernetesOptions {
     pub request_timeout: Duration,
 }
 
-/// Reads the credentials. The cluster need not be reachable, and a credential plugin that fails now is asked again later.
+/// Reads the credentials. The cluster need not be reachable; a credential plugin runs with the first request, so that a slow one does not hold
+/// up the start.
 ///
 /// # Errors
 /// [`OpenError`] if the credentials are not there or malformed.
 pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>, OpenError> {
     let made = options.source.load().await?;
-    let client = credentials::client(made.config.clone()).await.ok();
     metric::watch_known(&options.cluster);
     let connection = Connection::new(
         options.cluster,
@@ -71,7 +71,6 @@ pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>,
         options.page_size,
         options.request_timeout,
         &made,
-        client,
     );
     Ok(Arc::new(KubernetesGateway {
         connection: Arc::new(connection),

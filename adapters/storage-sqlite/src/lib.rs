@@ -65,7 +65,7 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
     let admin = SqliteStorageAdmin::new(pool.clone(), migration_timeout);
     if let Err(error) = check_writable(&pool).await {
         admin.close().await;
-        return Err(error);
+        return Err(reason(&options.path, error).await);
     }
     Ok(Storage {
         admin: Arc::new(admin),
@@ -101,15 +101,31 @@ async fn create_folder(file: &Path) -> Result<(), StorageError> {
     let Err(error) = tokio::fs::create_dir_all(folder).await else {
         return Ok(());
     };
-    let message = format!("sqlite file {}: its folder cannot be created: {error}", file.display());
+    Err(file_error(file, "its folder cannot be created", error))
+}
+
+/// SQLite says of a file that it cannot open just that; the operating system says why. It is asked only when nobody has the file open any
+/// more: closing it ends the locks of the whole process.
+async fn reason(file: &Path, error: StorageError) -> StorageError {
+    if !matches!(error, StorageError::Refused { .. }) {
+        return error;
+    }
+    match tokio::fs::OpenOptions::new().append(true).create(true).open(file).await {
+        Ok(_) => error,
+        Err(reason) => file_error(file, "it cannot be opened for writing", reason),
+    }
+}
+
+fn file_error(file: &Path, what: &str, error: io::Error) -> StorageError {
+    let message = format!("sqlite file {}: {what}: {error}", file.display());
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(StorageError::Full {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::Full {
             source: io::Error::new(error.kind(), message).into(),
-        }),
-        _ => Err(StorageError::Refused {
+        },
+        _ => StorageError::Refused {
             message,
             source: Some(error.into()),
-        }),
+        },
     }
 }
 
