@@ -148,7 +148,7 @@ fn a_disk_that_is_full_or_read_only_ends_the_start_with_one_line() {
             ],
         );
         if output.stdout != b"mounted\n" {
-            eprintln!("SKIPPED: this test needs to mount a small disk in a namespace of its own (unshare)");
+            knm_test_support::skip("mounts", "to mount a small disk in a namespace of its own (unshare)");
             return;
         }
         let errors = String::from_utf8(output.stderr).unwrap();

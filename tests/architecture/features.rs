@@ -9,10 +9,7 @@ const BRINGS: &[(&str, &[&str])] = &[
     ("sqlite", &["knm-storage-sqlite", "sqlx-sqlite", "libsqlite3-sys"]),
     ("postgres", &["knm-storage-postgres", "sqlx-postgres"]),
     ("memory", &["knm-storage-memory", "knm-cluster-memory"]),
-    (
-        "kubernetes",
-        &["knm-cluster-kubernetes", "kube-client", "kube-runtime", "k8s-openapi"],
-    ),
+    ("kubernetes", &["knm-cluster-kubernetes", "kube-client", "k8s-openapi"]),
     ("docs-ui", &[]),
 ];
 

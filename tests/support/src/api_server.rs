@@ -202,13 +202,9 @@ fn assets() -> Option<PathBuf> {
     let folder = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let found = folder.filter(|folder| ["etcd", "kube-apiserver"].iter().all(|one| folder.join(one).is_file()));
     if found.is_none() {
-        let required = env::var("KNM_TEST_REQUIRE").unwrap_or_default();
-        assert!(
-            !required.split(',').any(|one| one.trim() == "kubernetes"),
-            "KNM_TEST_REQUIRE asks for kubernetes, and KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver"
-        );
-        eprintln!(
-            "SKIPPED: this test needs KUBEBUILDER_ASSETS, a folder with etcd and kube-apiserver (setup-envtest use -p path)"
+        crate::skip(
+            "kubernetes",
+            "KUBEBUILDER_ASSETS, a folder with etcd and kube-apiserver (setup-envtest use -p path prints one)",
         );
     }
     found

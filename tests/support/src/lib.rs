@@ -5,4 +5,7 @@ pub mod cluster;
 pub mod patience;
 pub mod postgres;
 pub mod service;
+mod skip;
 pub mod wire;
+
+pub use skip::skip;

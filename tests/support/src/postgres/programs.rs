@@ -30,12 +30,10 @@ impl Programs {
                 .all(|program| folder.join(program).is_file())
         });
         let Some(folder) = folder else {
-            let required = env::var("KNM_TEST_REQUIRE").unwrap_or_default();
-            assert!(
-                !required.split(',').any(|one| one.trim() == "postgres"),
-                "KNM_TEST_REQUIRE asks for postgres, and there is no initdb, postgres and psql under /usr/lib/postgresql or on the PATH"
+            crate::skip(
+                "postgres",
+                "initdb, postgres and psql under /usr/lib/postgresql or on the PATH (Debian: apt-get install postgresql)",
             );
-            eprintln!("SKIPPED: this test needs PostgreSQL's programs (Debian: apt-get install postgresql)");
             return None;
         };
         Some(Self {
