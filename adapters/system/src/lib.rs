@@ -123,14 +123,15 @@ mod tests {
     async fn opened_files_and_used_time_show_at_the_next_look() {
         let stats = MachineStats::new(Handle::current());
         let before = stats.process();
-        let files: Vec<_> = (0..7)
+        // Many more than the other tests of this process, which has one count for all, may close meanwhile.
+        let files: Vec<_> = (0..200)
             .map(|_| std::fs::File::open("/proc/self/stat").unwrap())
             .collect();
         let mut sum = 0_u64;
         while stats.process().cpu_seconds <= before.cpu_seconds {
             sum = (0..1_000_000).fold(sum, |sum, number| std::hint::black_box(sum ^ number));
         }
-        assert!(before.open_fds + 7 <= stats.process().open_fds);
+        assert!(before.open_fds + 100 <= stats.process().open_fds);
         drop(files);
     }
 

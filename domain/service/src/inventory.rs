@@ -268,7 +268,7 @@ impl Cluster {
             state: contact.state,
             nodes: snapshot.as_ref().map_or(0, |snapshot| snapshot.len()),
             as_of: contact.last_seen,
-            stale: snapshot.as_ref().is_some_and(|snapshot| snapshot.stale()),
+            stale: snapshot.as_ref().is_none_or(|snapshot| snapshot.stale()),
             reason: contact.reason,
             server_version: contact.server_version,
             generation: snapshot.as_ref().map_or(0, |snapshot| snapshot.version().generation),

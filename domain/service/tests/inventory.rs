@@ -70,6 +70,7 @@ async fn nodes_are_shown_after_the_first_complete_list_and_not_before() {
     let stage = Stage::new();
     stage.tell([applied("b", "1"), NodeEvent::Alive]).await;
     assert!(stage.inventory.snapshot("test").is_err());
+    assert!(stage.inventory.cluster("test").unwrap().stale);
 
     stage.tell([replaced(&[("c", "1"), ("a", "1")])]).await;
 

@@ -18,7 +18,7 @@ pub struct ClusterStatus {
     pub nodes: usize,
     /// When it was last seen, `None` if it never was.
     pub as_of: Option<Timestamp>,
-    /// Whether what is known of it is getting old.
+    /// Whether what is known of it is getting old; so it is before anything is known.
     pub stale: bool,
     /// Why it cannot be seen, while it cannot.
     pub reason: Option<UnseenReason>,
