@@ -194,19 +194,12 @@ pub fn find(_: &Environment) -> Result<Found, OpenError> {
     })
 }
 
-/// The first existing file of `KUBECONFIG`, else the usual one in the home folder.
+/// The files of `KUBECONFIG`, else the usual one in the home folder.
 #[cfg(feature = "kubernetes")]
 fn kubeconfig(environment: &Environment) -> Option<PathBuf> {
     let set = |name: &str| environment.get(name).filter(|text| !text.is_empty());
     if let Some(list) = set("KUBECONFIG") {
-        let mut files = std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty());
-        let first = files.next()?;
-        return Some(
-            std::iter::once(first.clone())
-                .chain(files)
-                .find(|path| path.is_file())
-                .unwrap_or(first),
-        );
+        return Some(PathBuf::from(list));
     }
     let usual = PathBuf::from(set("HOME")?).join(".kube/config");
     usual.is_file().then_some(usual)

@@ -1,6 +1,7 @@
 //! Where the access to a cluster comes from, and clients made of it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub enum KubernetesSource {
     InCluster,
     /// A context of a kubeconfig file.
     Kubeconfig {
-        /// The file.
+        /// The file; or several, separated as in the variable `KUBECONFIG`, which are taken together as kubectl does.
         path: PathBuf,
         /// The context's name, `None`: the current one.
         context: Option<String>,
@@ -84,7 +85,7 @@ pub(crate) struct Made {
     pub(crate) fingerprint: u64,
 }
 
-/// The current context of a kubeconfig file.
+/// The current context of a kubeconfig, which may be several files as [`KubernetesSource::Kubeconfig`] says.
 ///
 /// # Errors
 /// [`OpenError`] if the file is no kubeconfig.
@@ -117,15 +118,16 @@ impl KubernetesSource {
         Ok(Made { config, fingerprint })
     }
 
-    /// Changes when the file that the credentials come from does; `None` if there is none, or it cannot be read now. A service account's
-    /// files are read again by the client itself.
+    /// Changes when the files that the credentials come from do; `None` if there are none. A service account's files are read again by
+    /// the client itself.
     pub(crate) async fn fingerprint(&self) -> Option<u64> {
         let Self::Kubeconfig { path, .. } = self else {
             return None;
         };
-        let content = tokio::fs::read(path).await.ok()?;
         let mut hasher = DefaultHasher::new();
-        content.hash(&mut hasher);
+        for file in files(path) {
+            tokio::fs::read(file).await.ok().hash(&mut hasher);
+        }
         Some(hasher.finish())
     }
 }
@@ -169,11 +171,47 @@ async fn from_file(path: &Path, context: Option<&str>) -> Result<Config, OpenErr
         })
 }
 
+/// All files of `path` together: of what two of them name, the first one's counts. Files that are not there are passed over if there is
+/// another.
 fn read(path: &Path) -> Result<Kubeconfig, OpenError> {
+    let mut merged: Option<Kubeconfig> = None;
+    let mut missing = None;
+    for file in files(path) {
+        let next = match read_file(&file) {
+            Ok(next) => next,
+            Err(OpenError::Unreadable { path, source }) if source.kind() == ErrorKind::NotFound => {
+                missing = Some(OpenError::Unreadable { path, source });
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        merged = Some(match merged {
+            None => next,
+            Some(merged) => merged
+                .merge(next)
+                .map_err(|_| OpenError::NotAKubeconfig { path: file })?,
+        });
+    }
+    let nothing = || OpenError::Unreadable {
+        path: path.to_owned(),
+        source: ErrorKind::NotFound.into(),
+    };
+    merged.ok_or_else(|| missing.unwrap_or_else(nothing))
+}
+
+fn files(path: &Path) -> Vec<PathBuf> {
+    let files = std::env::split_paths(path);
+    files.filter(|file| !file.as_os_str().is_empty()).collect()
+}
+
+fn read_file(path: &Path) -> Result<Kubeconfig, OpenError> {
     // Read once by ourselves, because kube's own error would quote the file.
     std::fs::read(path).map_err(|source| OpenError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
-    Kubeconfig::read_from(path).map_err(|_| OpenError::NotAKubeconfig { path: path.to_owned() })
+    let mut config = Kubeconfig::read_from(path).map_err(|_| OpenError::NotAKubeconfig { path: path.to_owned() })?;
+    // An empty one would hide that of the next file.
+    config.current_context = config.current_context.filter(|name| !name.is_empty());
+    Ok(config)
 }

@@ -196,6 +196,36 @@ async fn a_changed_kubeconfig_is_used_by_the_next_call() {
 }
 
 #[tokio::test]
+async fn several_kubeconfigs_are_taken_together_and_missing_ones_passed_over() {
+    let server = Scripted::start([(PODS, page(&[], "1", ""))]).await;
+    let write = |name: &str, content: Value| {
+        let file = server.kubeconfig().with_file_name(name);
+        std::fs::write(&file, content.to_string()).expect("a file");
+        file
+    };
+    let context = json!({"name": "both", "context": {"cluster": "scripted", "user": "second"}});
+    let first = write("first", json!({"current-context": "", "contexts": [context]}));
+    let user = json!({"name": "second", "user": {"token": "token-of-the-second"}});
+    let second = write("second", json!({"current-context": "both", "users": [user]}));
+    let missing = server.kubeconfig().with_file_name("missing");
+    let path = std::env::join_paths([first, missing, second, server.kubeconfig()]).expect("a list");
+    assert_eq!(current_context(path.as_ref()).expect("files").as_deref(), Some("both"));
+
+    let mut options = options(&server);
+    options.source = KubernetesSource::Kubeconfig {
+        path: path.into(),
+        context: None,
+    };
+    let gateway = knm_cluster_kubernetes::open(options).await.expect("a gateway");
+    gateway.pods_on_node(&a()).await.expect("no pods");
+    assert!(
+        server.seen()[0].contains("Bearer token-of-the-second"),
+        "{:?}",
+        server.seen()
+    );
+}
+
+#[tokio::test]
 async fn a_credential_plugin_is_run_again_when_its_token_is_refused() {
     let server = Scripted::start([
         (PODS, page(&[], "1", "")),
