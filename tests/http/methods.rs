@@ -106,11 +106,15 @@ fn every_answer_tells_browsers_to_be_careful() {
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
             ("x-frame-options", "DENY"),
-            ("referrer-policy", "no-referrer"),
             ("cross-origin-resource-policy", "same-origin"),
         ] {
             assert_eq!(reply.all(name), [value], "{path}");
         }
+        // These are about pages.
+        let expected = (path == "/docs").then_some("no-referrer");
+        assert_eq!(reply.header("referrer-policy"), expected, "{path}");
+        let expected = (path == "/docs").then_some("same-origin");
+        assert_eq!(reply.header("cross-origin-opener-policy"), expected, "{path}");
         let policy = reply.header("content-security-policy").unwrap();
         assert!(
             policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),

@@ -1,6 +1,7 @@
 //! What holds for every request: its id, limits, log line and metrics, and that every answer is one that callers can read.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -75,7 +76,8 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         }
         self.in_flight.increment(1.0);
         let counted = Counted(&self.in_flight);
-        let response = self.limited(request, route).instrument(span.clone()).await;
+        let mut answering = pin!(self.limited(request, route).instrument(span));
+        let response = answering.as_mut().await;
         let (mut response, failure) = self.explained(response, &id);
         drop(counted);
         if let Some(encoding) = encoding.filter(|_| is_compressible(&mut response)) {
@@ -90,7 +92,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         let duration = started.elapsed();
         self.metrics
             .count(method, route, status.as_u16(), duration.as_secs_f64());
-        span.in_scope(|| match &failure {
+        answering.span().in_scope(|| match &failure {
             Some(problem) => log_failure(problem, method, route, status, duration),
             None => log(routine, method, route, status, duration),
         });

@@ -5,12 +5,15 @@ use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::route;
 
 /// What browsers must not do with any answer.
-const SECURITY: [(HeaderName, &str); 5] = [
+const ANSWER_SECURITY: [(HeaderName, &str); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
+    (RESOURCE_POLICY, "same-origin"),
+];
+/// What they must not do with a page, which alone may open others and lead to them.
+const PAGE_SECURITY: [(HeaderName, &str); 2] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (RESOURCE_POLICY, "same-origin"),
 ];
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; \
@@ -23,10 +26,17 @@ const ADDED: usize = 12;
 /// Tells browsers what they must not do with an answer of `route`, and caches whether they may keep it.
 pub(crate) fn secure(headers: &mut HeaderMap, route: &str) {
     headers.reserve(ADDED);
-    for (name, value) in SECURITY {
+    for (name, value) in ANSWER_SECURITY {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let policy = if route == "/docs" { PAGE_POLICY } else { DATA_POLICY };
+    let policy = if route == "/docs" {
+        for (name, value) in PAGE_SECURITY {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        PAGE_POLICY
+    } else {
+        DATA_POLICY
+    };
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     let caching = if route::is_routine(route) {
         "no-store"

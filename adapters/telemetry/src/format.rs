@@ -1,5 +1,6 @@
 //! What a line looks like.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -50,6 +51,9 @@ impl LogFormat {
             .unwrap_or(Self::Text)
     }
 }
+
+/// Room for most lines.
+const USUAL_BYTES: usize = 512;
 
 /// Everything that a line is made of.
 pub(crate) struct Line<'a> {
@@ -138,32 +142,28 @@ impl Line<'_> {
     }
 
     fn text(&self) -> String {
-        let mut line = format!(
+        let mut line = String::with_capacity(USUAL_BYTES);
+        // Writing into a text cannot fail.
+        let _ = write!(
+            line,
             "{:.6} {:>5} {}",
             self.time,
             self.level,
             one_line(&self.recorded.message)
         );
-        let mut add = |name: &str, value: &str| {
-            let plain = !value.is_empty() && !value.contains([' ', '"', '\n', '\r', '\t', '\u{1b}']);
-            // Writing into a text cannot fail.
-            let _ = if plain {
-                write!(line, " {name}={value}")
-            } else {
-                write!(line, " {name}={value:?}")
-            };
-        };
         for (name, value) in self.recorded.fields.iter() {
             match value {
-                Value::String(text) => add(name, text),
-                other => add(name, &other.to_string()),
+                Value::String(text) => add(&mut line, name, text),
+                other => {
+                    let _ = write!(line, " {name}={other}");
+                }
             }
         }
         if let Some(request_id) = &self.recorded.request_id {
-            add("request_id", request_id);
+            add(&mut line, "request_id", request_id);
         }
         if let Some(error) = &self.recorded.error {
-            add("error", error);
+            add(&mut line, "error", error);
         }
         line
     }
@@ -226,12 +226,26 @@ pub(crate) fn relative(file: &str) -> &str {
     }
 }
 
-/// A message stays on its line, whatever somebody put into it.
-fn one_line(text: &str) -> String {
-    if text.contains(char::is_control) {
-        return text.escape_debug().to_string();
+/// Adds a field, in quotes where its end could not be told without.
+fn add(line: &mut String, name: &str, value: &str) {
+    let is_plain = |byte: u8| !matches!(byte, b' ' | b'"' | b'\n' | b'\r' | b'\t' | 0x1b);
+    line.push(' ');
+    line.push_str(name);
+    line.push('=');
+    if !value.is_empty() && value.bytes().all(is_plain) {
+        line.push_str(value);
+    } else {
+        // Writing into a text cannot fail.
+        let _ = write!(line, "{value:?}");
     }
-    text.to_owned()
+}
+
+/// A message stays on its line, whatever somebody put into it.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        return text.escape_debug().to_string().into();
+    }
+    text.into()
 }
 
 fn bunyan_level(level: Level) -> u8 {
@@ -245,7 +259,7 @@ fn bunyan_level(level: Level) -> u8 {
 }
 
 fn bytes(frame: &impl Serialize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(512);
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
     if let Err(error) = serde_json::to_writer(&mut bytes, frame) {
         bytes.clear();
         // Writing into memory cannot fail.

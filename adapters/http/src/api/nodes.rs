@@ -74,10 +74,13 @@ impl NodesApi {
             cursor: cursor.0,
             fields: fields.0,
         };
-        // First whether there is such a cluster: its absence matters more than a wrong parameter.
-        shared.inventory.cluster(&cluster.0)?;
+        let snapshot = shared.inventory.snapshot(&cluster.0);
+        // That there is no such cluster matters more than a wrong parameter, and that more than a cluster that cannot be seen.
+        if let Err(error @ InventoryError::UnknownCluster { .. }) = snapshot {
+            return Err(error.into());
+        }
         let query = NodeQuery::parse(&raw).map_err(Problem::invalid)?;
-        let snapshot = shared.inventory.snapshot(&cluster.0)?;
+        let snapshot = snapshot?;
         let tag = list::tag(snapshot.version(), &query);
         if is_known(&tag, headers) {
             return Ok(Cacheable::not_modified(&tag));
