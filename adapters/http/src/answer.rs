@@ -232,8 +232,10 @@ fn success(content_type: &'static str, schema: MetaSchemaRef, headers: Vec<MetaH
 
 /// Whether `If-None-Match` names `tag`, compared weakly as RFC 9110 says.
 pub(crate) fn is_known(tag: &str, asked: &HeaderMap) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let own = tag.trim_start_matches("W/");
+    fn opaque(tag: &str) -> &str {
+        tag.trim().trim_start_matches("W/")
+    }
+    let own = opaque(tag);
     asked
         .get_all(header::IF_NONE_MATCH)
         .iter()

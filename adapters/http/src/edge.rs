@@ -62,8 +62,8 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         let route = route::template(request.uri().path()).unwrap_or(UNMATCHED);
         let routine = route::is_routine(route);
         let span = match routine {
-            true => tracing::debug_span!("request", request_id = %id),
-            false => tracing::info_span!("request", request_id = %id),
+            true => tracing::debug_span!("request", request_id = id.as_str()),
+            false => tracing::info_span!("request", request_id = id.as_str()),
         };
         let is_head = request.method() == Method::HEAD;
         let encoding = Encoding::negotiate(request.headers());

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use knm_domain::{Health, Inventory};
 use knm_ports::MetricsExposition;
-use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
+use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
 use tokio_util::sync::CancellationToken;
 
@@ -116,7 +116,26 @@ pub(crate) fn router(
         lists: Lists::new(),
         shutdown,
     });
-    Edge::new(service().into_endpoint().data(shared), app.settings, limits.clone())
+    let operations = WithShared {
+        inner: service().into_endpoint(),
+        shared,
+    };
+    Edge::new(operations, app.settings, limits.clone())
+}
+
+/// Gives every request what the operations work with. As poem's own `data`, without another future around each request.
+struct WithShared<E> {
+    inner: E,
+    shared: Arc<Shared>,
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
+    type Output = Response;
+
+    fn call(&self, mut request: Request) -> impl Future<Output = poem::Result<Response>> + Send {
+        request.set_data(Arc::clone(&self.shared));
+        self.inner.call(request)
+    }
 }
 
 /// The operations, and what they declare of themselves before [`document`] completes it.
