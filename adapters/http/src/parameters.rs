@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use knm_model::QueryError;
+use knm_model::{QueryError, excerpt};
 use poem::Request;
 
 use crate::document::document;
@@ -28,7 +28,7 @@ pub(crate) fn check(route: &str, request: &Request) -> Result<(), Problem> {
         } else {
             continue;
         };
-        let parameter = shortened(name).into();
+        let parameter = excerpt(name).into();
         if !errors.iter().any(|error| error.parameter == parameter) {
             errors.push(QueryError {
                 parameter,
@@ -48,10 +48,6 @@ fn unknown(known: &[&str]) -> String {
         return "there is no such parameter: this operation has none".to_owned();
     }
     format!("there is no such parameter: there are {}", known.join(", "))
-}
-
-fn shortened(name: &str) -> String {
-    name.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
 /// The query parameters of the operation at `route`, as the document tells them.

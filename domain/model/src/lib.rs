@@ -26,7 +26,7 @@ pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
 pub use pod::{Controller, Pod, PodPhase, PodRequests};
 pub use quantity::{Quantity, QuantityError};
-pub use query::{Cursor, NodeField, NodeFilter, NodeQuery, NodeSort, QueryError, RawNodeQuery, SortKey};
+pub use query::{Cursor, NodeField, NodeFilter, NodeQuery, NodeSort, QueryError, RawNodeQuery, SortKey, excerpt};
 pub use selector::{Operator, Requirement, Selector, SelectorError};
 pub use summary::{ClusterSummary, StatusCounts};
 pub use taint::{Taint, TaintEffect, TaintError, TaintFilter};

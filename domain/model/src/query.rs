@@ -192,6 +192,12 @@ pub struct QueryError {
     pub message: String,
 }
 
+/// As much of a caller's text as an error about a query repeats, without control characters.
+#[must_use]
+pub fn excerpt(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
 impl NodeQuery {
     /// Parses the parameters of a list.
     ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use knm_domain::{ChangeKind, EventId, NodeChange, NodeEntry, Subscription, SubscriptionStart};
-use knm_model::QueryError;
+use knm_model::{QueryError, excerpt};
 use poem::http::HeaderMap;
 use poem::web::Data;
 use poem::web::sse::Event;
@@ -109,7 +109,7 @@ impl WatchApi {
 }
 
 fn unknown_id(text: &str) -> QueryError {
-    let text: String = text.chars().take(64).flat_map(char::escape_debug).collect();
+    let text = excerpt(text);
     QueryError {
         parameter: "last_event_id".into(),
         position: None,

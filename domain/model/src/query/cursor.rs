@@ -116,7 +116,7 @@ impl Cursor {
     /// A message for people if `text` was not made by this service.
     pub fn decode(text: &str) -> Result<Self, String> {
         Self::read(text).ok_or_else(|| {
-            let text: String = text.chars().take(64).flat_map(char::escape_debug).collect();
+            let text = super::excerpt(text);
             format!("\"{text}\" is not a cursor: the next_cursor of an earlier answer is expected")
         })
     }

@@ -186,6 +186,5 @@ fn limit(text: &str) -> Result<usize, Refusal> {
 }
 
 fn quoted(text: &str) -> String {
-    let text: String = text.chars().take(64).flat_map(char::escape_debug).collect();
-    format!("\"{text}\"")
+    format!("\"{}\"", super::excerpt(text))
 }
