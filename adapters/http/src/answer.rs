@@ -18,6 +18,8 @@ use poem_openapi::registry::{
 use poem_openapi::types::Type;
 use serde::Serialize;
 
+const JSON: &str = "application/json";
+
 /// JSON that was written already; `T` is its shape.
 pub(crate) struct Ready<T>(Bytes, PhantomData<fn() -> T>);
 
@@ -66,7 +68,7 @@ pub(crate) fn json<T: Serialize>(view: &T) -> Bytes {
 }
 
 impl<T: Type> Payload for Ready<T> {
-    const CONTENT_TYPE: &'static str = "application/json";
+    const CONTENT_TYPE: &'static str = JSON;
 
     fn schema_ref() -> MetaSchemaRef {
         T::schema_ref()
@@ -82,14 +84,14 @@ where
     T: Send,
 {
     fn into_response(self) -> Response {
-        Response::builder().content_type("application/json").body(self.0)
+        Response::builder().content_type(JSON).body(self.0)
     }
 }
 
 impl<T: Type> ApiResponse for Ready<T> {
     fn meta() -> MetaResponses {
         MetaResponses {
-            responses: vec![success(Self::CONTENT_TYPE, T::schema_ref(), vec![])],
+            responses: vec![success(JSON, T::schema_ref(), vec![])],
         }
     }
 
@@ -101,23 +103,20 @@ impl<T: Type> ApiResponse for Ready<T> {
 impl<T> Cacheable<T> {
     /// The answer with this tag; 304 without a body if the caller has it already, and then `body` is never made.
     pub(crate) fn new(tag: &str, asked: &HeaderMap, body: impl FnOnce() -> Body) -> Self {
-        if is_known(tag, asked) {
-            return Self::not_modified(tag);
+        match is_known(tag, asked) {
+            true => Self::not_modified(tag),
+            false => Self::changed(tag, body()),
         }
-        let response = Response::builder()
-            .content_type("application/json")
-            .header(header::ETAG, tag)
-            .body(body());
-        Self(response, PhantomData)
     }
 
     /// 304: the caller has it already.
     pub(crate) fn not_modified(tag: &str) -> Self {
-        let response = Response::builder()
-            .status(StatusCode::NOT_MODIFIED)
-            .header(header::ETAG, tag)
-            .finish();
-        Self(response, PhantomData)
+        Self(not_modified(tag), PhantomData)
+    }
+
+    /// The answer with this tag, which the caller does not have.
+    pub(crate) fn changed(tag: &str, body: Body) -> Self {
+        Self(changed(tag, JSON, body), PhantomData)
     }
 
     /// The same answer, encoded already.
@@ -138,7 +137,7 @@ impl<T: Send> IntoResponse for Cacheable<T> {
 
 impl<T: Type> ApiResponse for Cacheable<T> {
     fn meta() -> MetaResponses {
-        tagged(Ready::<T>::CONTENT_TYPE, T::schema_ref())
+        tagged(JSON, T::schema_ref())
     }
 
     fn register(registry: &mut Registry) {
@@ -171,10 +170,9 @@ impl<M: Media> ApiResponse for Fleeting<M> {
 impl<M: Media> Fixed<M> {
     /// The text with this tag; 304 if the caller has it already.
     pub(crate) fn new(text: &Bytes, tag: &str, asked: &HeaderMap) -> Self {
-        let answer = Response::builder().header(header::ETAG, tag);
         let response = match is_known(tag, asked) {
-            true => answer.status(StatusCode::NOT_MODIFIED).finish(),
-            false => answer.content_type(M::TYPE).body(text.clone()),
+            true => not_modified(tag),
+            false => changed(tag, M::TYPE, text.clone().into()),
         };
         Self(response, PhantomData)
     }
@@ -192,6 +190,16 @@ impl<M: Media> ApiResponse for Fixed<M> {
     }
 
     fn register(_: &mut Registry) {}
+}
+
+fn not_modified(tag: &str) -> Response {
+    let answer = Response::builder().status(StatusCode::NOT_MODIFIED);
+    answer.header(header::ETAG, tag).finish()
+}
+
+fn changed(tag: &str, content_type: &'static str, body: Body) -> Response {
+    let answer = Response::builder().content_type(content_type);
+    answer.header(header::ETAG, tag).body(body)
 }
 
 /// The schema of a text.

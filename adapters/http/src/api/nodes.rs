@@ -87,10 +87,10 @@ impl NodesApi {
         }
         if let (true, Some(encoding)) = (query.is_everything(), Encoding::negotiate(headers)) {
             let body = shared.lists.compressed(&snapshot, encoding).await;
-            return Ok(Cacheable::new(&tag, headers, || body).encoded(encoding.as_str()));
+            return Ok(Cacheable::changed(&tag, body).encoded(encoding.as_str()));
         }
         let body = shared.lists.body(&snapshot, &query).await;
-        Ok(Cacheable::new(&tag, headers, || body))
+        Ok(Cacheable::changed(&tag, body))
     }
 
     /// Show a node
