@@ -16,11 +16,11 @@ const MOST_PIECES: usize = 64;
 pub(crate) struct Gathered<B> {
     body: B,
     /// What came after the pieces that were handed over: an end that is no data, or a failure.
-    next: Option<Result<Frame<Pieces>, io::Error>>,
+    next: Option<Result<Frame<Joined>, io::Error>>,
 }
 
 /// Pieces of a body, as one buffer.
-pub(crate) struct Pieces {
+pub(crate) struct Joined {
     first: Bytes,
     rest: VecDeque<Bytes>,
     left: usize,
@@ -33,16 +33,16 @@ impl<B> Gathered<B> {
 }
 
 impl<B: HttpBody<Data = Bytes, Error = io::Error> + Unpin> HttpBody for Gathered<B> {
-    type Data = Pieces;
+    type Data = Joined;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Pieces>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Joined>, io::Error>>> {
         if let Some(next) = self.next.take() {
             return Poll::Ready(Some(next));
         }
-        let mut gathered: Option<Pieces> = None;
+        let mut gathered: Option<Joined> = None;
         loop {
-            if gathered.as_ref().is_some_and(Pieces::is_full) {
+            if gathered.as_ref().is_some_and(Joined::is_full) {
                 return Poll::Ready(gathered.map(|pieces| Ok(Frame::data(pieces))));
             }
             let polled = Pin::new(&mut self.body).poll_frame(cx);
@@ -50,12 +50,12 @@ impl<B: HttpBody<Data = Bytes, Error = io::Error> + Unpin> HttpBody for Gathered
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(piece) => {
                         match &mut gathered {
-                            None => gathered = Some(Pieces::of(piece)),
+                            None => gathered = Some(Joined::of(piece)),
                             Some(pieces) => pieces.push(piece),
                         }
                         continue;
                     }
-                    Err(frame) => Poll::Ready(Some(Ok(frame.map_data(Pieces::of)))),
+                    Err(frame) => Poll::Ready(Some(Ok(frame.map_data(Joined::of)))),
                 },
                 Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) => Poll::Ready(None),
@@ -80,7 +80,7 @@ impl<B: HttpBody<Data = Bytes, Error = io::Error> + Unpin> HttpBody for Gathered
     }
 }
 
-impl Pieces {
+impl Joined {
     fn of(piece: Bytes) -> Self {
         Self {
             left: piece.len(),
@@ -104,7 +104,7 @@ impl Pieces {
     }
 }
 
-impl Buf for Pieces {
+impl Buf for Joined {
     fn remaining(&self) -> usize {
         self.left
     }
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_buffer_of_pieces_advances_over_their_borders() {
-        let mut pieces = Pieces::of(Bytes::new());
+        let mut pieces = Joined::of(Bytes::new());
         for piece in ["ab", "", "cde", "f"] {
             pieces.push(Bytes::from_static(piece.as_bytes()));
         }

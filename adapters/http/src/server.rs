@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{Phases, Watched};
-use crate::gather::{Gathered, Pieces};
+use crate::gather::{Gathered, Joined};
 use crate::metric::CONNECTIONS;
 use crate::{App, ServeReport, ServerLimits, refusal, router};
 
@@ -281,10 +281,10 @@ struct Sent<E> {
 }
 
 impl<E> HttpBody for Sent<E> {
-    type Data = Pieces;
+    type Data = Joined;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Pieces>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Joined>, io::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
