@@ -390,7 +390,8 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-fn log(routine: bool, method: &str, route: &str, status: StatusCode, duration: Duration) {
+/// The one line of a request that did not fail in us.
+pub(crate) fn log(routine: bool, method: &str, route: &str, status: StatusCode, duration: Duration) {
     let (status, duration_ms) = (status.as_u16(), milliseconds(duration));
     match status {
         _ if routine => tracing::debug!(method, route, status, duration_ms, "request"),

@@ -3,11 +3,13 @@
 //! hyper refuses them by itself, with a bare status, before anything of ours is called. Callers get a problem all the same.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use poem::http::{HeaderMap, StatusCode};
 
 use crate::answer::json;
+use crate::edge::log;
 use crate::headers::secure;
 use crate::metric::REQUESTS;
 use crate::problem::{self, Kind, Problem};
@@ -66,17 +68,10 @@ fn refusal<'a>(first: &str, kept: impl Iterator<Item = &'a str>, status: StatusC
     }
     answer.push_str("\r\n");
 
-    let status = status.as_u16();
-    metrics::counter!(REQUESTS, "method" => "other", "route" => UNMATCHED, "status" => status.to_string()).increment(1);
-    tracing::info_span!("request", request_id = %id).in_scope(|| {
-        tracing::warn!(
-            method = "other",
-            route = UNMATCHED,
-            status,
-            duration_ms = 0.0,
-            "request"
-        )
-    });
+    let code = status.as_u16().to_string();
+    metrics::counter!(REQUESTS, "method" => "other", "route" => UNMATCHED, "status" => code).increment(1);
+    tracing::info_span!("request", request_id = %id)
+        .in_scope(|| log(false, "other", UNMATCHED, status, Duration::ZERO));
     [answer.as_bytes(), &body].concat().into()
 }
 
