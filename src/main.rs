@@ -131,15 +131,5 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// Says on stderr why the program ends, with everything that lies below.
 fn complain(failure: &Failure) {
-    let mut text = format!("error: {failure}");
-    let mut below = std::error::Error::source(failure);
-    while let Some(error) = below {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        below = error.source();
-    }
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "error: {}", knm_telemetry::chain(failure));
 }

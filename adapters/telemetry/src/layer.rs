@@ -184,7 +184,7 @@ impl Visit for Recorded {
 }
 
 /// The error and what lies below it; a text that the one above repeats is not written twice.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(error) = below {
