@@ -151,6 +151,31 @@ fn what_the_caller_has_already_is_not_sent_again() {
 }
 
 #[test]
+fn an_unchanged_list_is_told_alike_with_and_without_the_operation() {
+    let service = still(&[]);
+    let tag = ask(&service, "GET", NODES, &[]).header("etag").unwrap().to_owned();
+    let known = format!("if-none-match: {tag}");
+    // A question mark alone asks for the same list, but by way of the operation.
+    let through = ["", "?"].map(|query| ask(&service, "GET", &format!("{NODES}{query}"), &[&known]));
+    let told = through.each_ref().map(|reply| {
+        let mut headers = reply.headers.clone();
+        headers.retain(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()));
+        (reply.status, headers)
+    });
+    assert_eq!(told[0].0, 304);
+    assert_eq!(told[0], told[1]);
+    for (path, status) in [
+        ("/api/v1/clusters/absent/nodes", 404),
+        ("/api/v1/clusters/demo/nodes?stauts=ready", 422),
+        ("/api/v1/clusters//nodes", 404),
+        ("/api/v1/clusters/demo/other/nodes", 404),
+    ] {
+        let refused = ask(&service, "GET", path, &["if-none-match: *"]);
+        assert_eq!(refused.status, status, "{path}");
+    }
+}
+
+#[test]
 fn different_questions_have_different_tags() {
     let service = still(&[]);
     let mut tags: Vec<String> = [NODES, SELECTED, "/api/v1/clusters/demo/nodes?limit=3", FLEET]

@@ -192,7 +192,8 @@ impl<M: Media> ApiResponse for Fixed<M> {
     fn register(_: &mut Registry) {}
 }
 
-fn not_modified(tag: &str) -> Response {
+/// 304: the caller has it already.
+pub(crate) fn not_modified(tag: &str) -> Response {
     let answer = Response::builder().status(StatusCode::NOT_MODIFIED);
     answer.header(header::ETAG, tag).finish()
 }

@@ -22,6 +22,7 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, ready};
 use knm_domain::{Health, Inventory};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
@@ -123,7 +124,8 @@ pub(crate) fn router(
     Edge::new(operations, app.settings, limits.clone())
 }
 
-/// Gives every request what the operations work with. As poem's own `data`, without another future around each request.
+/// Gives every request what the operations work with. As poem's own `data`, without another future around each request. Whoever has the
+/// list that he asks for is told so without an operation.
 struct WithShared<E> {
     inner: E,
     shared: Arc<Shared>,
@@ -133,8 +135,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
     type Output = Response;
 
     fn call(&self, mut request: Request) -> impl Future<Output = poem::Result<Response>> + Send {
+        if let Some(answer) = api::nodes::unchanged_list(&self.shared, &request) {
+            return Either::Left(ready(Ok(answer)));
+        }
         request.set_data(Arc::clone(&self.shared));
-        self.inner.call(request)
+        Either::Right(self.inner.call(request))
     }
 }
 

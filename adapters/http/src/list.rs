@@ -61,9 +61,14 @@ impl Lists {
 /// Names the state of a list: what is known of the nodes, and what was asked.
 pub(crate) fn tag(version: SnapshotVersion, query: &NodeQuery) -> String {
     if query.is_everything() {
-        return format!("W/\"{version}\"");
+        return whole_tag(version);
     }
     format!("W/\"{version}-{:x}\"", hash(query))
+}
+
+/// Names the state of a list without any query.
+pub(crate) fn whole_tag(version: SnapshotVersion) -> String {
+    format!("W/\"{version}\"")
 }
 
 /// Names the state of a list over all clusters.
