@@ -2,16 +2,20 @@
 //!
 //! Every obligation of a port is a sentence with MUST, and each MUST is a case of the contract suite in `tests/contract`.
 
+mod audit;
 mod cluster;
 mod storage;
 mod system;
 
+pub use audit::AuditLog;
+#[cfg(feature = "mocks")]
+pub use audit::MockAuditLog;
 #[cfg(feature = "mocks")]
 pub use cluster::MockClusterGateway;
 pub use cluster::{BoxedSource, ClusterError, ClusterGateway, NodeEvent, NodeEvents};
 pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};
-pub use system::{Clock, MetricsExposition, ProcessStats, SystemStats};
+pub use system::{Clock, IdSource, MetricsExposition, ProcessStats, SystemStats};
 #[cfg(feature = "mocks")]
-pub use system::{ManualClock, MockClock, MockMetricsExposition, MockSystemStats};
+pub use system::{CountedIds, ManualClock, MockClock, MockIdSource, MockMetricsExposition, MockSystemStats};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
+use crate::AuditLog;
 use crate::cluster::BoxedSource;
 
 /// Everything that an opened store offers.
@@ -15,6 +16,8 @@ pub struct Storage {
     pub admin: Arc<dyn StorageAdmin>,
     /// The clusters that were registered.
     pub clusters: Arc<dyn ClusterRegistrations>,
+    /// What was tried, by whom, and what came of it.
+    pub audit: Arc<dyn AuditLog>,
 }
 
 /// The store as such: whether it works, what its schema is, what its pool does.

@@ -1,12 +1,21 @@
 //! The process and its machine.
 
 use knm_model::Timestamp;
+use uuid::Uuid;
 
 /// The time.
 #[cfg_attr(feature = "mocks", mockall::automock)]
 pub trait Clock: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
+}
+
+/// Ids that no two things share.
+#[cfg_attr(feature = "mocks", mockall::automock)]
+pub trait IdSource: Send + Sync + 'static {
+    /// A new UUID v7 for something that begins at `at`: later ones of this source sort behind it, in the same millisecond too, as long as
+    /// `at` does not go back.
+    fn next(&self, at: Timestamp) -> Uuid;
 }
 
 /// Figures of the process and its machine.
@@ -78,5 +87,20 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Ids that are counted, for tests: the same in every run.
+#[cfg(feature = "mocks")]
+#[derive(Debug, Default)]
+pub struct CountedIds(std::sync::atomic::AtomicU64);
+
+#[cfg(feature = "mocks")]
+impl IdSource for CountedIds {
+    fn next(&self, at: Timestamp) -> Uuid {
+        let count = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut rest = [0; 10];
+        rest[2..].copy_from_slice(&count.to_be_bytes());
+        uuid::Builder::from_unix_timestamp_millis(u64::try_from(at.unix_millis()).unwrap_or(0), &rest).into_uuid()
     }
 }

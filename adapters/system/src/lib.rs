@@ -3,9 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use knm_model::Timestamp;
-use knm_ports::{Clock, ProcessStats, SystemStats};
+use knm_ports::{Clock, IdSource, ProcessStats, SystemStats};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::runtime::Handle;
+use uuid::{ContextV7, Uuid};
 
 /// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +16,23 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the only place that reads the real time")]
     fn now(&self) -> Timestamp {
         Timestamp::from(std::time::SystemTime::now())
+    }
+}
+
+/// Random ids that sort by time.
+#[derive(Debug, Default)]
+pub struct TimeOrderedIds {
+    /// Counts within a millisecond.
+    context: Mutex<ContextV7>,
+}
+
+impl IdSource for TimeOrderedIds {
+    fn next(&self, at: Timestamp) -> Uuid {
+        let context = self.context.lock().unwrap_or_else(PoisonError::into_inner);
+        let millis = u64::try_from(at.unix_millis()).unwrap_or(0);
+        // At most 999,999,999.
+        let nanos = (millis % 1_000) as u32 * 1_000_000;
+        Uuid::new_v7(uuid::Timestamp::from_unix(&*context, millis / 1_000, nanos))
     }
 }
 
@@ -133,6 +151,18 @@ mod tests {
         }
         assert!(before.open_fds + 100 <= stats.process().open_fds);
         drop(files);
+    }
+
+    #[test]
+    fn ids_sort_by_their_time_and_in_their_order() {
+        let ids = TimeOrderedIds::default();
+        let now = Timestamp::from_unix_millis(1_900_000_000_000).unwrap();
+        let later = Timestamp::from_unix_millis(1_900_000_000_001).unwrap();
+        let mut made: Vec<Uuid> = (0..1_000).map(|_| ids.next(now)).collect();
+        made.push(ids.next(later));
+        assert!(made.is_sorted() && made.iter().all(|id| id.get_version_num() == 7));
+        made.dedup();
+        assert_eq!(made.len(), 1_001);
     }
 
     #[tokio::test]

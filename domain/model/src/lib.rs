@@ -1,5 +1,7 @@
 //! Values and rules of node management: no async, no I/O, no time but what is passed in.
 
+mod actor;
+mod audit;
 mod budget;
 mod cluster;
 mod cordon;
@@ -16,6 +18,8 @@ mod summary;
 mod taint;
 mod time;
 
+pub use actor::{Actor, ActorKind};
+pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditRecord};
 pub use budget::DisruptionBudget;
 pub use cluster::{ClusterRegistration, ClusterSource};
 pub use cordon::{
