@@ -17,6 +17,7 @@ mod problem;
 mod refusal;
 mod route;
 mod server;
+mod shortcut;
 mod view;
 
 use std::sync::Arc;
@@ -124,8 +125,8 @@ pub(crate) fn router(
     Edge::new(operations, app.settings, limits.clone())
 }
 
-/// Gives every request what the operations work with. As poem's own `data`, without another future around each request. Whoever has the
-/// list that he asks for is told so without an operation.
+/// Gives every request what the operations work with, as poem's own `data` does, without another future around each request. What there
+/// is a [`shortcut`] for never gets to the operations.
 struct WithShared<E> {
     inner: E,
     shared: Arc<Shared>,
@@ -135,7 +136,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
     type Output = Response;
 
     fn call(&self, mut request: Request) -> impl Future<Output = poem::Result<Response>> + Send {
-        if let Some(answer) = api::nodes::unchanged_list(&self.shared, &request) {
+        if let Some(answer) = shortcut::answer(&self.shared, &request) {
             return Either::Left(ready(Ok(answer)));
         }
         request.set_data(Arc::clone(&self.shared));

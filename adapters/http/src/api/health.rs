@@ -38,7 +38,7 @@ struct BasicView {
 /// The process answers.
 #[derive(Object, Serialize)]
 #[oai(rename = "Liveness")]
-struct LiveView {
+pub(crate) struct LiveView {
     /// Always `alive`.
     status: String,
     /// The time of the answer, RFC 3339 in UTC with whole seconds.
@@ -228,6 +228,14 @@ impl Media for Exposition {
     const TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 }
 
+/// That the process lives, which is all that it tells.
+pub(crate) fn liveness(shared: &Shared) -> Ready<LiveView> {
+    Ready::of(&LiveView {
+        status: "alive".to_owned(),
+        timestamp: shared.health.now().to_whole_seconds(),
+    })
+}
+
 #[OpenApi]
 impl HealthApi {
     /// Say that the service answers
@@ -260,10 +268,7 @@ impl HealthApi {
         operation_id = "getLiveness"
     )]
     async fn live(&self, shared: Data<&Arc<Shared>>) -> Result<Ready<LiveView>, Failure<Hardly>> {
-        Ok(Ready::of(&LiveView {
-            status: "alive".to_owned(),
-            timestamp: shared.health.now().to_whole_seconds(),
-        }))
+        Ok(liveness(&shared))
     }
 
     /// Probe readiness

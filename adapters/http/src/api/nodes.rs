@@ -4,34 +4,20 @@ use std::sync::Arc;
 
 use knm_domain::InventoryError;
 use knm_model::{NodeField, NodeQuery, RawNodeQuery};
-use poem::http::{HeaderMap, header};
+use poem::http::HeaderMap;
 use poem::web::Data;
-use poem::{Request, Response};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 
 use super::Group;
 use crate::Shared;
-use crate::answer::{Cacheable, Ready, is_known, not_modified};
+use crate::answer::{Cacheable, Ready, is_known};
 use crate::compression::Encoding;
 use crate::list;
 use crate::problem::{Failure, OfAsking, OfFleet, OfNodes, Problem};
 use crate::view::{AllNodesView, NodeListView, NodeView, PodListView};
 
 pub(crate) struct NodesApi;
-
-/// 304 if the caller asks for the whole list of a cluster and has it already: what scripts and pages ask again and again. Told before
-/// anything else of the request is read, at half the cost of an operation; `None` leaves the answer to the operation.
-pub(crate) fn unchanged_list(shared: &Shared, request: &Request) -> Option<Response> {
-    if request.uri().query().is_some() || !request.headers().contains_key(header::IF_NONE_MATCH) {
-        return None;
-    }
-    let path = request.uri().path();
-    let cluster = path.strip_prefix("/api/v1/clusters/")?.strip_suffix("/nodes")?;
-    let snapshot = shared.inventory.snapshot(cluster).ok()?;
-    let tag = list::whole_tag(snapshot.version());
-    is_known(&tag, request.headers()).then(|| not_modified(&tag))
-}
 
 #[OpenApi]
 impl NodesApi {
