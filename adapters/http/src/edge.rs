@@ -139,19 +139,19 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         if request.method() == Method::OPTIONS {
             return Response::builder()
                 .status(StatusCode::NO_CONTENT)
-                .header(header::ALLOW, route::ALLOWED)
+                .header(header::ALLOW, route::allowed(route))
                 .finish();
         }
-        if request.method() != Method::GET {
+        if !route::allows(route, request.method().as_str()) {
             let detail = format!(
                 "{} is not allowed here: {} are",
                 shortened(request.method().as_str()),
-                route::ALLOWED
+                route::allowed(route)
             );
             let mut response = Problem::new(Kind::MethodNotAllowed, detail).into_response();
             response
                 .headers_mut()
-                .insert(header::ALLOW, HeaderValue::from_static(route::ALLOWED));
+                .insert(header::ALLOW, HeaderValue::from_static(route::allowed(route)));
             return response;
         }
         if let Err(problem) = parameters::check(route, &request) {
@@ -258,7 +258,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         }
         secure(headers, route);
         headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
-        visitor.share(headers, &self.settings.cors_origins);
+        visitor.share(headers, route, &self.settings.cors_origins);
     }
 }
 

@@ -63,8 +63,8 @@ impl Visitor {
         }
     }
 
-    /// Lets pages of the origins `known` read the answer, and no others.
-    pub(crate) fn share(self, headers: &mut HeaderMap, known: &[String]) {
+    /// Lets pages of the origins `known` read the answer of `route`, and no others.
+    pub(crate) fn share(self, headers: &mut HeaderMap, route: &str, known: &[String]) {
         if known.is_empty() {
             return;
         }
@@ -80,9 +80,9 @@ impl Visitor {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, shown);
         headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
         if self.is_preflight {
-            let methods = HeaderValue::from_static(route::ALLOWED);
+            let methods = HeaderValue::from_static(route::allowed(route));
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-            let sent = HeaderValue::from_static("if-none-match, last-event-id, x-request-id");
+            let sent = HeaderValue::from_static("content-type, if-match, if-none-match, last-event-id, x-request-id");
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         }

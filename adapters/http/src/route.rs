@@ -1,13 +1,15 @@
 //! Which paths there are: for metrics, logs, `Allow` and the answers to unknown ones.
 
-/// What every operation understands; all of them read.
-pub(crate) const ALLOWED: &str = "GET, HEAD, OPTIONS";
+/// What paths with an operation that reads understand.
+const READ: &str = "GET, HEAD, OPTIONS";
+/// Every method that some path understands.
+const ANY: &str = "GET, HEAD, OPTIONS, PATCH, POST";
 /// The label of requests to paths that there are not.
 pub(crate) const UNMATCHED: &str = "unmatched";
 
 /// The template of `path` as the document writes it, `None` if there is no such path. There are few templates, so they are safe as labels.
 pub(crate) fn template(path: &str) -> Option<&'static str> {
-    let mut segments = [""; 7];
+    let mut segments = [""; 8];
     let mut count = 0;
     for segment in path.strip_prefix('/')?.split('/') {
         *segments.get_mut(count)? = segment;
@@ -34,11 +36,33 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
             ["watch"] => "/api/v1/clusters/{cluster}/watch",
             ["nodes"] => "/api/v1/clusters/{cluster}/nodes",
             ["nodes", node] if !node.is_empty() => "/api/v1/clusters/{cluster}/nodes/{node}",
-            ["nodes", node, "pods"] if !node.is_empty() => "/api/v1/clusters/{cluster}/nodes/{node}/pods",
+            ["nodes", node, part @ ..] if !node.is_empty() => match part {
+                ["pods"] => "/api/v1/clusters/{cluster}/nodes/{node}/pods",
+                ["labels"] => "/api/v1/clusters/{cluster}/nodes/{node}/labels",
+                ["taints"] => "/api/v1/clusters/{cluster}/nodes/{node}/taints",
+                ["cordon"] => "/api/v1/clusters/{cluster}/nodes/{node}/cordon",
+                ["uncordon"] => "/api/v1/clusters/{cluster}/nodes/{node}/uncordon",
+                _ => return None,
+            },
             _ => return None,
         },
         _ => return None,
     })
+}
+
+/// The methods that it understands, as `Allow` tells them.
+pub(crate) fn allowed(template: &str) -> &'static str {
+    match template.rsplit('/').next() {
+        Some("labels" | "taints") => "OPTIONS, PATCH",
+        Some("cordon" | "uncordon") => "OPTIONS, POST",
+        _ if template == UNMATCHED => ANY,
+        _ => READ,
+    }
+}
+
+/// Whether it understands the method.
+pub(crate) fn allows(template: &str, method: &str) -> bool {
+    allowed(template).split(", ").any(|known| known == method)
 }
 
 /// Whether requests to it come from machines that ask all the time, so that they are logged at debug only.
@@ -76,6 +100,21 @@ mod tests {
     }
 
     #[test]
+    fn paths_allow_the_methods_that_the_document_has() {
+        let document: serde_json::Value = serde_json::from_str(&crate::openapi_json()).unwrap();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            let mut methods: Vec<String> = operations.as_object().unwrap().keys().cloned().collect();
+            if methods.iter().any(|method| method == "get") {
+                methods.push("head".to_owned());
+            }
+            methods.push("options".to_owned());
+            methods.sort();
+            assert_eq!(allowed(path).to_lowercase(), methods.join(", "), "{path}");
+        }
+        assert!(allows("/docs", "GET") && !allows("/docs", "G") && !allows("/docs", "POST"));
+    }
+
+    #[test]
     fn unknown_paths_have_none() {
         for path in [
             "",
@@ -91,6 +130,7 @@ mod tests {
             "/api/v1/clusters/a/nodes/",
             "/api/v1/clusters/a/nodes/b/pods/c",
             "/api/v1/clusters//nodes",
+            "/api/v1/clusters/a/nodes/b/drains",
             "/a/b/c/d/e/f/g/h/i",
         ] {
             assert_eq!(template(path), None, "{path}");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::Timestamp;
 
@@ -25,6 +26,25 @@ pub struct Cordon {
     pub by: Option<String>,
     /// Whose record this is.
     pub source: CordonSource,
+    /// Our holds, the oldest first; none if the record is not ours.
+    pub holds: Vec<NotedHold>,
+}
+
+/// A hold as it is noted on a node. What was not noted, or cannot be read, is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotedHold {
+    /// Its id.
+    pub id: Option<Uuid>,
+    /// Who holds the node.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The holder's ticket.
+    pub ticket: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
 }
 
 /// Whose record of a cordon was found on a node.
@@ -43,12 +63,15 @@ impl Cordon {
     /// cannot be read is no record. `tainted_at` is the time of the taint `node.kubernetes.io/unschedulable`, if it has one.
     #[must_use]
     pub fn read(annotations: &BTreeMap<String, String>, tainted_at: Option<Timestamp>) -> Self {
-        if let Some(hold) = annotations.get(HOLDS_ANNOTATION).and_then(|text| oldest_hold(text)) {
+        let holds = annotations.get(HOLDS_ANNOTATION).map(|text| noted_holds(text));
+        if let Some(holds) = holds.filter(|holds| !holds.is_empty()) {
+            let oldest = holds[0].clone();
             return Self {
-                reason: hold.reason,
-                since: hold.since,
-                by: hold.by,
+                reason: oldest.reason,
+                since: oldest.since,
+                by: oldest.by,
                 source: CordonSource::KubeNodeManager,
+                holds,
             };
         }
         if let Some(reason) = annotations.get(FIRST_VERSION_REASON_ANNOTATION) {
@@ -58,6 +81,7 @@ impl Cordon {
                 since: since.and_then(|text| Timestamp::parse(text).ok()).or(tainted_at),
                 by: None,
                 source: CordonSource::FirstVersion,
+                holds: Vec::new(),
             };
         }
         Self {
@@ -65,6 +89,7 @@ impl Cordon {
             since: tainted_at,
             by: None,
             source: CordonSource::Foreign,
+            holds: Vec::new(),
         }
     }
 }
@@ -81,23 +106,25 @@ impl CordonSource {
     }
 }
 
-/// What an annotation tells of one hold.
-struct Hold {
-    reason: Option<String>,
-    since: Option<Timestamp>,
-    by: Option<String>,
+/// The holds of the annotation; none if it is not an array that begins with an object.
+fn noted_holds(text: &str) -> Vec<NotedHold> {
+    let Ok(Value::Array(entries)) = serde_json::from_str(text) else {
+        return Vec::new();
+    };
+    entries.iter().map_while(noted_hold).collect()
 }
 
-/// The first hold of the annotation; `None` if it is not an array of objects, or an empty one.
-fn oldest_hold(text: &str) -> Option<Hold> {
-    let holds: Value = serde_json::from_str(text).ok()?;
-    let oldest = holds.as_array()?.first()?.as_object()?;
-    let word = |key: &str| oldest.get(key).and_then(Value::as_str).map(str::to_owned);
-    let since = word("since").and_then(|text| Timestamp::parse(&text).ok());
-    Some(Hold {
-        reason: word("reason"),
-        since,
+fn noted_hold(entry: &Value) -> Option<NotedHold> {
+    let entry = entry.as_object()?;
+    let word = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+    let time = |key: &str| word(key).and_then(|text| Timestamp::parse(&text).ok());
+    Some(NotedHold {
+        id: word("id").and_then(|text| Uuid::parse_str(&text).ok()),
         by: word("by"),
+        reason: word("reason"),
+        ticket: word("ticket"),
+        since: time("since"),
+        until: time("until"),
     })
 }
 
@@ -147,7 +174,8 @@ mod tests {
                     reason: None,
                     since,
                     by: None,
-                    source: CordonSource::Foreign
+                    source: CordonSource::Foreign,
+                    holds: Vec::new()
                 },
                 "{text}"
             );

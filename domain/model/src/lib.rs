@@ -3,10 +3,12 @@
 mod actor;
 mod audit;
 mod budget;
+mod change;
 mod cluster;
 mod cordon;
 #[cfg(test)]
 mod fixture;
+mod hold;
 mod label;
 mod name;
 mod node;
@@ -21,10 +23,13 @@ mod time;
 pub use actor::{Actor, ActorKind};
 pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditRecord};
 pub use budget::DisruptionBudget;
+pub use change::{LabelChange, NodePatch, RawTaint, TaintChange, difference};
 pub use cluster::{ClusterRegistration, ClusterSource};
 pub use cordon::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
+    NotedHold,
 };
+pub use hold::{Hold, HoldRequest, HoldState, check_reason, holds_annotation};
 pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
