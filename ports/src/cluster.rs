@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use knm_model::{DisruptionBudget, Node, NodeName, Pod};
+use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, Pod};
 
 /// What one cluster can be asked. One gateway serves one cluster.
 ///
@@ -29,6 +29,21 @@ pub trait ClusterGateway: Send + Sync + 'static {
     ///
     /// - MUST work on clusters that only know `policy/v1beta1`.
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError>;
+
+    /// A node at this moment.
+    ///
+    /// - MUST return `None` if there is none.
+    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError>;
+
+    /// Changes a node, in one call, and returns it as it is afterwards. With `dry_run` the cluster says what would come of it, and nothing
+    /// changes.
+    ///
+    /// - MUST change nothing that `patch` does not name.
+    /// - MUST return [`ClusterError::NotFound`] if there is no such node.
+    /// - MUST return [`ClusterError::Conflict`] and change nothing if `patch` carries a resource version that is not the node's.
+    /// - MUST change nothing with `dry_run`, and refuse what it would refuse without.
+    /// - MUST tell watchers of the change.
+    async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError>;
 
     /// The version of the API server, as `v1.36.0`.
     async fn server_version(&self) -> Result<String, ClusterError>;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use knm_model::ClusterName;
 use kube::Client;
@@ -29,6 +29,24 @@ pub(crate) struct Connection {
     page_size: u32,
     pub(crate) request_timeout: Duration,
     current: Mutex<Current>,
+}
+
+/// What is asked of an API server.
+pub(crate) struct Question<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a str,
+    /// Its media type and bytes; `None` for questions that only read.
+    pub(crate) body: Option<(&'static str, Bytes)>,
+}
+
+impl<'a> Question<'a> {
+    fn get(path: &'a str) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            body: None,
+        }
+    }
 }
 
 struct Current {
@@ -68,7 +86,21 @@ impl Connection {
 
     /// Reads one answer.
     pub(crate) async fn get<T: DeserializeOwned>(&self, call: Call, path: &str, limit: Duration) -> Result<T, Failure> {
-        let body = self.deadline(call, limit, self.fetch(call, path)).await?;
+        self.ask(call, &Question::get(path), limit).await
+    }
+
+    /// Asks for a change and reads the answer.
+    pub(crate) async fn change<T: DeserializeOwned>(&self, call: Call, question: &Question<'_>) -> Result<T, Failure> {
+        self.ask(call, question, self.request_timeout).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        question: &Question<'_>,
+        limit: Duration,
+    ) -> Result<T, Failure> {
+        let body = self.deadline(call, limit, self.fetch(call, question)).await?;
         serde_json::from_slice(&body).map_err(|error| Failure::unreadable(call, &error))
     }
 
@@ -90,7 +122,7 @@ impl Connection {
 
     /// Opens a watch; the answer goes on for as long as the API server likes.
     pub(crate) async fn watch(&self, call: Call, path: &str, limit: Duration) -> Result<Body, Failure> {
-        self.deadline(call, limit, self.send(call, path))
+        self.deadline(call, limit, self.send(call, &Question::get(path)))
             .await
             .map(Response::into_body)
     }
@@ -132,29 +164,36 @@ impl Connection {
         })
     }
 
-    async fn fetch(&self, call: Call, path: &str) -> Result<Bytes, Failure> {
-        let answer = self.send(call, path).await?;
+    async fn fetch(&self, call: Call, question: &Question<'_>) -> Result<Bytes, Failure> {
+        let answer = self.send(call, question).await?;
         let body = answer.into_body().collect().await;
         body.map(http_body_util::Collected::to_bytes)
             .map_err(|error| Failure::from(kube::Error::Service(error.into())))
     }
 
     /// Sends a request; with credentials that are refused, once more with those that are to be had now.
-    async fn send(&self, call: Call, path: &str) -> Result<Response<Body>, Failure> {
+    async fn send(&self, call: Call, question: &Question<'_>) -> Result<Response<Body>, Failure> {
         let (client, generation) = self.client().await?;
-        match self.send_with(&client, call, path).await {
+        match self.send_with(&client, call, question).await {
             Err(failure) if failure.code == Some(StatusCode::UNAUTHORIZED) => match self.renewed(generation).await {
-                Some(client) => self.send_with(&client, call, path).await,
+                Some(client) => self.send_with(&client, call, question).await,
                 None => Err(failure),
             },
             result => result,
         }
     }
 
-    async fn send_with(&self, client: &Client, call: Call, path: &str) -> Result<Response<Body>, Failure> {
-        let request = Request::get(path)
-            .header(http::header::ACCEPT, "application/json")
-            .body(Body::empty())
+    async fn send_with(&self, client: &Client, call: Call, question: &Question<'_>) -> Result<Response<Body>, Failure> {
+        let mut request = Request::builder()
+            .method(question.method.clone())
+            .uri(question.path)
+            .header(http::header::ACCEPT, "application/json");
+        if let Some((content_type, _)) = &question.body {
+            request = request.header(http::header::CONTENT_TYPE, *content_type);
+        }
+        let body = question.body.as_ref().map(|(_, body)| body.clone());
+        let request = request
+            .body(body.map_or_else(Body::empty, |body| Body::from(body.to_vec())))
             .map_err(|_| Failure::unavailable("the request could not be made"))?;
         let started = Instant::now();
         let answer = client.send(request).await;

@@ -1,6 +1,7 @@
 //! Clusters through the Kubernetes API.
 
 mod amount;
+mod change;
 mod connection;
 mod convert;
 mod credentials;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
-use knm_model::{ClusterName, DisruptionBudget, NodeName, Pod};
+use knm_model::{ClusterName, DisruptionBudget, Node, NodeName, NodePatch, Pod};
 use knm_ports::{ClusterError, ClusterGateway, NodeEvents};
 
 pub use credentials::{KubernetesSource, OpenError, current_context, in_cluster_available};
@@ -116,6 +117,14 @@ impl ClusterGateway for KubernetesGateway {
             .store(known == PolicyVersion::V1Beta1, Ordering::Relaxed);
         budgets.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Ok(budgets)
+    }
+
+    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
+        Ok(change::node(&self.connection, name).await?)
+    }
+
+    async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
+        Ok(change::patch(&self.connection, name, patch, dry_run).await?)
     }
 
     async fn server_version(&self) -> Result<String, ClusterError> {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use knm_model::{Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodeStatus, Pod, Timestamp};
+use knm_model::{Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, Pod, Timestamp};
 use knm_ports::{ClusterError, ClusterGateway};
 use tokio::sync::broadcast;
 
 use crate::chance::Chance;
+use crate::change::{Overlay, patched};
 use crate::gateway::MemoryClusterGateway;
 use crate::simulated::{Role, Simulated};
 use crate::workload;
@@ -47,6 +48,8 @@ pub(crate) enum Told {
 
 struct State {
     nodes: BTreeMap<NodeName, Member>,
+    /// What others changed on simulated nodes.
+    overlays: BTreeMap<NodeName, Overlay>,
     /// Put there by hand, in addition to the simulated ones.
     pods: BTreeMap<(String, String), Pod>,
     budgets: BTreeMap<(String, String), DisruptionBudget>,
@@ -80,6 +83,7 @@ impl Fleet {
             options,
             state: Mutex::new(State {
                 nodes,
+                overlays: BTreeMap::new(),
                 pods: BTreeMap::new(),
                 budgets: BTreeMap::new(),
                 reachable: true,
@@ -167,8 +171,7 @@ impl Fleet {
     pub fn change(&self) {
         let mut state = self.state();
         state.ticks = state.ticks.saturating_add(1);
-        let passed = self.options.change_every.unwrap_or(Duration::from_secs(1)) * state.ticks;
-        let now = self.options.started_at.plus(passed);
+        let now = self.now(&state);
         let size = state.nodes.len() as u64;
         let place = state.chance.below(size);
         let dice = state.chance.below(1000);
@@ -180,17 +183,23 @@ impl Fleet {
         };
         state.revision += 1;
         let revision = state.revision;
+        let is_held = state.overlays.get(&name).is_some_and(Overlay::is_cordon);
         let Some(Member::Simulated(node)) = state.nodes.get_mut(&name) else {
             return;
         };
         let control_plane = Role::of(node.number, self.fleet()) == Role::ControlPlane;
         if !control_plane && (5..10).contains(&dice) && self.fleet() < size + self.slack() {
             state.nodes.remove(&name);
+            state.overlays.remove(&name);
             return self.tell(Told::Deleted(name));
         }
         node.revision = revision;
         if !control_plane {
+            let cordon = node.cordon;
             node.live(dice, now);
+            if is_held {
+                node.cordon = cordon;
+            }
         }
         if node.status != NodeStatus::Unknown {
             node.heartbeat_at = now;
@@ -219,7 +228,42 @@ impl Fleet {
     pub(crate) fn node(&self, name: &NodeName) -> Option<Node> {
         let state = self.state();
         let member = state.nodes.get(name).filter(|_| state.reachable)?;
-        Some(self.whole(name, member))
+        Some(self.whole(&state, name, member))
+    }
+
+    /// Changes a node as somebody else than the simulation wants it; with `dry_run` only says what would come of it.
+    pub(crate) fn patch(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        reachable(state)?;
+        let what = || format!("node {name}");
+        let Some(member) = state.nodes.get(name) else {
+            return Err(ClusterError::NotFound { what: what() });
+        };
+        let before = self.whole(state, name, member);
+        let is_expected = |version: &String| *version == before.resource_version;
+        if !patch.resource_version.as_ref().is_none_or(is_expected) {
+            return Err(ClusterError::Conflict { what: what() });
+        }
+        let mut after = patched(&before, patch, self.now(state));
+        if dry_run {
+            return Ok(after);
+        }
+        state.revision += 1;
+        after.resource_version = state.revision.to_string();
+        if let Some(Member::Simulated(simulated)) = state.nodes.get_mut(name) {
+            simulated.revision = state.revision;
+            let overlay = state.overlays.entry(name.clone()).or_default();
+            overlay.note(patch, &before, &after, simulated);
+        } else {
+            let given = Member::Given(Box::new(after.clone()));
+            state.nodes.insert(name.clone(), given);
+        }
+        self.tell(Told::Applied(name.clone()));
+        Ok(state
+            .nodes
+            .get(name)
+            .map_or(after, |member| self.whole(state, name, member)))
     }
 
     pub(crate) fn pods(&self, name: &NodeName) -> Result<Vec<Pod>, ClusterError> {
@@ -255,15 +299,27 @@ impl Fleet {
         Ok(state
             .nodes
             .iter()
-            .map(|(name, member)| self.whole(name, member))
+            .map(|(name, member)| self.whole(state, name, member))
             .collect())
     }
 
-    fn whole(&self, name: &NodeName, member: &Member) -> Node {
+    fn whole(&self, state: &State, name: &NodeName, member: &Member) -> Node {
         match member {
-            Member::Simulated(node) => node.node(self.options.seed, self.fleet(), name),
+            Member::Simulated(node) => {
+                let mut node = node.node(self.options.seed, self.fleet(), name);
+                if let Some(overlay) = state.overlays.get(name) {
+                    overlay.apply(&mut node);
+                }
+                node
+            }
             Member::Given(node) => node.as_ref().clone(),
         }
+    }
+
+    /// The time in the fleet.
+    fn now(&self, state: &State) -> Timestamp {
+        let passed = self.options.change_every.unwrap_or(Duration::from_secs(1)) * state.ticks;
+        self.options.started_at.plus(passed)
     }
 
     fn add(&self, state: &mut State, now: Timestamp) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream;
-use knm_model::{DisruptionBudget, Node, NodeName, Pod};
+use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, Pod};
 use knm_ports::{ClusterError, ClusterGateway, NodeEvent, NodeEvents};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::timeout;
@@ -60,6 +60,15 @@ impl ClusterGateway for MemoryClusterGateway {
 
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
         self.fleet.budgets()
+    }
+
+    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
+        self.fleet.reachable()?;
+        Ok(self.fleet.node(name))
+    }
+
+    async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
+        self.fleet.patch(name, patch, dry_run)
     }
 
     async fn server_version(&self) -> Result<String, ClusterError> {

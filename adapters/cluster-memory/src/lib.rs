@@ -1,6 +1,7 @@
 //! A simulated fleet of nodes, for tests and for the demo.
 
 mod chance;
+mod change;
 mod fleet;
 mod gateway;
 mod simulated;

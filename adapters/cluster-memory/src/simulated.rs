@@ -293,6 +293,7 @@ fn cordon(source: CordonSource, since: Timestamp, chance: &mut Chance) -> Cordon
         since: Some(since),
         by,
         source,
+        holds: Vec::new(),
     }
 }
 

@@ -1,11 +1,16 @@
 //! Storage in the memory of the process: for tests and demonstrations. It is gone when the process ends.
 
+mod cordon_holds;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use knm_model::{ClusterName, ClusterRegistration, Timestamp};
+use knm_model::{ClusterName, ClusterRegistration, Hold, Timestamp};
 use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
+use uuid::Uuid;
+
+use cordon_holds::MemoryCordonHolds;
 
 /// Opens an empty store. Clones of what it returns share it.
 #[must_use]
@@ -13,7 +18,8 @@ pub fn open() -> Storage {
     let memory = Arc::new(Memory::default());
     Storage {
         admin: Arc::new(MemoryStorageAdmin(Arc::clone(&memory))),
-        clusters: Arc::new(MemoryClusterRegistrations(memory)),
+        clusters: Arc::new(MemoryClusterRegistrations(Arc::clone(&memory))),
+        holds: Arc::new(MemoryCordonHolds(memory)),
     }
 }
 
@@ -26,6 +32,7 @@ struct Memory {
 struct Tables {
     closed: bool,
     clusters: BTreeMap<ClusterName, ClusterRegistration>,
+    holds: BTreeMap<Uuid, Hold>,
 }
 
 struct MemoryStorageAdmin(Arc<Memory>);
@@ -124,9 +131,12 @@ impl ClusterRegistrations for MemoryClusterRegistrations {
     }
 }
 
-/// Times as exact as the port promises, and no more: what works here works with every store.
+/// A time as exact as the ports promise, and no more: what works here works with every store.
+fn rounded(time: Timestamp) -> Timestamp {
+    Timestamp::from_unix_millis(time.unix_millis()).unwrap_or(time)
+}
+
 fn to_the_millisecond(registration: &ClusterRegistration) -> ClusterRegistration {
-    let rounded = |time: Timestamp| Timestamp::from_unix_millis(time.unix_millis()).unwrap_or(time);
     ClusterRegistration {
         registered_at: rounded(registration.registered_at),
         changed_at: rounded(registration.changed_at),

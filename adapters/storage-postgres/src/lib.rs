@@ -2,6 +2,7 @@
 
 mod admin;
 mod cluster_registrations;
+mod cordon_holds;
 mod options;
 mod url;
 
@@ -18,6 +19,7 @@ use sqlx::{ConnectOptions, Connection, Executor, Postgres};
 
 use crate::admin::PostgresStorageAdmin;
 use crate::cluster_registrations::PostgresClusterRegistrations;
+use crate::cordon_holds::PostgresCordonHolds;
 pub use crate::options::{PostgresOptions, SslMode};
 pub use crate::url::UrlError;
 
@@ -63,7 +65,8 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
             options.acquire_timeout,
             options.migration_timeout,
         )),
-        clusters: Arc::new(PostgresClusterRegistrations::new(pool)),
+        clusters: Arc::new(PostgresClusterRegistrations::new(pool.clone())),
+        holds: Arc::new(PostgresCordonHolds::new(pool)),
     })
 }
 

@@ -28,6 +28,7 @@
 //! that could hold its place in the pool for as long as the database hangs.
 
 mod error;
+mod hold;
 mod holders;
 mod metric;
 mod migration;
@@ -35,6 +36,7 @@ mod pool;
 mod registration;
 
 pub use error::{Dialect, Origin};
+pub use hold::{HoldRow, hold, hold_state_number};
 pub use metric::describe_metrics;
 pub use migration::{apply_pending, schema_status};
 pub use pool::{Held, PoolSettings, WatchedPool};

@@ -4,6 +4,7 @@
 
 mod admin;
 mod cluster_registrations;
+mod cordon_holds;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use sqlx::{Connection, Sqlite};
 
 use crate::admin::SqliteStorageAdmin;
 use crate::cluster_registrations::SqliteClusterRegistrations;
+use crate::cordon_holds::SqliteCordonHolds;
 
 /// How long a writer waits for another one, in this process or in another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +71,8 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
     }
     Ok(Storage {
         admin: Arc::new(admin),
-        clusters: Arc::new(SqliteClusterRegistrations::new(pool)),
+        clusters: Arc::new(SqliteClusterRegistrations::new(pool.clone())),
+        holds: Arc::new(SqliteCordonHolds::new(pool)),
     })
 }
 

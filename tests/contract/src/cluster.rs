@@ -4,6 +4,7 @@
 //! against a cluster of its own.
 
 mod asking;
+mod changing;
 mod samples;
 mod watching;
 
@@ -15,6 +16,7 @@ use knm_model::{DisruptionBudget, Node, NodeName, Pod};
 use knm_ports::ClusterGateway;
 
 pub use asking::*;
+pub use changing::*;
 pub use samples::{node, pod};
 pub use watching::*;
 
@@ -84,6 +86,13 @@ macro_rules! cluster_contract {
             budgets_are_sorted_and_match_as_their_selector_says,
             the_version_of_the_server_is_told,
             asking_a_lost_cluster_is_a_transient_error,
+            a_node_is_asked_for_by_its_name,
+            a_patch_changes_what_it_names_and_nothing_else,
+            a_cordon_is_shown_with_the_holds_that_are_noted,
+            a_patch_of_an_absent_node_is_not_found,
+            a_patch_of_another_version_is_a_conflict_and_changes_nothing,
+            a_dry_run_tells_what_would_come_and_changes_nothing,
+            a_patched_node_is_told_to_watchers,
         );
     };
 }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod clusters;
+mod holds;
 
 use std::any::Any;
 
@@ -12,6 +13,7 @@ use knm_ports::Storage;
 
 pub use admin::*;
 pub use clusters::*;
+pub use holds::*;
 
 /// A store of one test: empty and not migrated.
 pub struct StorageFixture {
@@ -66,6 +68,12 @@ macro_rules! storage_contract {
             removing_takes_only_the_one_away,
             removing_what_is_not_there_is_an_error_and_removes_nothing,
             another_replica_sees_what_was_stored,
+            the_holds_of_a_node_are_returned_as_they_were_stored,
+            a_taken_id_of_a_hold_is_a_conflict_and_keeps_the_old_one,
+            ended_holds_are_left_out,
+            a_hold_only_moves_forward,
+            of_several_callers_one_moves_a_hold,
+            only_a_hold_that_is_not_over_gets_another_end,
         );
     };
 }

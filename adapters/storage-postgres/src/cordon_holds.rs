@@ -1,0 +1,110 @@
+//! Table `cordon_holds`.
+
+use async_trait::async_trait;
+use knm_model::{ClusterName, Hold, HoldState, NodeName, Timestamp};
+use knm_ports::{CordonHolds, StorageError};
+use knm_storage_sql::{HoldRow, WatchedPool, hold, hold_state_number};
+use sqlx::Postgres;
+use uuid::Uuid;
+
+const WHAT: &str = "cordon hold";
+
+const ADD: &str = "INSERT INTO cordon_holds
+    (id, cluster, node, holder, reason, ticket, since_unix_ms, until_unix_ms, over_foreign, state, changed_at_unix_ms)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $7)";
+const OF_NODE: &str =
+    "SELECT id, cluster, node, holder, reason, ticket, since_unix_ms, until_unix_ms, over_foreign, state
+    FROM cordon_holds WHERE state < 3 AND cluster = $1 AND node = $2 ORDER BY id";
+const UNENDED: &str =
+    "SELECT id, cluster, node, holder, reason, ticket, since_unix_ms, until_unix_ms, over_foreign, state
+    FROM cordon_holds WHERE state < 3 ORDER BY id";
+const ADVANCE: &str = "UPDATE cordon_holds SET state = $2, changed_at_unix_ms = $3 WHERE id = $1 AND state < $2";
+const PROLONG: &str = "UPDATE cordon_holds SET until_unix_ms = $2 WHERE id = $1 AND state < 2";
+
+pub(crate) struct PostgresCordonHolds {
+    pool: WatchedPool<Postgres>,
+}
+
+impl PostgresCordonHolds {
+    pub(crate) fn new(pool: WatchedPool<Postgres>) -> Self {
+        Self { pool }
+    }
+}
+
+#[async_trait]
+impl CordonHolds for PostgresCordonHolds {
+    async fn add(&self, hold: &Hold) -> Result<(), StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("cordon_holds.add").await?;
+                let done = sqlx::query(ADD)
+                    .bind(hold.id.as_bytes().as_slice())
+                    .bind(hold.cluster.as_str())
+                    .bind(hold.node.as_str())
+                    .bind(hold.holder.as_str())
+                    .bind(hold.reason.as_str())
+                    .bind(hold.ticket.as_deref())
+                    .bind(hold.since.unix_millis())
+                    .bind(hold.until.map(Timestamp::unix_millis))
+                    .bind(hold.over_foreign)
+                    .bind(hold_state_number(hold.state))
+                    .execute(held.connection())
+                    .await;
+                held.release(WHAT, done).map(drop)
+            })
+            .await
+    }
+
+    async fn of_node(&self, cluster: &ClusterName, node: &NodeName) -> Result<Vec<Hold>, StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("cordon_holds.of_node").await?;
+                let rows = sqlx::query_as::<_, HoldRow>(OF_NODE)
+                    .bind(cluster.as_str())
+                    .bind(node.as_str())
+                    .fetch_all(held.connection())
+                    .await;
+                held.release(WHAT, rows)?.into_iter().map(hold).collect()
+            })
+            .await
+    }
+
+    async fn unended(&self) -> Result<Vec<Hold>, StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("cordon_holds.unended").await?;
+                let rows = sqlx::query_as::<_, HoldRow>(UNENDED).fetch_all(held.connection()).await;
+                held.release(WHAT, rows)?.into_iter().map(hold).collect()
+            })
+            .await
+    }
+
+    async fn advance(&self, id: Uuid, state: HoldState, at: Timestamp) -> Result<bool, StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("cordon_holds.advance").await?;
+                let done = sqlx::query(ADVANCE)
+                    .bind(id.as_bytes().as_slice())
+                    .bind(hold_state_number(state))
+                    .bind(at.unix_millis())
+                    .execute(held.connection())
+                    .await;
+                Ok(held.release(WHAT, done)?.rows_affected() == 1)
+            })
+            .await
+    }
+
+    async fn prolong(&self, id: Uuid, until: Option<Timestamp>) -> Result<bool, StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("cordon_holds.prolong").await?;
+                let done = sqlx::query(PROLONG)
+                    .bind(id.as_bytes().as_slice())
+                    .bind(until.map(Timestamp::unix_millis))
+                    .execute(held.connection())
+                    .await;
+                Ok(held.release(WHAT, done)?.rows_affected() == 1)
+            })
+            .await
+    }
+}

@@ -1,0 +1,18 @@
+-- Who keeps which node cordoned. Times are milliseconds since 1970-01-01T00:00:00Z; ids are the 16 bytes of a UUID v7.
+-- Ended holds stay as the history of their node.
+CREATE TABLE cordon_holds (
+    id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    cluster TEXT NOT NULL,
+    node TEXT NOT NULL,
+    holder TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    ticket TEXT,
+    since_unix_ms INTEGER NOT NULL,
+    until_unix_ms INTEGER,
+    over_foreign INTEGER NOT NULL CHECK (over_foreign IN (0, 1)),
+    -- 0 pending, 1 active, 2 releasing, 3 ended
+    state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 3),
+    changed_at_unix_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX cordon_holds_unended ON cordon_holds (cluster, node, id) WHERE state < 3;
