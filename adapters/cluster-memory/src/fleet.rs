@@ -249,7 +249,9 @@ impl Fleet {
         if dry_run {
             return Ok(after);
         }
-        state.revision += 1;
+        // A node that was put there by hand came with a version of its own.
+        let known = before.resource_version.parse().unwrap_or(0);
+        state.revision = state.revision.max(known) + 1;
         after.resource_version = state.revision.to_string();
         if let Some(Member::Simulated(simulated)) = state.nodes.get_mut(name) {
             simulated.revision = state.revision;
