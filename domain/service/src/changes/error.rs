@@ -98,7 +98,8 @@ impl ChangeError {
     }
 
     /// Whether the change may have been made all the same: the cluster was asked and its answer did not arrive.
-    pub(super) fn is_uncertain(&self) -> bool {
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
         let Self::Inventory(InventoryError::Cluster { source, .. }) = self else {
             return false;
         };
