@@ -10,6 +10,7 @@ mod fixture;
 mod label;
 mod name;
 mod node;
+mod parameter;
 mod pod;
 mod quantity;
 mod query;
@@ -19,7 +20,7 @@ mod taint;
 mod time;
 
 pub use actor::{Actor, ActorKind};
-pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditRecord};
+pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
 pub use budget::DisruptionBudget;
 pub use cluster::{ClusterRegistration, ClusterSource};
 pub use cordon::{
