@@ -4,6 +4,7 @@
 
 mod audit;
 mod cluster;
+mod lease;
 mod storage;
 mod system;
 
@@ -13,6 +14,9 @@ pub use audit::MockAuditLog;
 #[cfg(feature = "mocks")]
 pub use cluster::MockClusterGateway;
 pub use cluster::{BoxedSource, ClusterError, ClusterGateway, NodeEvent, NodeEvents};
+pub use lease::Leases;
+#[cfg(feature = "mocks")]
+pub use lease::MockLeases;
 pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};

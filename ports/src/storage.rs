@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
-use crate::AuditLog;
 use crate::cluster::BoxedSource;
+use crate::{AuditLog, Leases};
 
 /// Everything that an opened store offers.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct Storage {
     pub clusters: Arc<dyn ClusterRegistrations>,
     /// What was tried, by whom, and what came of it.
     pub audit: Arc<dyn AuditLog>,
+    /// Who does what only one replica may do.
+    pub leases: Arc<dyn Leases>,
 }
 
 /// The store as such: whether it works, what its schema is, what its pool does.

@@ -1,11 +1,18 @@
 //! Storage in the memory of the process: for tests and demonstrations. It is gone when the process ends.
 
+mod audit_log;
+mod leases;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use knm_model::{ClusterName, ClusterRegistration, Timestamp};
+use knm_model::{AuditRecord, ClusterName, ClusterRegistration, Timestamp};
 use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
+use uuid::Uuid;
+
+use crate::audit_log::MemoryAuditLog;
+use crate::leases::{Lease, MemoryLeases};
 
 /// Opens an empty store. Clones of what it returns share it.
 #[must_use]
@@ -13,7 +20,9 @@ pub fn open() -> Storage {
     let memory = Arc::new(Memory::default());
     Storage {
         admin: Arc::new(MemoryStorageAdmin(Arc::clone(&memory))),
-        clusters: Arc::new(MemoryClusterRegistrations(memory)),
+        clusters: Arc::new(MemoryClusterRegistrations(Arc::clone(&memory))),
+        audit: Arc::new(MemoryAuditLog(Arc::clone(&memory))),
+        leases: Arc::new(MemoryLeases(memory)),
     }
 }
 
@@ -26,6 +35,8 @@ struct Memory {
 struct Tables {
     closed: bool,
     clusters: BTreeMap<ClusterName, ClusterRegistration>,
+    audit: BTreeMap<Uuid, AuditRecord>,
+    leases: BTreeMap<String, Lease>,
 }
 
 struct MemoryStorageAdmin(Arc<Memory>);
@@ -126,12 +137,15 @@ impl ClusterRegistrations for MemoryClusterRegistrations {
 
 /// Times as exact as the port promises, and no more: what works here works with every store.
 fn to_the_millisecond(registration: &ClusterRegistration) -> ClusterRegistration {
-    let rounded = |time: Timestamp| Timestamp::from_unix_millis(time.unix_millis()).unwrap_or(time);
     ClusterRegistration {
         registered_at: rounded(registration.registered_at),
         changed_at: rounded(registration.changed_at),
         ..registration.clone()
     }
+}
+
+fn rounded(time: Timestamp) -> Timestamp {
+    Timestamp::from_unix_millis(time.unix_millis()).unwrap_or(time)
 }
 
 fn not_stored() -> StorageError {

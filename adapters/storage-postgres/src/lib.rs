@@ -1,7 +1,9 @@
 //! Storage in PostgreSQL, shared by many replicas.
 
 mod admin;
+mod audit_log;
 mod cluster_registrations;
+mod leases;
 mod options;
 mod url;
 
@@ -17,7 +19,9 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, Postgres};
 
 use crate::admin::PostgresStorageAdmin;
+use crate::audit_log::PostgresAuditLog;
 use crate::cluster_registrations::PostgresClusterRegistrations;
+use crate::leases::PostgresLeases;
 pub use crate::options::{PostgresOptions, SslMode};
 pub use crate::url::UrlError;
 
@@ -63,7 +67,9 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
             options.acquire_timeout,
             options.migration_timeout,
         )),
-        clusters: Arc::new(PostgresClusterRegistrations::new(pool)),
+        clusters: Arc::new(PostgresClusterRegistrations::new(pool.clone())),
+        audit: Arc::new(PostgresAuditLog::new(pool.clone())),
+        leases: Arc::new(PostgresLeases::new(pool)),
     })
 }
 

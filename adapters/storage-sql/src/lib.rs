@@ -27,6 +27,7 @@
 //! A connection whose caller gave up in the middle is thrown away, never pooled: what it would answer next is unknown, and waiting for
 //! that could hold its place in the pool for as long as the database hangs.
 
+mod audit;
 mod error;
 mod holders;
 mod metric;
@@ -34,6 +35,7 @@ mod migration;
 mod pool;
 mod registration;
 
+pub use audit::{AuditRow, AuditStatements, audit_record};
 pub use error::{Dialect, Origin};
 pub use metric::describe_metrics;
 pub use migration::{apply_pending, schema_status};
