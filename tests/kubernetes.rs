@@ -266,8 +266,8 @@ fn change(service: &Service, method: &str, path: &str, body: &Value) -> (u16, Va
         "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     ))
-    .unwrap();
-    let reply = wire.reply().unwrap();
+    .expect("the service reads it");
+    let reply = wire.reply().expect("an answer");
     (reply.status, reply.json())
 }
 

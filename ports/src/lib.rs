@@ -5,6 +5,7 @@
 mod audit;
 mod cluster;
 mod hold;
+mod lease;
 mod storage;
 mod system;
 
@@ -17,6 +18,9 @@ pub use cluster::{BoxedSource, ClusterError, ClusterGateway, NodeEvent, NodeEven
 pub use hold::CordonHolds;
 #[cfg(feature = "mocks")]
 pub use hold::MockCordonHolds;
+pub use lease::Leases;
+#[cfg(feature = "mocks")]
+pub use lease::MockLeases;
 pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};

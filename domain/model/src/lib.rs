@@ -12,6 +12,7 @@ mod hold;
 mod label;
 mod name;
 mod node;
+mod parameter;
 mod pod;
 mod quantity;
 mod query;
@@ -21,7 +22,7 @@ mod taint;
 mod time;
 
 pub use actor::{Actor, ActorKind};
-pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditRecord};
+pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
 pub use budget::DisruptionBudget;
 pub use change::{LabelChange, NodePatch, RawTaint, TaintChange, difference};
 pub use cluster::{ClusterRegistration, ClusterSource};
