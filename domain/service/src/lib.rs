@@ -1,10 +1,12 @@
 //! Use cases over the ports.
 
+mod audit;
 mod health;
 mod inventory;
 mod metric;
 mod registrations;
 
+pub use audit::{Audit, AuditKeeper, AuditPage};
 pub use health::{
     BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,
 };
