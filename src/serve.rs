@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_domain::{ClusterHandle, Health, HealthSettings, Inventory, Registrations};
+use knm_domain::{Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Inventory, Registrations};
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
 use knm_ports::{Clock, Storage, SystemStats};
@@ -160,6 +160,7 @@ impl Program<'_> {
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
+            audit: Arc::new(Audit::new(Arc::clone(&storage.audit))),
             health: Arc::clone(&health),
             exposition: Arc::new(exposition.clone()),
             settings: app_settings(&settings.server),
@@ -210,6 +211,8 @@ impl Program<'_> {
                 return Ok(());
             }
         }
+        let keeper = self.audit_keeper(&storage, &clock);
+        tokio::spawn(background.clone().run_until_cancelled_owned(keeper.keep()));
         tokio::select! {
             ending = endings.next() => {
                 shutdown.run(ending, endings, serving).await;
@@ -243,6 +246,18 @@ impl Program<'_> {
             handles.push(clusters::open(cluster, settings, clock).await?);
         }
         Ok(handles)
+    }
+
+    fn audit_keeper(&self, storage: &Storage, clock: &Arc<dyn Clock>) -> AuditKeeper {
+        let started = clock.now().unix_millis();
+        AuditKeeper {
+            log: Arc::clone(&storage.audit),
+            leases: Arc::clone(&storage.leases),
+            clock: Arc::clone(clock),
+            // Containers on several hosts may have the same name and process id, but hardly started in the same millisecond.
+            owner: format!("{}/{}/{started}", knm_system::hostname(), std::process::id()),
+            retention: self.settings.audit_retention,
+        }
     }
 
     fn announce(&self, address: &std::net::SocketAddr) {

@@ -1,5 +1,6 @@
 //! The operations of the API.
 
+pub(crate) mod audit;
 pub(crate) mod clusters;
 pub(crate) mod health;
 pub(crate) mod nodes;
@@ -16,6 +17,8 @@ pub(crate) enum Group {
     Clusters,
     /// The nodes of the clusters, as they are now.
     Nodes,
+    /// What was tried, by whom, and what came of it.
+    Audit,
     /// The description of this interface.
     Document,
 }

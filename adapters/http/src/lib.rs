@@ -10,6 +10,7 @@ mod edge;
 mod example;
 mod gather;
 mod headers;
+mod lines;
 mod list;
 mod metric;
 mod parameters;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Health, Inventory};
+use knm_domain::{Audit, Health, Inventory};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -33,6 +34,7 @@ pub use document::{openapi_json, openapi_yaml};
 pub use metric::describe_metrics;
 pub use server::serve;
 
+use api::audit::AuditApi;
 use api::clusters::ClustersApi;
 use api::health::HealthApi;
 use api::nodes::NodesApi;
@@ -45,6 +47,8 @@ use list::Lists;
 pub struct App {
     /// The clusters and their nodes.
     pub inventory: Arc<Inventory>,
+    /// What was tried with them.
+    pub audit: Arc<Audit>,
     /// Whether the service works.
     pub health: Arc<Health>,
     /// The metrics of the process.
@@ -97,6 +101,7 @@ pub struct ServeReport {
 /// What the operations work with.
 pub(crate) struct Shared {
     inventory: Arc<Inventory>,
+    audit: Arc<Audit>,
     health: Arc<Health>,
     exposition: Arc<dyn MetricsExposition>,
     lists: Lists,
@@ -112,6 +117,7 @@ pub(crate) fn router(
 ) -> impl Endpoint<Output = Response> + 'static {
     let shared = Arc::new(Shared {
         inventory: app.inventory,
+        audit: app.audit,
         health: app.health,
         exposition: app.exposition,
         lists: Lists::new(),
@@ -144,8 +150,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
 }
 
 /// The operations, and what they declare of themselves before [`document`] completes it.
-pub(crate) fn service() -> OpenApiService<(HealthApi, ClustersApi, NodesApi, WatchApi, DocsApi), ()> {
-    let operations = (HealthApi, ClustersApi, NodesApi, WatchApi, DocsApi);
+pub(crate) fn service() -> OpenApiService<(HealthApi, ClustersApi, NodesApi, WatchApi, AuditApi, DocsApi), ()> {
+    let operations = (HealthApi, ClustersApi, NodesApi, WatchApi, AuditApi, DocsApi);
     OpenApiService::new(operations, "kube-node-manager", document::INTERFACE_VERSION)
         .description(
             "See the nodes of your Kubernetes clusters. Times are RFC 3339 in UTC, quantities are numbers with the unit in the key, \

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use knm_domain::InventoryError;
 use knm_model::QueryError;
-use knm_ports::ClusterError;
+use knm_ports::{ClusterError, StorageError};
 use poem::Response;
 use poem::http::{HeaderValue, StatusCode, header};
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
@@ -259,6 +259,22 @@ impl From<InventoryError> for Problem {
     }
 }
 
+impl From<StorageError> for Problem {
+    fn from(error: StorageError) -> Self {
+        let (kind, detail) = match &error {
+            StorageError::Unavailable { .. } => (Kind::Unavailable, "the database cannot be reached"),
+            StorageError::TimedOut { .. } => (Kind::TimedOut, "the database did not answer in time"),
+            StorageError::Full { .. } => (Kind::Unavailable, "the database has no room left"),
+            StorageError::NotFound { .. }
+            | StorageError::Conflict { .. }
+            | StorageError::Refused { .. }
+            | StorageError::Corrupt { .. }
+            | StorageError::Internal { .. } => (Kind::Internal, "the database failed"),
+        };
+        Self::new(kind, detail).because(error)
+    }
+}
+
 /// As much of a text as an answer repeats.
 pub(crate) fn shortened(text: &str) -> String {
     match text.char_indices().nth(MOST_REPEATED) {
@@ -319,6 +335,10 @@ refusals! {
     OfFleet: Invalid;
     /// Of operations that ask a cluster.
     OfAsking: NotFound Invalid ClusterRefused Unavailable;
+    /// Of lists of what is stored.
+    OfAudit: Invalid Unavailable;
+    /// Of operations on what is stored under a name.
+    OfStored: NotFound Invalid Unavailable;
     /// Of the event stream.
     OfWatch: NotFound Invalid Unavailable;
     /// Of single checks.

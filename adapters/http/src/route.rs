@@ -28,6 +28,8 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
         ["docs"] => "/docs",
         ["api", "v1", "clusters"] => "/api/v1/clusters",
         ["api", "v1", "nodes"] => "/api/v1/nodes",
+        ["api", "v1", "audit"] => "/api/v1/audit",
+        ["api", "v1", "audit", id] if !id.is_empty() => "/api/v1/audit/{id}",
         ["api", "v1", "clusters", cluster, rest @ ..] if !cluster.is_empty() => match rest {
             [] => "/api/v1/clusters/{cluster}",
             ["summary"] => "/api/v1/clusters/{cluster}/summary",
@@ -35,6 +37,7 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
             ["nodes"] => "/api/v1/clusters/{cluster}/nodes",
             ["nodes", node] if !node.is_empty() => "/api/v1/clusters/{cluster}/nodes/{node}",
             ["nodes", node, "pods"] if !node.is_empty() => "/api/v1/clusters/{cluster}/nodes/{node}/pods",
+            ["nodes", node, "history"] if !node.is_empty() => "/api/v1/clusters/{cluster}/nodes/{node}/history",
             _ => return None,
         },
         _ => return None,
@@ -70,6 +73,7 @@ mod tests {
             let filled = path
                 .replace("{cluster}", "c")
                 .replace("{node}", "n")
+                .replace("{id}", "7")
                 .replace("{check}", "ping");
             assert_eq!(template(&filled), Some(path.as_str()));
         }
@@ -91,6 +95,8 @@ mod tests {
             "/api/v1/clusters/a/nodes/",
             "/api/v1/clusters/a/nodes/b/pods/c",
             "/api/v1/clusters//nodes",
+            "/api/v1/audit/",
+            "/api/v1/audit/1/2",
             "/a/b/c/d/e/f/g/h/i",
         ] {
             assert_eq!(template(path), None, "{path}");
