@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod audit;
 mod connections;
 mod encodings;
 mod events;

@@ -50,7 +50,8 @@ impl<L: Serialize, I> ListOrLines<L, I> {
                 Err(io::Error::other(error))
             }
         });
-        Ok(Self::of(NDJSON, Body::from_bytes_stream(written)))
+        // Whoever gathers pieces asks once more after the end.
+        Ok(Self::of(NDJSON, Body::from_bytes_stream(written.fuse())))
     }
 
     fn of(content_type: &'static str, body: Body) -> Self {
@@ -131,6 +132,8 @@ impl<L: Type, I: Type> ApiResponse for ListOrLines<L, I> {
 #[cfg(test)]
 mod tests {
     use futures::stream::iter;
+    use http_body_util::BodyExt;
+    use http_body_util::combinators::BoxBody;
 
     use super::*;
     use crate::compression::{Encoding, compressed};
@@ -171,6 +174,18 @@ mod tests {
         let pages = iter([Ok(vec![1, 2]), Ok(vec![]), Ok(vec![3])]);
         let answer = Numbers::lines(pages, |number| *number).await.unwrap();
         assert_eq!(body(answer.into_response()).await.unwrap(), "1\n2\n3\n");
+        let pages = futures::stream::unfold(
+            0,
+            |page| async move { (page < 2).then_some((Ok(vec![page]), page + 1)) },
+        );
+        let answer = Numbers::lines(pages, |number| *number).await.unwrap();
+        let mut body_of_lines: BoxBody<Bytes, io::Error> = answer.into_response().into_body().into();
+        for _ in 0..2 {
+            assert!(body_of_lines.frame().await.is_some());
+        }
+        for _ in 0..2 {
+            assert!(body_of_lines.frame().await.is_none(), "it is not polled after its end");
+        }
         let nothing = Numbers::lines(iter([]), |number: &u8| *number).await.unwrap();
         assert_eq!(body(nothing.into_response()).await.unwrap(), "");
     }
