@@ -1,5 +1,6 @@
 //! The operations of the API.
 
+pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod clusters;
 pub(crate) mod health;
@@ -19,6 +20,8 @@ pub(crate) enum Group {
     Nodes,
     /// Changes of nodes. Each is written into the audit log before it is made and when it was.
     Changes,
+    /// What was tried, by whom, and what came of it.
+    Audit,
     /// The description of this interface.
     Document,
 }
