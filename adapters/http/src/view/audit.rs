@@ -88,7 +88,6 @@ pub(crate) enum ActorKindView {
 /// What can be attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
 #[oai(rename = "AuditAction")]
-#[expect(clippy::enum_variant_names, reason = "actions on others than nodes come")]
 pub(crate) enum AuditActionView {
     /// Labels of a node.
     #[oai(rename = "node.label")]
