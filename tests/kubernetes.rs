@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use knm_test_support::cluster::{Cluster, node};
 use knm_test_support::patience::wait_for;
 use knm_test_support::service::Service;
+use knm_test_support::wire::Wire;
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-node-manager");
@@ -260,14 +261,8 @@ fn each_cluster_has_its_metrics_from_the_start() {
 
 /// Sends a change and returns the status and the answer.
 fn change(service: &Service, method: &str, path: &str, body: &Value) -> (u16, Value) {
-    let mut wire = knm_test_support::wire::Wire::open(service.address());
-    let body = body.to_string();
-    wire.send(format!(
-        "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    ))
-    .expect("the service reads it");
-    let reply = wire.reply().expect("an answer");
+    let mut wire = Wire::open(service.address());
+    let reply = wire.send_json(method, path, &[], body).expect("an answer");
     (reply.status, reply.json())
 }
 

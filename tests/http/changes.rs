@@ -15,19 +15,8 @@ fn node_of(service: &Service) -> String {
 
 #[track_caller]
 fn send(service: &Service, method: &str, path: &str, headers: &[&str], body: &Value) -> Reply {
-    send_text(service, method, path, headers, "application/json", &body.to_string())
-}
-
-#[track_caller]
-fn send_text(service: &Service, method: &str, path: &str, headers: &[&str], kind: &str, body: &str) -> Reply {
     let mut wire = Wire::open(service.address());
-    let more: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    wire.send(format!(
-        "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n{more}\r\n{body}",
-        body.len()
-    ))
-    .unwrap();
-    wire.reply().unwrap()
+    wire.send_json(method, path, headers, body).unwrap()
 }
 
 #[test]
@@ -278,7 +267,15 @@ fn what_is_wrong_with_a_change_is_told_at_once_and_nothing_is_done() {
         ("application/json", "{", 400, "line 1"),
         ("text/plain", "{}", 415, "application/json is expected"),
     ] {
-        let reply = send_text(&service, "PATCH", &format!("{path}/labels"), &[], kind, body);
+        let (kind, length) = (
+            format!("content-type: {kind}"),
+            format!("content-length: {}", body.len()),
+        );
+        let mut wire = Wire::open(service.address());
+        wire.request("PATCH", &format!("{path}/labels"), &[&kind, &length])
+            .unwrap();
+        wire.send(body).unwrap();
+        let reply = wire.reply().unwrap();
         assert_problem(&reply, status);
         assert!(reply.text().contains(expected), "{}", reply.text());
     }

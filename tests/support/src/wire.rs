@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// How long an answer may take before a test fails: generous, because machines are slow at times.
 const PATIENCE: Duration = Duration::from_secs(60);
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
@@ -66,7 +68,7 @@ impl Reply {
     /// # Panics
     /// If it is not JSON.
     #[must_use]
-    pub fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
 }
@@ -111,6 +113,19 @@ impl Wire {
     /// What the connection said.
     pub fn get(&mut self, target: &str, headers: &[&str]) -> io::Result<Reply> {
         self.request("GET", target, headers)?;
+        self.reply()
+    }
+
+    /// Sends a request with a JSON body and reads the answer; `headers` are whole lines without their ends.
+    ///
+    /// # Errors
+    /// What the connection said.
+    pub fn send_json(&mut self, method: &str, target: &str, headers: &[&str], body: &Value) -> io::Result<Reply> {
+        let body = body.to_string();
+        let length = format!("content-length: {}", body.len());
+        let lines = [&["content-type: application/json", &length], headers].concat();
+        self.request(method, target, &lines)?;
+        self.send(body)?;
         self.reply()
     }
 
