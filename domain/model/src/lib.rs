@@ -6,12 +6,14 @@ mod budget;
 mod change;
 mod cluster;
 mod cordon;
+mod drain;
 #[cfg(test)]
 mod fixture;
 mod hold;
 mod label;
 mod name;
 mod node;
+mod placement;
 mod pod;
 mod quantity;
 mod query;
@@ -22,17 +24,23 @@ mod time;
 
 pub use actor::{Actor, ActorKind};
 pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditRecord};
-pub use budget::DisruptionBudget;
+pub use budget::{DisruptionBudget, UnhealthyPods};
 pub use change::{LabelChange, NodePatch, RawTaint, TaintChange, difference};
 pub use cluster::{ClusterRegistration, ClusterSource};
 pub use cordon::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
     NotedHold,
 };
+pub use drain::{
+    AfterDeadline, Barrier, Decision, DrainOptions, DrainPlan, DrainTotals, Fit, NOT_CONSIDERED, ObjectName, Obstacle,
+    OnCancel, Placement, PlannedBudget, PlannedPod, RawDrainOptions, RawTier, Removal, Rule, Tier, Turn, Verdict,
+    Warning,
+};
 pub use hold::{Hold, HoldRequest, HoldState, check_reason, holds_annotation};
 pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
+pub use placement::{NodeTerm, Toleration, TolerationOperator};
 pub use pod::{Controller, Pod, PodPhase, PodRequests};
 pub use quantity::{Quantity, QuantityError};
 pub use query::{Cursor, NodeField, NodeFilter, NodeQuery, NodeSort, QueryError, RawNodeQuery, SortKey, excerpt};

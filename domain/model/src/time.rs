@@ -57,6 +57,12 @@ impl Timestamp {
         Self(self.0.saturating_add(duration).unwrap_or(jiff::Timestamp::MAX))
     }
 
+    /// This time moved back by `duration`; the first time that can be written if that is too far.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration).unwrap_or(jiff::Timestamp::MIN))
+    }
+
     /// RFC 3339 in UTC with whole seconds and `Z`, as the contract's health answers write it.
     #[must_use]
     pub fn to_whole_seconds(self) -> String {
@@ -148,5 +154,6 @@ mod tests {
         assert_eq!(late.since(early), Duration::from_millis(2_500));
         assert_eq!(early.since(late), Duration::ZERO);
         assert_eq!(early.plus(Duration::from_millis(2_500)), late);
+        assert_eq!(late.minus(Duration::from_millis(2_500)), early);
     }
 }
