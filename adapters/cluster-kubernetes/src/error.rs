@@ -137,6 +137,7 @@ impl From<Error> for Failure {
             Error::Api(status) => {
                 let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let status = Status {
+                    status: "Failure".to_owned(),
                     code: status.code,
                     message: status.message,
                     details: None,

@@ -228,6 +228,7 @@ fn pod(node: &Node, time: Timestamp) -> PodOnNode {
             phase: PodPhase::Running,
             ready: true,
             controller: Some(Controller {
+                api_version: "apps/v1".to_owned(),
                 kind: "ReplicaSet".to_owned(),
                 name: "web-5c9f".to_owned(),
             }),
@@ -238,6 +239,14 @@ fn pod(node: &Node, time: Timestamp) -> PodOnNode {
             },
             created_at: Some(time),
             deletion_at: None,
+            deletion_grace: None,
+            is_mirror: false,
+            has_empty_dir: false,
+            priority: 0,
+            priority_class: None,
+            node_selector: BTreeMap::new(),
+            node_terms: None,
+            tolerations: Vec::new(),
         },
         budgets: vec!["web".to_owned()],
     }

@@ -58,6 +58,12 @@ impl Pod {
         }
     }
 
+    /// Whether the cluster evicts it without looking at any budget: it does not run yet or any more, or is on its way out.
+    #[must_use]
+    pub fn is_outside_budgets(&self) -> bool {
+        self.phase == PodPhase::Pending || self.is_finished() || self.is_terminating()
+    }
+
     /// Whether its deletion was asked for.
     #[must_use]
     pub fn is_terminating(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{DisruptionBudget, Pod, PodPhase};
+use crate::{DisruptionBudget, Pod};
 
 /// When a pod that is to be removed can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,15 +72,6 @@ pub(super) fn turns(candidates: &[Candidate<'_>], budgets: &[DisruptionBudget], 
     turns
 }
 
-/// Whether the cluster looks at budgets at all when `pod` is evicted.
-pub(super) fn is_counted(pod: &Pod) -> bool {
-    let is_started = match pod.phase {
-        PodPhase::Pending | PodPhase::Succeeded | PodPhase::Failed => false,
-        PodPhase::Running | PodPhase::Unknown => true,
-    };
-    is_started && !pod.is_terminating()
-}
-
 struct Rounds<'a> {
     budgets: &'a [DisruptionBudget],
     at_once: Option<u32>,
@@ -100,7 +91,7 @@ impl Rounds<'_> {
     fn turn(&mut self, candidate: &Candidate<'_>) -> Turn {
         let names = || candidate.budgets.iter().map(|at| self.budgets[*at].name.clone());
         let budget = match candidate.budgets.as_slice() {
-            _ if !is_counted(candidate.pod) => None,
+            _ if candidate.pod.is_outside_budgets() => None,
             [] => None,
             [at] if self.budgets[*at].lets_go(candidate.pod) => None,
             [at] => Some(*at),
@@ -144,7 +135,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::pod;
-    use crate::{Selector, UnhealthyPods};
+    use crate::{PodPhase, Selector, UnhealthyPods};
 
     fn budget(name: &str, allowed: u32) -> DisruptionBudget {
         DisruptionBudget {

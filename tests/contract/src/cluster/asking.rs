@@ -37,6 +37,7 @@ pub async fn a_pod_is_told_with_what_it_asks_for_and_who_controls_it(fixture: &C
     let mut given = pod("team-a", "web-1", "a");
     given.labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
     given.controller = Some(Controller {
+        api_version: "apps/v1".to_owned(),
         kind: "ReplicaSet".to_owned(),
         name: "web".to_owned(),
     });
