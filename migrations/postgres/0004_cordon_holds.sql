@@ -10,9 +10,9 @@ CREATE TABLE cordon_holds (
     since_unix_ms BIGINT NOT NULL,
     until_unix_ms BIGINT,
     over_foreign BOOLEAN NOT NULL,
-    -- 0 pending, 1 active, 2 releasing, 3 ended
-    state SMALLINT NOT NULL CHECK (state BETWEEN 0 AND 3),
+    -- 0 pending, 1 active, 2 ended
+    state SMALLINT NOT NULL CHECK (state BETWEEN 0 AND 2),
     changed_at_unix_ms BIGINT NOT NULL
 );
 
-CREATE INDEX cordon_holds_unended ON cordon_holds (cluster, node, id) WHERE state < 3;
+CREATE INDEX cordon_holds_unended ON cordon_holds (cluster, node, id) WHERE state < 2;

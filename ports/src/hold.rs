@@ -34,8 +34,8 @@ pub trait CordonHolds: Send + Sync + 'static {
     /// - MUST let exactly one of several callers move a hold to the same state.
     async fn advance(&self, id: Uuid, state: HoldState, at: Timestamp) -> Result<bool, StorageError>;
 
-    /// Gives a hold that is not over another end; returns whether there is such a hold.
+    /// Gives a hold another end; returns whether there is such a hold.
     ///
-    /// - MUST change neither holds that are releasing or ended nor any other hold.
+    /// - MUST change neither ended holds nor any other hold.
     async fn prolong(&self, id: Uuid, until: Option<Timestamp>) -> Result<bool, StorageError>;
 }

@@ -192,6 +192,47 @@ impl<M: Media> ApiResponse for Fixed<M> {
     fn register(_: &mut Registry) {}
 }
 
+/// What came of a change, with the tag of the new state if there is one.
+pub(crate) struct Changed<T>(Response, PhantomData<fn() -> T>);
+
+impl<T: Serialize> Changed<T> {
+    pub(crate) fn new(tag: Option<&str>, view: &T) -> Self {
+        let answer = Response::builder().content_type(JSON);
+        let answer = match tag {
+            Some(tag) => answer.header(header::ETAG, tag),
+            None => answer,
+        };
+        Self(answer.body(json(view)), PhantomData)
+    }
+}
+
+impl<T: Send> IntoResponse for Changed<T> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<T: Type> ApiResponse for Changed<T> {
+    fn meta() -> MetaResponses {
+        let tag = MetaHeader {
+            name: "ETag".to_owned(),
+            description: Some(
+                "Names the state of the node after the change, for `If-Match`; not there for a dry run.".to_owned(),
+            ),
+            required: false,
+            deprecated: false,
+            schema: String::schema_ref(),
+        };
+        MetaResponses {
+            responses: vec![success(JSON, T::schema_ref(), vec![tag])],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
 /// 304: the caller has it already.
 pub(crate) fn not_modified(tag: &str) -> Response {
     let answer = Response::builder().status(StatusCode::NOT_MODIFIED);

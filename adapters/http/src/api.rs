@@ -1,5 +1,6 @@
 //! The operations of the API.
 
+pub(crate) mod changes;
 pub(crate) mod clusters;
 pub(crate) mod health;
 pub(crate) mod nodes;
@@ -16,6 +17,8 @@ pub(crate) enum Group {
     Clusters,
     /// The nodes of the clusters, as they are now.
     Nodes,
+    /// Changes of nodes. Each is written into the audit log before it is made and when it was.
+    Changes,
     /// The description of this interface.
     Document,
 }

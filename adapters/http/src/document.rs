@@ -13,6 +13,16 @@ pub(crate) const INTERFACE_VERSION: &str = "1.0.0";
 /// Keys that are left out instead of null.
 const LEFT_OUT: [(&str, &str); 1] = [("Problem", "chain")];
 
+/// What callers write: they leave out what they do not need.
+const BODIES: [&str; 6] = [
+    "LabelChange",
+    "TaintChange",
+    "TaintToAdd",
+    "TaintToRemove",
+    "CordonRequest",
+    "UncordonRequest",
+];
+
 /// The whole OpenAPI document as YAML. It is the same in every combination of features.
 #[must_use]
 pub fn openapi_yaml() -> String {
@@ -39,7 +49,7 @@ fn complete(document: &mut Value) {
     document["security"] = json!([]);
     document["components"]["responses"] = problem_responses();
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
-        for (name, schema) in schemas.iter_mut() {
+        for (name, schema) in schemas.iter_mut().filter(|(name, _)| !BODIES.contains(&name.as_str())) {
             tell_nulls(name, schema);
         }
         let mut partial = schemas.get("Node").cloned().unwrap_or_default();
@@ -118,6 +128,11 @@ fn example_detail(kind: Kind) -> &'static str {
         Kind::Unavailable => "the nodes of cluster prod are not known yet: the cluster cannot be reached",
         Kind::UriTooLong => "the URL has more than the 8192 bytes that are allowed",
         Kind::HeadersTooLarge => "the headers have 40000 bytes, at most 16384 are allowed",
+        Kind::Conflict => {
+            "node worker-a-1 is held by ann (disk errors): \"hold\" with an id releases one hold, \"force\": true all of them"
+        }
+        Kind::Stale => "node worker-a-1 is in another state, 0b4a-1722, than the caller expects: read it again",
+        Kind::MediaType => "the body is \"text/plain\": application/json is expected",
         Kind::TooLarge => "the body has more than the 1048576 bytes that are allowed",
         Kind::Malformed
         | Kind::MethodNotAllowed
@@ -170,6 +185,24 @@ fn complete_operation(operation: &mut Value) {
     if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
         for parameter in parameters.iter_mut() {
             complete_parameter(&id, parameter);
+        }
+    }
+    if let Some(media) = operation["requestBody"]
+        .get_mut("content")
+        .and_then(Value::as_object_mut)
+    {
+        for media in media.values_mut() {
+            media["example"] = example::of_body(&id).unwrap_or_default();
+        }
+    }
+    if operation["responses"].get("412").is_some() {
+        let header = json!({
+            "name": "If-Match", "in": "header", "required": false, "schema": {"type": "string"},
+            "description": "The `ETag` of the node: 412 if it is in another state.",
+            "example": example::of_parameter(&id, "If-Match"),
+        });
+        if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
+            parameters.push(header);
         }
     }
     let has_tag = operation["responses"].get("304").is_some();
@@ -258,6 +291,7 @@ fn complete_parameter(operation: &str, parameter: &mut Value) {
         "cursor" => json!({"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": 2_048}),
         "taint" => json!({"type": "string", "maxLength": 640}),
         "role" | "zone" | "search" => word,
+        "dry_run" => json!({"type": "string", "enum": ["true", "false"], "default": "false"}),
         "check" => json!({"type": "string", "enum": checks(operation)}),
         "last_event_id" => json!({"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"}),
         _ => parameter["schema"].clone(),
@@ -326,6 +360,9 @@ mod tests {
                     let name = &parameter["name"];
                     assert!(parameter["description"].as_str().is_some(), "{path}: {name}");
                     assert!(!parameter["example"].is_null(), "{path}: {name} has no example");
+                }
+                for (kind, media) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+                    assert!(!media["example"].is_null(), "{path}: the body has no example of {kind}");
                 }
                 for (status, response) in operation["responses"].as_object().unwrap() {
                     for (kind, media) in response["content"].as_object().into_iter().flatten() {

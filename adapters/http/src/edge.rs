@@ -34,6 +34,10 @@ pub(crate) struct Edge<E> {
     in_flight: Gauge,
 }
 
+/// The id of a request that changes something, which the audit log keeps.
+#[derive(Clone)]
+pub(crate) struct RequestId(pub(crate) String);
+
 /// Makes ids that no two requests share: a random part for the process, and a count.
 struct RequestIds {
     process: u64,
@@ -73,6 +77,9 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         }
         if request.uri().path() == "/health/" {
             *request.uri_mut() = Uri::from_static("/health");
+        }
+        if !matches!(*request.method(), Method::GET | Method::OPTIONS) {
+            request.set_data(RequestId(id.clone()));
         }
         self.in_flight.increment(1.0);
         let counted = Counted(&self.in_flight);

@@ -56,6 +56,16 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
                 {"name": "edge", "state": "degraded", "as_of": null, "stale": true, "error": "the cluster cannot be reached"},
             ],
         }),
+        ("changeLabels", "200") => changed(
+            &json!({"labels": {"team": null}}),
+            &json!({"labels": {"team": "storage"}}),
+        )?,
+        ("changeTaints", "200") => changed(
+            &json!({"taints": []}),
+            &json!({"taints": ["dedicated=storage:NoSchedule"]}),
+        )?,
+        ("cordonNode", "200") => changed(&json!({"schedulable": true}), &json!({"schedulable": false}))?,
+        ("uncordonNode", "200") => changed(&json!({"schedulable": false}), &json!({"schedulable": true}))?,
         ("listPodsOnNode", "200") => serde_json::to_value(pod_list_view()?).ok()?,
         ("getCluster", "200") => cluster,
         ("getClusterSummary", "200") => summary(time),
@@ -93,6 +103,27 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
     })
 }
 
+/// The node after a change.
+fn changed(before: &Value, after: &Value) -> Option<Value> {
+    let mut node = serde_json::to_value(node_view()?).ok()?;
+    node["change"] = json!({"dry_run": false, "before": before, "after": after, "warnings": []});
+    Some(node)
+}
+
+/// An example of the body of a request.
+pub(crate) fn of_body(operation: &str) -> Option<Value> {
+    Some(match operation {
+        "changeLabels" => json!({"set": {"team": "storage"}, "remove": ["owner"]}),
+        "changeTaints" => json!({
+            "add": [{"key": "dedicated", "value": "storage", "effect": "NoSchedule"}],
+            "remove": [{"key": "old"}],
+        }),
+        "cordonNode" => json!({"reason": "disk errors", "ticket": "OPS-1"}),
+        "uncordonNode" => json!({"reason": "disk replaced"}),
+        _ => return None,
+    })
+}
+
 /// An example of the value of a parameter.
 pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
     Some(match name {
@@ -114,6 +145,8 @@ pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
         "cursor" => json!("eyJhZnRlciI6IndvcmtlciJ9"),
         "fields" => json!("name,status,zone"),
         "last_event_id" | "Last-Event-ID" => json!("18f2a-42"),
+        "If-Match" => json!("\"0b4a-1722\""),
+        "dry_run" => json!("true"),
         "If-None-Match" => json!("W/\"18f2a-42\""),
         _ => return None,
     })

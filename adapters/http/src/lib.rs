@@ -2,6 +2,7 @@
 
 mod answer;
 mod api;
+mod body;
 mod compression;
 mod connection;
 mod docs;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Health, Inventory};
+use knm_domain::{Health, Inventory, NodeChanges};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -34,6 +35,7 @@ pub use document::{openapi_json, openapi_yaml};
 pub use metric::describe_metrics;
 pub use server::serve;
 
+use api::changes::ChangesApi;
 use api::clusters::ClustersApi;
 use api::health::HealthApi;
 use api::nodes::NodesApi;
@@ -46,6 +48,8 @@ use list::Lists;
 pub struct App {
     /// The clusters and their nodes.
     pub inventory: Arc<Inventory>,
+    /// Changes their nodes.
+    pub changes: Arc<NodeChanges>,
     /// Whether the service works.
     pub health: Arc<Health>,
     /// The metrics of the process.
@@ -98,6 +102,7 @@ pub struct ServeReport {
 /// What the operations work with.
 pub(crate) struct Shared {
     inventory: Arc<Inventory>,
+    changes: Arc<NodeChanges>,
     health: Arc<Health>,
     exposition: Arc<dyn MetricsExposition>,
     lists: Lists,
@@ -113,6 +118,7 @@ pub(crate) fn router(
 ) -> impl Endpoint<Output = Response> + 'static {
     let shared = Arc::new(Shared {
         inventory: app.inventory,
+        changes: app.changes,
         health: app.health,
         exposition: app.exposition,
         lists: Lists::new(),
@@ -145,11 +151,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
 }
 
 /// The operations, and what they declare of themselves before [`document`] completes it.
-pub(crate) fn service() -> OpenApiService<(HealthApi, ClustersApi, NodesApi, WatchApi, DocsApi), ()> {
-    let operations = (HealthApi, ClustersApi, NodesApi, WatchApi, DocsApi);
+pub(crate) fn service() -> OpenApiService<(HealthApi, ClustersApi, NodesApi, ChangesApi, WatchApi, DocsApi), ()> {
+    let operations = (HealthApi, ClustersApi, NodesApi, ChangesApi, WatchApi, DocsApi);
     OpenApiService::new(operations, "kube-node-manager", document::INTERFACE_VERSION)
         .description(
-            "See the nodes of your Kubernetes clusters. Times are RFC 3339 in UTC, quantities are numbers with the unit in the key, \
+            "See and change the nodes of your Kubernetes clusters. Times are RFC 3339 in UTC, quantities are numbers with the unit in the key, \
              and every error is an `application/problem+json` with the id of the request.",
         )
         .license(LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0"))

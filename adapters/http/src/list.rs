@@ -99,13 +99,8 @@ pub(crate) fn rendered(entry: &NodeEntry) -> &Bytes {
 pub(crate) fn node_tag(snapshot: &Snapshot, entry: &NodeEntry) -> String {
     let node = entry.node();
     match snapshot.stale() {
-        true => format!(
-            "\"{}-{}-{}\"",
-            node.uid,
-            node.resource_version,
-            snapshot.as_of().unix_millis()
-        ),
-        false => format!("\"{}-{}\"", node.uid, node.resource_version),
+        true => format!("\"{}-{}\"", node.version(), snapshot.as_of().unix_millis()),
+        false => format!("\"{}\"", node.version()),
     }
 }
 

@@ -4,9 +4,9 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use knm_domain::InventoryError;
+use knm_domain::{ChangeError, InventoryError};
 use knm_model::QueryError;
-use knm_ports::ClusterError;
+use knm_ports::{ClusterError, StorageError};
 use poem::Response;
 use poem::http::{HeaderValue, StatusCode, header};
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
@@ -66,8 +66,11 @@ pub(crate) enum Kind {
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
+    Conflict,
+    Stale,
     TooLarge,
     UriTooLong,
+    MediaType,
     Invalid,
     HeadersTooLarge,
     Internal,
@@ -118,8 +121,11 @@ kinds! {
     NotFound NOT_FOUND "not-found" "there is no such thing";
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" "the method is not allowed here";
     RequestTimeout REQUEST_TIMEOUT "request-timeout" "the request took too long to arrive";
+    Conflict CONFLICT "conflict" "the state of the node does not allow it";
+    Stale PRECONDITION_FAILED "stale" "the node is not in the state that was expected";
     TooLarge PAYLOAD_TOO_LARGE "too-large" "the body is too large";
     UriTooLong URI_TOO_LONG "uri-too-long" "the URL is too long";
+    MediaType UNSUPPORTED_MEDIA_TYPE "media-type" "the body is of a kind that cannot be read";
     Invalid UNPROCESSABLE_ENTITY "invalid" "a parameter is wrong";
     HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" "the headers are too large";
     Internal INTERNAL_SERVER_ERROR "internal" "something failed in this service";
@@ -259,6 +265,54 @@ impl From<InventoryError> for Problem {
     }
 }
 
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let text = error.to_string();
+        let is_uncertain = error.is_uncertain();
+        match error {
+            ChangeError::Inventory(error) => {
+                let mut problem = Self::from(error);
+                if is_uncertain {
+                    problem.detail.push_str(": whether the change was made is not known");
+                }
+                problem
+            }
+            ChangeError::NotRecorded { source } | ChangeError::Holds { source } => {
+                let kind = match source {
+                    StorageError::TimedOut { .. }
+                    | StorageError::Unavailable { .. }
+                    | StorageError::Refused { .. }
+                    | StorageError::Full { .. } => Kind::Unavailable,
+                    StorageError::NotFound { .. }
+                    | StorageError::Conflict { .. }
+                    | StorageError::Corrupt { .. }
+                    | StorageError::Internal { .. } => Kind::Internal,
+                };
+                Self::new(kind, text).because(source)
+            }
+            ChangeError::Stale { .. } => Self::new(Kind::Stale, format!("{text}: read it again")),
+            ChangeError::Contended { .. } => Self::new(Kind::Conflict, text),
+            ChangeError::Refused { message, cluster } => Self::new(
+                Kind::Invalid,
+                format!("cluster {cluster} refuses the change: {}", shortened(&message)),
+            ),
+            ChangeError::NeedsConfirmation { .. } => {
+                Self::new(Kind::Conflict, format!("{text}; \"confirm_no_execute\": true lets it"))
+            }
+            ChangeError::HeldByOthers { .. } => Self::new(
+                Kind::Conflict,
+                format!("{text}: \"hold\" with an id releases one hold, \"force\": true all of them"),
+            ),
+            ChangeError::Foreign { .. } => Self::new(
+                Kind::Conflict,
+                format!("{text}: \"force\": true uncordons it all the same"),
+            ),
+            ChangeError::UnknownHold { .. } => Self::new(Kind::NotFound, text),
+            ChangeError::ShuttingDown => Self::new(Kind::Unavailable, text),
+        }
+    }
+}
+
 /// As much of a text as an answer repeats.
 pub(crate) fn shortened(text: &str) -> String {
     match text.char_indices().nth(MOST_REPEATED) {
@@ -319,6 +373,8 @@ refusals! {
     OfFleet: Invalid;
     /// Of operations that ask a cluster.
     OfAsking: NotFound Invalid ClusterRefused Unavailable;
+    /// Of changes of a node.
+    OfChanging: NotFound Conflict Stale MediaType Invalid ClusterRefused Unavailable;
     /// Of the event stream.
     OfWatch: NotFound Invalid Unavailable;
     /// Of single checks.

@@ -1,9 +1,11 @@
 //! What answers look like. Each view is written by serde and described by poem-openapi; a test holds the two against each other.
 
+mod change;
 mod cluster;
 mod node;
 mod pod;
 
+pub(crate) use change::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
 pub(crate) use cluster::{ClusterListView, ClusterStateView, ClusterView, SummaryView};
 pub(crate) use node::{AllNodesView, NodeListView, NodeSourceView, NodeView};
 pub(crate) use pod::PodListView;

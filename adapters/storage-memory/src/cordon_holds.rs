@@ -50,11 +50,7 @@ impl CordonHolds for MemoryCordonHolds {
 
     async fn prolong(&self, id: Uuid, until: Option<Timestamp>) -> Result<bool, StorageError> {
         let mut tables = self.0.open()?;
-        let Some(hold) = tables
-            .holds
-            .get_mut(&id)
-            .filter(|hold| hold.state < HoldState::Releasing)
-        else {
+        let Some(hold) = tables.holds.get_mut(&id).filter(|hold| hold.state != HoldState::Ended) else {
             return Ok(false);
         };
         hold.until = until.map(rounded);

@@ -14,10 +14,10 @@ const ADD: &str = "INSERT INTO cordon_holds
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $7)";
 const OF_NODE: &str =
     "SELECT id, cluster, node, holder, reason, ticket, since_unix_ms, until_unix_ms, over_foreign, state
-    FROM cordon_holds WHERE state < 3 AND cluster = $1 AND node = $2 ORDER BY id";
+    FROM cordon_holds WHERE state < 2 AND cluster = $1 AND node = $2 ORDER BY id";
 const UNENDED: &str =
     "SELECT id, cluster, node, holder, reason, ticket, since_unix_ms, until_unix_ms, over_foreign, state
-    FROM cordon_holds WHERE state < 3 ORDER BY id";
+    FROM cordon_holds WHERE state < 2 ORDER BY id";
 const ADVANCE: &str = "UPDATE cordon_holds SET state = $2, changed_at_unix_ms = $3 WHERE id = $1 AND state < $2";
 const PROLONG: &str = "UPDATE cordon_holds SET until_unix_ms = $2 WHERE id = $1 AND state < 2";
 

@@ -44,7 +44,7 @@ pub fn hold(row: HoldRow) -> Result<Hold, StorageError> {
         state: HoldState::ALL
             .into_iter()
             .find(|known| hold_state_number(*known) == state)
-            .ok_or_else(|| corrupt(format!("the state {state} is not known; known are 0 to 3")))?,
+            .ok_or_else(|| corrupt(format!("the state {state} is not known; known are 0 to 2")))?,
         holder,
         reason,
         ticket,
@@ -58,8 +58,7 @@ pub fn hold_state_number(state: HoldState) -> i16 {
     match state {
         HoldState::Pending => 0,
         HoldState::Active => 1,
-        HoldState::Releasing => 2,
-        HoldState::Ended => 3,
+        HoldState::Ended => 2,
     }
 }
 
@@ -97,7 +96,7 @@ mod tests {
         let cases = [
             (row(&[7; 15], "a", 0, None), "15"),
             (row(&[7; 16], "A", 0, None), "'A'"),
-            (row(&[7; 16], "a", 4, None), "the state 4 is not known"),
+            (row(&[7; 16], "a", 3, None), "the state 3 is not known"),
             (row(&[7; 16], "a", 0, Some(i64::MAX)), "until_unix_ms"),
         ];
         for (row, expected) in cases {

@@ -35,15 +35,13 @@ pub struct Hold {
     pub state: HoldState,
 }
 
-/// How far a hold is. It only ever moves on in this order, and may leave steps out.
+/// How far a hold is. It only ever moves on in this order, and may leave the middle out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HoldState {
     /// Stored, and perhaps not on the node yet.
     Pending,
     /// On the node.
     Active,
-    /// Released, and perhaps still on the node.
-    Releasing,
     /// Over.
     Ended,
 }
@@ -69,15 +67,14 @@ impl Hold {
 
 impl HoldState {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Active, Self::Releasing, Self::Ended];
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Active, Self::Ended];
 
-    /// `pending`, `active`, `releasing` or `ended`.
+    /// `pending`, `active` or `ended`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Active => "active",
-            Self::Releasing => "releasing",
             Self::Ended => "ended",
         }
     }

@@ -206,6 +206,12 @@ pub fn roles_of(labels: &BTreeMap<String, String>) -> Vec<&str> {
 }
 
 impl Node {
+    /// Names the state of the object: its id and its version.
+    #[must_use]
+    pub fn version(&self) -> String {
+        format!("{}-{}", self.uid, self.resource_version)
+    }
+
     /// The node's roles, see [`roles_of`].
     #[must_use]
     pub fn roles(&self) -> Vec<&str> {

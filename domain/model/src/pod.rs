@@ -105,6 +105,12 @@ impl PodPhase {
         }
     }
 
+    /// Whether all of its containers ended.
+    #[must_use]
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+
     /// `pending`, `running`, `succeeded`, `failed` or `unknown`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -178,6 +178,14 @@ impl Inventory {
         })
     }
 
+    /// The access to a cluster.
+    ///
+    /// # Errors
+    /// [`InventoryError::UnknownCluster`].
+    pub fn handle(&self, cluster: &str) -> Result<&ClusterHandle, InventoryError> {
+        self.find(cluster).map(|cluster| &cluster.handle)
+    }
+
     /// Follows the changes of a cluster's nodes, after `resume_after` if what came since then is still known.
     ///
     /// # Errors

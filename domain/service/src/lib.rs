@@ -1,10 +1,12 @@
 //! Use cases over the ports.
 
+mod changes;
 mod health;
 mod inventory;
 mod metric;
 mod registrations;
 
+pub use changes::{Asked, ChangeError, NodeChanged, NodeChanges, Uncordon};
 pub use health::{
     BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,
 };

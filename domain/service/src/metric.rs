@@ -18,6 +18,9 @@ pub(crate) const CLUSTER_UP: &str = "kube_node_manager_cluster_up";
 pub(crate) const CLUSTER_NODES: &str = "kube_node_manager_cluster_nodes";
 pub(crate) const CLUSTER_NODES_UNSCHEDULABLE: &str = "kube_node_manager_cluster_nodes_unschedulable";
 pub(crate) const CLUSTER_LAST_EVENT_AGE: &str = "kube_node_manager_cluster_last_event_age_seconds";
+pub(crate) const NODE_CHANGES: &str = "kube_node_manager_node_changes_total";
+pub(crate) const AUDIT_FAILURES: &str = "kube_node_manager_audit_failures_total";
+pub(crate) const CORDON_HOLDS: &str = "kube_node_manager_cordon_holds";
 pub(crate) const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub(crate) const PROCESS_RESIDENT: &str = "process_resident_memory_bytes";
 pub(crate) const PROCESS_VIRTUAL: &str = "process_virtual_memory_bytes";
@@ -26,7 +29,7 @@ pub(crate) const PROCESS_MAX_FDS: &str = "process_max_fds";
 pub(crate) const PROCESS_THREADS: &str = "process_threads";
 pub(crate) const PROCESS_START_TIME: &str = "process_start_time_seconds";
 
-const GAUGES: [Description; 18] = [
+const GAUGES: [Description; 19] = [
     (UP, None, "1 while the service is ready, else 0."),
     (
         START_TIME,
@@ -67,6 +70,11 @@ const GAUGES: [Description; 18] = [
         Some(Unit::Seconds),
         "How long ago the cluster last told anything.",
     ),
+    (
+        CORDON_HOLDS,
+        None,
+        "Holds on nodes that are not ended, by state, as the replica sees it that looks after them.",
+    ),
     (PROCESS_RESIDENT, Some(Unit::Bytes), "Resident memory of the process."),
     (PROCESS_VIRTUAL, Some(Unit::Bytes), "Virtual memory of the process."),
     (PROCESS_OPEN_FDS, None, "Open file descriptors."),
@@ -87,6 +95,11 @@ pub fn describe_metrics() {
             None => describe_gauge!(name, help),
         }
     }
+    describe_counter!(NODE_CHANGES, "Changes of nodes, by action and outcome.");
+    describe_counter!(
+        AUDIT_FAILURES,
+        "Writes into the audit log that failed; a change whose intent cannot be written is not made."
+    );
     describe_counter!(
         PROCESS_CPU,
         Unit::Seconds,

@@ -73,7 +73,7 @@ macro_rules! storage_contract {
             ended_holds_are_left_out,
             a_hold_only_moves_forward,
             of_several_callers_one_moves_a_hold,
-            only_a_hold_that_is_not_over_gets_another_end,
+            only_a_hold_that_is_not_ended_gets_another_end,
         );
     };
 }

@@ -81,6 +81,26 @@ pub(crate) struct CordonView {
     pub(crate) by: Option<String>,
     /// Whose record this is.
     pub(crate) source: CordonSourceView,
+    /// This service's holds, the oldest first: the node becomes schedulable when the last one is released.
+    pub(crate) holds: Vec<HoldView>,
+}
+
+/// A hold, as it is noted on the node.
+#[derive(Clone, Debug, PartialEq, Serialize, Object)]
+#[oai(rename = "Hold")]
+pub(crate) struct HoldView {
+    /// Its id, to release it alone; null if it was not noted.
+    pub(crate) id: Option<String>,
+    /// Who holds the node, null if it was not noted.
+    pub(crate) by: Option<String>,
+    /// Why, null if it was not noted.
+    pub(crate) reason: Option<String>,
+    /// The holder's ticket, null if there is none.
+    pub(crate) ticket: Option<String>,
+    /// Since when, RFC 3339 in UTC, null if it was not noted.
+    pub(crate) since: Option<String>,
+    /// When it ends by itself, RFC 3339 in UTC, null if it does not.
+    pub(crate) until: Option<String>,
 }
 
 /// Whose record of a cordon was found.
@@ -283,6 +303,20 @@ impl CordonView {
                 CordonSource::FirstVersion => CordonSourceView::FirstVersion,
                 CordonSource::Foreign => CordonSourceView::Foreign,
             },
+            holds: cordon.holds.iter().map(HoldView::of).collect(),
+        }
+    }
+}
+
+impl HoldView {
+    fn of(hold: &knm_model::NotedHold) -> Self {
+        Self {
+            id: hold.id.map(|id| id.to_string()),
+            by: hold.by.clone(),
+            reason: hold.reason.clone(),
+            ticket: hold.ticket.clone(),
+            since: hold.since.map(|time| time.to_string()),
+            until: hold.until.map(|time| time.to_string()),
         }
     }
 }

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use knm_domain::{ClusterHandle, Inventory};
 use knm_model::{
-    ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodeStatus, NodeSystem, Pod, Resources, Timestamp,
+    ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, NodeSystem, Pod, Resources,
+    Timestamp,
 };
 use knm_ports::{ClusterError, ClusterGateway, ManualClock, NodeEvent, NodeEvents};
 use tokio::sync::mpsc;
@@ -33,6 +34,14 @@ impl ClusterGateway for Scripted {
     }
 
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn node(&self, _: &NodeName) -> Result<Option<Node>, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn patch_node(&self, _: &NodeName, _: &NodePatch, _: bool) -> Result<Node, ClusterError> {
         std::future::pending().await
     }
 

@@ -64,8 +64,7 @@ pub async fn a_hold_only_moves_forward(fixture: &StorageFixture) {
         (HoldState::Pending, false),
         (HoldState::Active, true),
         (HoldState::Active, false),
-        (HoldState::Releasing, true),
-        (HoldState::Active, false),
+        (HoldState::Pending, false),
         (HoldState::Ended, true),
         (HoldState::Pending, false),
         (HoldState::Ended, false),
@@ -91,7 +90,7 @@ pub async fn of_several_callers_one_moves_a_hold(fixture: &StorageFixture) {
         } else {
             &fixture.replica
         };
-        advance(store.holds.as_ref(), 1, HoldState::Releasing)
+        advance(store.holds.as_ref(), 1, HoldState::Active)
     });
 
     let moved = join_all(callers).await;
@@ -99,8 +98,8 @@ pub async fn of_several_callers_one_moves_a_hold(fixture: &StorageFixture) {
     assert_eq!(moved.iter().filter(|moved| **moved).count(), 1, "{moved:?}");
 }
 
-/// `prolong` MUST change neither holds that are releasing or ended nor any other hold.
-pub async fn only_a_hold_that_is_not_over_gets_another_end(fixture: &StorageFixture) {
+/// `prolong` MUST change neither ended holds nor any other hold.
+pub async fn only_a_hold_that_is_not_ended_gets_another_end(fixture: &StorageFixture) {
     let holds = &fixture.migrated().await.holds;
     for number in [1, 2] {
         holds.add(&hold(number, "a")).await.expect("the id is free");
@@ -112,9 +111,9 @@ pub async fn only_a_hold_that_is_not_over_gets_another_end(fixture: &StorageFixt
     let changed = Hold { until, ..hold(1, "a") };
     assert_eq!(of_node(holds.as_ref(), "a").await, [changed, hold(2, "a")]);
 
-    assert!(advance(holds.as_ref(), 1, HoldState::Releasing).await);
+    assert!(advance(holds.as_ref(), 1, HoldState::Ended).await);
     assert!(!holds.prolong(Uuid::from_u128(1), None).await.expect("it is over"));
-    assert_eq!(of_node(holds.as_ref(), "a").await[0].until, until);
+    assert_eq!(of_node(holds.as_ref(), "a").await, [hold(2, "a")]);
 }
 
 async fn of_node(holds: &dyn CordonHolds, node: &str) -> Vec<Hold> {

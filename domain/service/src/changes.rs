@@ -1,0 +1,338 @@
+//! Changes of one node, at once: one patch to the cluster, written into the audit log before and after.
+
+mod attempt;
+mod error;
+mod holding;
+mod keeper;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use knm_model::{
+    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, LabelChange, Node, NodeName, TaintChange,
+    difference,
+};
+use knm_ports::{AuditLog, Clock, CordonHolds, IdSource};
+use metrics::counter;
+use serde_json::{Map, Value};
+use tracing::Instrument;
+use uuid::Uuid;
+
+pub use error::ChangeError;
+pub use holding::Uncordon;
+
+use crate::inventory::{ClusterHandle, Inventory, InventoryError};
+use crate::metric;
+use attempt::Attempts;
+
+/// How long a completion that could not be written is tried again.
+const COMPLETION_ATTEMPTS: u32 = 8;
+
+/// Changes nodes.
+pub struct NodeChanges {
+    inventory: Arc<Inventory>,
+    audit: Arc<dyn AuditLog>,
+    holds: Arc<dyn CordonHolds>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+}
+
+/// Who asks for a change, and on which conditions.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Who asks.
+    pub actor: Actor,
+    /// The request that asks.
+    pub request_id: Option<String>,
+    /// The states of the node that the caller knows, see [`Node::version`]: in any other nothing is changed. `None`: in any state.
+    pub known: Option<Vec<String>>,
+    /// Whether the cluster only says what would come of it.
+    pub dry_run: bool,
+}
+
+/// What became of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeChanged {
+    /// The node as it is now, or would be.
+    pub node: Node,
+    /// What changed, as it was before.
+    pub before: Map<String, Value>,
+    /// What changed, as it is now, under the same keys; empty if nothing had to change.
+    pub after: Map<String, Value>,
+    /// What the caller should know although it worked.
+    pub warnings: Vec<String>,
+}
+
+/// A node before and after a change.
+struct Done {
+    before: Node,
+    after: Node,
+}
+
+/// The node that is changed.
+#[derive(Clone)]
+struct Target {
+    cluster: ClusterHandle,
+    name: NodeName,
+    /// As it is known already; `None` if it is not.
+    known: Option<Node>,
+}
+
+/// What the audit log is told of a change before it is made.
+struct Intent {
+    action: AuditAction,
+    reason: Option<String>,
+    ticket: Option<String>,
+    options: Map<String, Value>,
+}
+
+impl NodeChanges {
+    /// Changes nodes of the clusters of `inventory`.
+    pub fn new(
+        inventory: Arc<Inventory>,
+        audit: Arc<dyn AuditLog>,
+        holds: Arc<dyn CordonHolds>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            inventory,
+            audit,
+            holds,
+            clock,
+            ids,
+        })
+    }
+
+    /// Sets and removes labels.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing was changed, unless it says that this is not known.
+    pub async fn label(
+        self: &Arc<Self>,
+        cluster: &str,
+        node: &str,
+        change: LabelChange,
+        asked: Asked,
+    ) -> Result<NodeChanged, ChangeError> {
+        let target = self.target(cluster, node)?;
+        let warnings = change.warnings();
+        let intent = Intent::of(AuditAction::NodeLabel, change.options());
+        let this = Arc::clone(self);
+        let work = async move {
+            let conditions = asked.clone();
+            let done = this.audited(&target, intent, &asked, async {
+                let mut attempts = Attempts::begin(&target, &conditions).await?;
+                loop {
+                    let patch = change.patch(attempts.node());
+                    if let Some(done) = attempts.send(patch).await? {
+                        return Ok(done);
+                    }
+                }
+            });
+            done.await
+        };
+        to_its_end(work).await.map(|done| done.told(warnings))
+    }
+
+    /// Adds and removes taints. A `NoExecute` taint evicts pods without looking at budgets: on a node with running pods it needs
+    /// `confirm_no_execute`.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing was changed, unless it says that this is not known.
+    pub async fn taint(
+        self: &Arc<Self>,
+        cluster: &str,
+        node: &str,
+        change: TaintChange,
+        confirm_no_execute: bool,
+        asked: Asked,
+    ) -> Result<NodeChanged, ChangeError> {
+        let target = self.target(cluster, node)?;
+        let warnings = change.warnings();
+        let mut options = change.options();
+        options.insert("confirm_no_execute".to_owned(), confirm_no_execute.into());
+        let intent = Intent::of(AuditAction::NodeTaint, options);
+        let this = Arc::clone(self);
+        let work = async move {
+            let conditions = asked.clone();
+            let done = this.audited(&target, intent, &asked, async {
+                let mut attempts = Attempts::begin(&target, &conditions).await?;
+                loop {
+                    if !confirm_no_execute && change.evicts(attempts.node()) {
+                        target.refuse_if_pods_run().await?;
+                    }
+                    let patch = change.patch(attempts.node());
+                    if let Some(done) = attempts.send(patch).await? {
+                        return Ok(done);
+                    }
+                }
+            });
+            done.await
+        };
+        to_its_end(work).await.map(|done| done.told(warnings))
+    }
+
+    fn target(&self, cluster: &str, node: &str) -> Result<Target, ChangeError> {
+        let handle = self.inventory.handle(cluster)?.clone();
+        let known = self.inventory.snapshot(cluster);
+        let known = known
+            .ok()
+            .and_then(|snapshot| snapshot.find(node).map(|entry| entry.node().clone()));
+        let name = match &known {
+            Some(node) => node.name.clone(),
+            None => NodeName::parse(node).map_err(|_| InventoryError::UnknownNode {
+                cluster: handle.name.clone(),
+                node: node.to_owned(),
+            })?,
+        };
+        Ok(Target {
+            cluster: handle,
+            name,
+            known,
+        })
+    }
+
+    /// Writes the intent, does the work, and writes what came of it. What is only tried out is not written.
+    async fn audited(
+        self: &Arc<Self>,
+        target: &Target,
+        intent: Intent,
+        asked: &Asked,
+        work: impl Future<Output = Result<Done, ChangeError>> + Send,
+    ) -> Result<Done, ChangeError> {
+        if asked.dry_run {
+            return work.await;
+        }
+        let at = self.clock.now();
+        let action = intent.action;
+        let record = AuditRecord {
+            id: self.ids.next(at),
+            at,
+            actor: asked.actor.clone(),
+            action,
+            cluster: target.cluster.name.clone(),
+            node: Some(target.name.clone()),
+            operation: None,
+            request_id: asked.request_id.clone(),
+            reason: intent.reason,
+            ticket: intent.ticket,
+            options: intent.options,
+            completion: None,
+        };
+        self.audit.open(&record).await.map_err(|source| {
+            counter!(metric::AUDIT_FAILURES).increment(1);
+            ChangeError::NotRecorded { source }
+        })?;
+        let outcome = work.await;
+        let (result, error, (before, after)) = match &outcome {
+            Ok(done) => (AuditOutcome::Succeeded, None, difference(&done.before, &done.after)),
+            Err(error) => {
+                let outcome = if error.is_uncertain() {
+                    AuditOutcome::Unknown
+                } else {
+                    AuditOutcome::Failed
+                };
+                (outcome, Some(error.chain()), (Map::new(), Map::new()))
+            }
+        };
+        counter!(metric::NODE_CHANGES, "action" => action.as_str(), "outcome" => result.as_str()).increment(1);
+        let completion = AuditCompletion {
+            outcome: result,
+            at: self.clock.now(),
+            error,
+            before,
+            after,
+        };
+        self.complete(record.id, completion).await;
+        outcome
+    }
+
+    /// Writes what came of a change; if that cannot be done now, it is tried again while nobody waits for it.
+    async fn complete(self: &Arc<Self>, id: Uuid, completion: AuditCompletion) {
+        let Err(error) = self.audit.complete(id, &completion).await else {
+            return;
+        };
+        counter!(metric::AUDIT_FAILURES).increment(1);
+        tracing::warn!(
+            audit_record = %id,
+            error = &error as &dyn std::error::Error,
+            "what came of a change could not be written and is tried again"
+        );
+        let this = Arc::clone(self);
+        let retry = async move {
+            for attempt in 0..COMPLETION_ATTEMPTS {
+                tokio::time::sleep(Duration::from_secs(1 << attempt)).await;
+                match this.audit.complete(id, &completion).await {
+                    // Somebody gave it up meanwhile, or a try that seemed to fail did not.
+                    Ok(()) | Err(knm_ports::StorageError::Conflict { .. }) => return,
+                    Err(error) if error.is_transient() => {}
+                    Err(_) => break,
+                }
+            }
+            tracing::error!(
+                audit_record = %id,
+                outcome = completion.outcome.as_str(),
+                "what came of a change was not written: the record will say that nobody knows"
+            );
+        };
+        tokio::spawn(retry.in_current_span());
+    }
+}
+
+impl Intent {
+    fn of(action: AuditAction, options: Map<String, Value>) -> Self {
+        Self {
+            action,
+            reason: None,
+            ticket: None,
+            options,
+        }
+    }
+}
+
+impl Done {
+    fn told(self, warnings: Vec<String>) -> NodeChanged {
+        let (before, after) = difference(&self.before, &self.after);
+        NodeChanged {
+            node: self.after,
+            before,
+            after,
+            warnings,
+        }
+    }
+}
+
+impl Target {
+    /// # Errors
+    /// [`ChangeError::NeedsConfirmation`] if there are pods that a `NoExecute` taint could evict.
+    async fn refuse_if_pods_run(&self) -> Result<(), ChangeError> {
+        let pods = self.cluster.gateway.pods_on_node(&self.name).await;
+        let pods = pods.map_err(|source| self.failed(source))?;
+        let running = pods.iter().filter(|pod| !pod.phase.is_finished()).count();
+        match running {
+            0 => Ok(()),
+            pods => Err(ChangeError::NeedsConfirmation {
+                node: self.name.clone(),
+                pods,
+            }),
+        }
+    }
+
+    fn failed(&self, source: knm_ports::ClusterError) -> ChangeError {
+        ChangeError::of_cluster(self, source)
+    }
+}
+
+/// Does `work` even if whoever asked for it leaves: a change that has begun is never left without its outcome.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+) -> Result<T, ChangeError> {
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ChangeError::ShuttingDown),
+        },
+    }
+}

@@ -1,0 +1,123 @@
+//! Why a node was not changed.
+
+use knm_model::{ClusterName, NodeName};
+use knm_ports::{ClusterError, StorageError};
+use uuid::Uuid;
+
+use super::Target;
+use crate::inventory::InventoryError;
+
+/// Why a node was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such cluster or node, or the cluster did not answer.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// The intent could not be written into the audit log, so nothing was tried.
+    #[error("the change could not be recorded, so it was not made")]
+    NotRecorded {
+        /// What went wrong.
+        source: StorageError,
+    },
+    /// The holds on the node could not be read or written.
+    #[error("the holds on the node could not be read or written")]
+    Holds {
+        /// What went wrong.
+        source: StorageError,
+    },
+    /// The node is in none of the states that the caller knows.
+    #[error("node {node} is in another state, {version}, than the caller expects")]
+    Stale {
+        /// The node.
+        node: NodeName,
+        /// Its state, see [`Node::version`](knm_model::Node::version).
+        version: String,
+    },
+    /// Others changed the node again and again meanwhile.
+    #[error("node {node} was changed by others {attempts} times while this was tried")]
+    Contended {
+        /// The node.
+        node: NodeName,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The cluster calls the change invalid.
+    #[error("cluster {cluster} refuses the change: {message}")]
+    Refused {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its own words.
+        message: String,
+    },
+    /// A `NoExecute` taint would evict pods without looking at budgets.
+    #[error("a NoExecute taint evicts the pods on node {node} without looking at budgets: {pods} pods run there")]
+    NeedsConfirmation {
+        /// The node.
+        node: NodeName,
+        /// How many pods are not finished there.
+        pods: usize,
+    },
+    /// Only others hold the node.
+    #[error("node {node} is held by {}", holders.join(", "))]
+    HeldByOthers {
+        /// The node.
+        node: NodeName,
+        /// Who holds it, and why.
+        holders: Vec<String>,
+    },
+    /// The node was cordoned without this service.
+    #[error("node {node} was cordoned without this service")]
+    Foreign {
+        /// The node.
+        node: NodeName,
+    },
+    /// There is no such hold on the node.
+    #[error("node {node} has no hold {id}")]
+    UnknownHold {
+        /// The node.
+        node: NodeName,
+        /// The hold.
+        id: Uuid,
+    },
+    /// The process ends.
+    #[error("the service is shutting down")]
+    ShuttingDown,
+}
+
+impl ChangeError {
+    pub(super) fn of_cluster(target: &Target, source: ClusterError) -> Self {
+        let cluster = target.cluster.name.clone();
+        match source {
+            ClusterError::NotFound { .. } => Self::Inventory(InventoryError::UnknownNode {
+                cluster,
+                node: target.name.to_string(),
+            }),
+            ClusterError::Invalid { message } => Self::Refused { cluster, message },
+            source => Self::Inventory(InventoryError::Cluster { cluster, source }),
+        }
+    }
+
+    /// Whether the change may have been made all the same: the cluster was asked and its answer did not arrive.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        let Self::Inventory(InventoryError::Cluster { source, .. }) = self else {
+            return false;
+        };
+        matches!(
+            source,
+            ClusterError::Unavailable { .. } | ClusterError::TimedOut { .. } | ClusterError::Unreadable { .. }
+        )
+    }
+
+    /// What went wrong, with what lies below.
+    pub(super) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut below = std::error::Error::source(self);
+        while let Some(error) = below {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            below = error.source();
+        }
+        text
+    }
+}
