@@ -52,6 +52,7 @@ pub trait ClusterGateway: Send + Sync + 'static {
     /// - MUST return [`Eviction::SeveralBudgets`] if several budgets match the pod, and leave the pod alone.
     /// - MUST use room of a budget up with each pod that it protects, and none with pods outside of budgets.
     /// - MUST change nothing with `dry_run`.
+    /// - MUST work on clusters that only know `policy/v1beta1`.
     async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError>;
 
     /// A node at this moment.

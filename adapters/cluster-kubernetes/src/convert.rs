@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use knm_model::{
     Condition, Controller, Cordon, DisruptionBudget, NameError, Node, NodeAddress, NodeName, NodeStatus, NodeSystem,
-    NodeTerm, Operator, Pod, PodPhase, PodRequests, Requirement, Resources, Selector, Taint, TaintEffect, Timestamp, Toleration,
-    TolerationOperator, UnhealthyPods,
+    NodeTerm, Operator, Pod, PodPhase, PodRequests, Requirement, Resources, Selector, Taint, TaintEffect, Timestamp,
+    Toleration, TolerationOperator, UnhealthyPods,
 };
 
 use crate::amount;
@@ -23,13 +23,29 @@ const REGION: [&str; 2] = [
 ];
 const INSTANCE_TYPE: [&str; 2] = ["node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type"];
 
-/// Which API a budget was read from; they differ in what an empty selector means.
+/// Which API a budget is read from or a pod evicted by; they differ in what an empty selector means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PolicyVersion {
     /// `policy/v1`: an empty selector matches every pod.
     V1,
     /// `policy/v1beta1`: an empty selector matches no pod.
     V1Beta1,
+}
+
+impl PolicyVersion {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::V1 => Self::V1Beta1,
+            Self::V1Beta1 => Self::V1,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "policy/v1",
+            Self::V1Beta1 => "policy/v1beta1",
+        }
+    }
 }
 
 pub(crate) fn node(wire: WireNode) -> Result<Node, NameError> {
@@ -275,9 +291,8 @@ fn requirement(wire: Expression) -> Option<Requirement> {
     })
 }
 
-/// What is left out of a node's sum when its pods are added up: pods that ended, which the API server was not asked for, and those that
-/// are on no node.
-pub(crate) fn use_of_node(wire: &WirePod) -> Option<(NodeName, Resources)> {
+/// What a pod takes of the node that it is on.
+pub(crate) fn request_on_node(wire: &WirePod) -> Option<(NodeName, Resources)> {
     let node = NodeName::parse(&wire.spec.node_name).ok()?;
     Some((node, Resources::of_pod(&requests(&wire.spec))))
 }
