@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_domain::{ClusterHandle, Health, HealthSettings, Inventory, Registrations};
+use knm_domain::{ClusterHandle, Health, HealthSettings, Inventory, NodeChanges, Registrations};
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
-use knm_ports::{Clock, Storage, SystemStats};
-use knm_system::{MachineStats, SystemClock};
+use knm_ports::{Clock, IdSource, Storage, SystemStats};
+use knm_system::{MachineStats, SystemClock, TimeOrderedIds};
 use knm_telemetry::{Identity, Logs, PrometheusExposition};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -156,10 +156,19 @@ impl Program<'_> {
             Arc::clone(&inventory),
             background.clone(),
         );
+        let ids: Arc<dyn IdSource> = Arc::new(TimeOrderedIds::default());
+        let changes = NodeChanges::new(
+            Arc::clone(&inventory),
+            Arc::clone(&storage.audit),
+            Arc::clone(&storage.holds),
+            Arc::clone(&clock),
+            Arc::clone(&ids),
+        );
         self.announce(&address);
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
+            changes: Arc::clone(&changes),
             health: Arc::clone(&health),
             exposition: Arc::new(exposition.clone()),
             settings: app_settings(&settings.server),
@@ -171,6 +180,8 @@ impl Program<'_> {
             stop.clone(),
             settings.server.shutdown_timeout,
         ));
+        let owner = ids.next(clock.now()).to_string();
+        tokio::spawn(changes.keep_holds(Arc::clone(&storage.leases), owner, background.clone()));
         tokio::spawn(fold(exposition, background.clone()));
         tokio::spawn(reload::at_each_hangup(
             hangups()?,

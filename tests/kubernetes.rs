@@ -257,3 +257,75 @@ fn each_cluster_has_its_metrics_from_the_start() {
         });
     }
 }
+
+/// Sends a change and returns the status and the answer.
+fn change(service: &Service, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let mut wire = knm_test_support::wire::Wire::open(service.address());
+    let body = body.to_string();
+    wire.send(format!(
+        "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+    .expect("the service reads it");
+    let reply = wire.reply().expect("an answer");
+    (reply.status, reply.json())
+}
+
+#[test]
+fn a_node_is_labelled_tainted_cordoned_and_uncordoned() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    cluster.create_nodes([node("changing-1", &json!({"drop": "1"}))]);
+    let service = on(&cluster.kubeconfig());
+    let path = "/api/v1/clusters/test/nodes/changing-1";
+    service.wait_for_status(path, 200);
+
+    let (status, labelled) = change(
+        &service,
+        "PATCH",
+        &format!("{path}/labels"),
+        &json!({"set": {"team": "a"}, "remove": ["drop"]}),
+    );
+    assert_eq!(
+        (status, &labelled["labels"]["team"], labelled["labels"].get("drop")),
+        (200, &json!("a"), None),
+        "{labelled}"
+    );
+    let (status, refused) = change(
+        &service,
+        "PATCH",
+        &format!("{path}/labels"),
+        &json!({"set": {"kubernetes.io/arch/x": "a"}}),
+    );
+    assert_eq!(status, 422, "{refused}");
+
+    let taint = json!({"add": [{"key": "dedicated", "value": "a", "effect": "NoSchedule"}]});
+    let (status, tainted) = change(&service, "PATCH", &format!("{path}/taints"), &taint);
+    assert_eq!(
+        (status, &tainted["taints"][0]["key"]),
+        (200, &json!("dedicated")),
+        "{tainted}"
+    );
+
+    let (status, held) = change(
+        &service,
+        "POST",
+        &format!("{path}/cordon"),
+        &json!({"reason": "disk", "ticket": "OPS-1"}),
+    );
+    assert_eq!((status, &held["schedulable"]), (200, &json!(false)), "{held}");
+    assert_eq!(held["cordon"]["holds"][0]["ticket"], json!("OPS-1"));
+    assert_eq!(held["taints"][0]["key"], json!("dedicated"), "what is not named stays");
+    let (status, free) = change(&service, "POST", &format!("{path}/uncordon"), &json!({}));
+    assert_eq!(
+        (status, &free["schedulable"], &free["cordon"]),
+        (200, &json!(true), &Value::Null),
+        "{free}"
+    );
+
+    wait_for("the watch to tell the last state", || {
+        let seen = service.get(path).json();
+        (seen["resource_version"] == free["resource_version"]).then_some(())
+    });
+}

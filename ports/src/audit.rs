@@ -22,6 +22,7 @@ pub trait AuditLog: Send + Sync + 'static {
     ///
     /// - MUST return [`StorageError::NotFound`] if there is no such record.
     /// - MUST return [`StorageError::Conflict`] if it was completed already, and leave it as it was.
+    /// - MUST let exactly one of several writers complete a record at once.
     async fn complete(&self, id: Uuid, completion: &AuditCompletion) -> Result<(), StorageError>;
 
     /// The record with this id.
@@ -32,9 +33,10 @@ pub trait AuditLog: Send + Sync + 'static {
 
     /// Records that satisfy `filter`, at most `limit`, the latest id first; `before`: only ids below it.
     ///
+    /// - MUST return exactly the records that [`AuditFilter::matches`] lets through.
     /// - MUST return every record that was there all the time exactly once to a reader who asks for the next page with the last id of
     ///   the page before, however many records come in meanwhile.
-    /// - MUST match texts in reasons without a meaning of `%`, `_` or `\\`.
+    /// - MUST match texts in reasons without a meaning of `%`, `_` or `\`.
     async fn page(
         &self,
         filter: &AuditFilter,

@@ -6,6 +6,7 @@ mod audit;
 mod cluster;
 mod eviction;
 mod hold;
+mod lease;
 mod storage;
 mod system;
 
@@ -19,6 +20,9 @@ pub use eviction::{EvictOptions, Eviction, PodRef};
 pub use hold::CordonHolds;
 #[cfg(feature = "mocks")]
 pub use hold::MockCordonHolds;
+pub use lease::Leases;
+#[cfg(feature = "mocks")]
+pub use lease::MockLeases;
 pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};

@@ -89,7 +89,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
         &["sqlx-core", "kube-client", "k8s-openapi", "poem", "hyper", "http"],
     ),
     ("knm-http", &["sqlx-core", "kube-client", "k8s-openapi", "sysinfo"]),
-    ("knm-storage-memory", &["tokio", "sqlx-core", "kube-client", "poem"]),
+    ("knm-storage-memory", &["sqlx-core", "kube-client", "poem"]),
     (
         "knm-storage-sql",
         &["sqlx-postgres", "sqlx-sqlite", "libsqlite3-sys", "kube-client", "poem"],

@@ -1,16 +1,20 @@
 //! Storage in the memory of the process: for tests and demonstrations. It is gone when the process ends.
 
+mod audit_log;
 mod cordon_holds;
+mod leases;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use knm_model::{ClusterName, ClusterRegistration, Hold, Timestamp};
+use knm_model::{AuditRecord, ClusterName, ClusterRegistration, Hold, Timestamp};
 use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 use uuid::Uuid;
 
-use cordon_holds::MemoryCordonHolds;
+use crate::audit_log::MemoryAuditLog;
+use crate::cordon_holds::MemoryCordonHolds;
+use crate::leases::{Lease, MemoryLeases};
 
 /// Opens an empty store. Clones of what it returns share it.
 #[must_use]
@@ -19,7 +23,9 @@ pub fn open() -> Storage {
     Storage {
         admin: Arc::new(MemoryStorageAdmin(Arc::clone(&memory))),
         clusters: Arc::new(MemoryClusterRegistrations(Arc::clone(&memory))),
-        holds: Arc::new(MemoryCordonHolds(memory)),
+        holds: Arc::new(MemoryCordonHolds(Arc::clone(&memory))),
+        audit: Arc::new(MemoryAuditLog(Arc::clone(&memory))),
+        leases: Arc::new(MemoryLeases(memory)),
     }
 }
 
@@ -33,6 +39,8 @@ struct Tables {
     closed: bool,
     clusters: BTreeMap<ClusterName, ClusterRegistration>,
     holds: BTreeMap<Uuid, Hold>,
+    audit: BTreeMap<Uuid, AuditRecord>,
+    leases: BTreeMap<String, Lease>,
 }
 
 struct MemoryStorageAdmin(Arc<Memory>);

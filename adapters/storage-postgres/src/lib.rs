@@ -1,8 +1,10 @@
 //! Storage in PostgreSQL, shared by many replicas.
 
 mod admin;
+mod audit_log;
 mod cluster_registrations;
 mod cordon_holds;
+mod leases;
 mod options;
 mod url;
 
@@ -18,8 +20,10 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, Postgres};
 
 use crate::admin::PostgresStorageAdmin;
+use crate::audit_log::PostgresAuditLog;
 use crate::cluster_registrations::PostgresClusterRegistrations;
 use crate::cordon_holds::PostgresCordonHolds;
+use crate::leases::PostgresLeases;
 pub use crate::options::{PostgresOptions, SslMode};
 pub use crate::url::UrlError;
 
@@ -66,7 +70,9 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
             options.migration_timeout,
         )),
         clusters: Arc::new(PostgresClusterRegistrations::new(pool.clone())),
-        holds: Arc::new(PostgresCordonHolds::new(pool)),
+        holds: Arc::new(PostgresCordonHolds::new(pool.clone())),
+        audit: Arc::new(PostgresAuditLog::new(pool.clone())),
+        leases: Arc::new(PostgresLeases::new(pool)),
     })
 }
 

@@ -27,6 +27,7 @@
 //! A connection whose caller gave up in the middle is thrown away, never pooled: what it would answer next is unknown, and waiting for
 //! that could hold its place in the pool for as long as the database hangs.
 
+mod audit;
 mod error;
 mod hold;
 mod holders;
@@ -35,6 +36,7 @@ mod migration;
 mod pool;
 mod registration;
 
+pub use audit::{AuditRow, AuditStatements, audit_record};
 pub use error::{Dialect, Origin};
 pub use hold::{HoldRow, hold, hold_state_number};
 pub use metric::describe_metrics;

@@ -3,8 +3,10 @@
 //! The pool is always one connection. Several processes may share the file on one machine; they wait for each other.
 
 mod admin;
+mod audit_log;
 mod cluster_registrations;
 mod cordon_holds;
+mod leases;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +23,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{Connection, Sqlite};
 
 use crate::admin::SqliteStorageAdmin;
+use crate::audit_log::SqliteAuditLog;
 use crate::cluster_registrations::SqliteClusterRegistrations;
 use crate::cordon_holds::SqliteCordonHolds;
+use crate::leases::SqliteLeases;
 
 /// How long a writer waits for another one, in this process or in another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,7 +76,9 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
     Ok(Storage {
         admin: Arc::new(admin),
         clusters: Arc::new(SqliteClusterRegistrations::new(pool.clone())),
-        holds: Arc::new(SqliteCordonHolds::new(pool)),
+        holds: Arc::new(SqliteCordonHolds::new(pool.clone())),
+        audit: Arc::new(SqliteAuditLog::new(pool.clone())),
+        leases: Arc::new(SqliteLeases::new(pool)),
     })
 }
 

@@ -102,7 +102,7 @@ async fn a_migration_that_was_changed_afterwards_is_corrupt() {
         .await
         .execute("UPDATE _sqlx_migrations SET checksum = x'00'")
         .await;
-    assert_eq!(changed.unwrap().rows_affected(), 1);
+    assert!(0 < changed.unwrap().rows_affected());
 
     for refused in [
         storage.admin.schema().await.map(drop),
@@ -131,6 +131,7 @@ async fn a_migration_that_fails_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("nodes.db");
     let storage = knm_storage_sqlite::open(SqliteOptions::new(&file)).await.unwrap();
+    let pending = storage.admin.schema().await.unwrap().pending;
     let mut other = somebody(&file).await;
     other
         .execute("CREATE TABLE cluster_registrations (name TEXT)")
@@ -140,9 +141,9 @@ async fn a_migration_that_fails_leaves_nothing_behind() {
     let error = storage.admin.migrate().await.unwrap_err();
 
     assert!(matches!(error, StorageError::Internal { .. }), "{error:?}");
-    assert_eq!(storage.admin.schema().await.unwrap().pending, 1);
+    assert_eq!(storage.admin.schema().await.unwrap().pending, pending);
     other.execute("DROP TABLE cluster_registrations").await.unwrap();
-    assert_eq!(storage.admin.migrate().await.unwrap(), 1);
+    assert_eq!(storage.admin.migrate().await.unwrap(), pending);
 }
 
 #[tokio::test]
@@ -171,10 +172,16 @@ async fn many_may_create_and_migrate_the_same_file_at_once() {
                 storage.admin.migrate().await
             })
         });
-        let mut applied = 0;
+        let mut times_applied = Vec::new();
         for start in futures::future::join_all(starts).await {
-            applied += start.unwrap().unwrap();
+            times_applied.push(start.unwrap().unwrap());
         }
-        assert_eq!(applied, 1);
+        // One of them applied all migrations at once.
+        times_applied.sort_unstable();
+        assert!(
+            times_applied[..7].iter().all(|applied| *applied == 0),
+            "{times_applied:?}"
+        );
+        assert!(0 < times_applied[7], "{times_applied:?}");
     }
 }

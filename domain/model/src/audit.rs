@@ -3,12 +3,17 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{Actor, ClusterName, NodeName, Timestamp};
+use crate::query::contains;
+use crate::{Actor, ClusterName, NodeName, QueryError, Timestamp};
+
+mod parse;
+#[cfg(test)]
+mod tests;
 
 /// One attempted change. It is written as an intent before the first call to the cluster and completed afterwards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditRecord {
-    /// A UUID v7: ids sort by the time of their intents.
+    /// A UUID v7 that was made for the time of the intent, `at`: ids sort by it, and differ from it by less than an hour.
     pub id: Uuid,
     /// When it was about to begin.
     pub at: Timestamp,
@@ -82,7 +87,7 @@ pub struct AuditFilter {
     pub cluster: Option<ClusterName>,
     /// Of this node.
     pub node: Option<NodeName>,
-    /// Of the actor with this name, exactly.
+    /// Of the actor who is called this, exactly, see [`Actor::label`].
     pub actor: Option<String>,
     /// Of this kind.
     pub action: Option<AuditAction>,
@@ -96,6 +101,84 @@ pub struct AuditFilter {
     pub reason: Option<String>,
     /// Of this operation.
     pub operation: Option<Uuid>,
+}
+
+/// The parameters of a list of records as they came, unparsed; a parameter that was not given is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawAuditQuery {
+    /// `cluster`.
+    pub cluster: Option<String>,
+    /// `node`.
+    pub node: Option<String>,
+    /// `actor`.
+    pub actor: Option<String>,
+    /// `action`: one of [`AuditAction::ALL`].
+    pub action: Option<String>,
+    /// `outcome`: `pending` or one of [`AuditOutcome::ALL`].
+    pub outcome: Option<String>,
+    /// `from`: RFC 3339.
+    pub from: Option<String>,
+    /// `until`: RFC 3339, later than `from`.
+    pub until: Option<String>,
+    /// `reason`: part of it, case ignored.
+    pub reason: Option<String>,
+    /// `operation`: its id.
+    pub operation: Option<String>,
+    /// `limit`: 1 to 1,000 records a page.
+    pub limit: Option<String>,
+    /// `cursor`: the `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which records a reader wants, and which of them now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AuditQuery {
+    /// Which records.
+    pub filter: AuditFilter,
+    /// At most so many; `None`: as many as is usual.
+    pub limit: Option<u32>,
+    /// Only those before this one: the last record of the page before.
+    pub before: Option<Uuid>,
+}
+
+impl AuditQuery {
+    /// Parses the parameters of a list.
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the parameters, never empty.
+    pub fn parse(raw: &RawAuditQuery) -> Result<Self, Vec<QueryError>> {
+        parse::parse(raw)
+    }
+}
+
+impl AuditFilter {
+    /// Whether it lets `record` through.
+    #[must_use]
+    pub fn matches(&self, record: &AuditRecord) -> bool {
+        fn fits<T: PartialEq + ?Sized>(wanted: Option<&T>, found: Option<&T>) -> bool {
+            wanted.is_none_or(|wanted| found == Some(wanted))
+        }
+        fits(self.cluster.as_ref(), Some(&record.cluster))
+            && fits(self.node.as_ref(), record.node.as_ref())
+            && fits(self.actor.as_deref(), Some(record.actor.label()))
+            && fits(self.action.as_ref(), Some(&record.action))
+            && fits(self.outcome.as_ref(), Some(&record.outcome()))
+            && self.from.is_none_or(|from| from <= record.at)
+            && self.until.is_none_or(|until| record.at < until)
+            && self
+                .reason
+                .as_ref()
+                .is_none_or(|text| record.reason.as_ref().is_some_and(|reason| contains(reason, text)))
+            && fits(self.operation.as_ref(), record.operation.as_ref())
+    }
+}
+
+impl AuditRecord {
+    /// Whether it was done; `None` while that is not known yet.
+    #[must_use]
+    pub fn outcome(&self) -> Option<AuditOutcome> {
+        self.completion.as_ref().map(|completion| completion.outcome)
+    }
 }
 
 impl AuditAction {
@@ -128,6 +211,9 @@ impl AuditAction {
 }
 
 impl AuditOutcome {
+    /// The word for an outcome that is not known yet.
+    pub const PENDING: &str = "pending";
+
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Succeeded, Self::Failed, Self::Unknown];
 

@@ -13,6 +13,7 @@ mod hold;
 mod label;
 mod name;
 mod node;
+mod parameter;
 mod placement;
 mod pod;
 mod quantity;
@@ -23,7 +24,7 @@ mod taint;
 mod time;
 
 pub use actor::{Actor, ActorKind};
-pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditRecord};
+pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
 pub use budget::{DisruptionBudget, UnhealthyPods};
 pub use change::{LabelChange, NodePatch, RawTaint, TaintChange, difference};
 pub use cluster::{ClusterRegistration, ClusterSource};

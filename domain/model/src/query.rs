@@ -272,7 +272,7 @@ impl NodeFilter {
 }
 
 /// Whether `part` is in `text`, the case of ASCII letters ignored.
-fn contains(text: &str, part: &str) -> bool {
+pub(crate) fn contains(text: &str, part: &str) -> bool {
     text.as_bytes()
         .windows(part.len().max(1))
         .any(|window| window.eq_ignore_ascii_case(part.as_bytes()))

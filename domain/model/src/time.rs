@@ -39,6 +39,17 @@ impl Timestamp {
         self.0.as_millisecond()
     }
 
+    /// Milliseconds since 1970-01-01T00:00:00Z, rounded up: what is known to the millisecond is not before this time if it is not
+    /// before these.
+    #[must_use]
+    pub fn unix_millis_rounded_up(self) -> i64 {
+        let milliseconds = self.unix_millis();
+        match Self::from_unix_millis(milliseconds) {
+            Some(rounded) if rounded < self => milliseconds + 1,
+            Some(_) | None => milliseconds,
+        }
+    }
+
     /// Seconds since 1970-01-01T00:00:00Z with their fraction.
     #[must_use]
     pub fn unix_seconds(self) -> f64 {
@@ -155,5 +166,22 @@ mod tests {
         assert_eq!(early.since(late), Duration::ZERO);
         assert_eq!(early.plus(Duration::from_millis(2_500)), late);
         assert_eq!(late.minus(Duration::from_millis(2_500)), early);
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_up_on_both_sides_of_1970() {
+        let cases = [
+            ("1970-01-01T00:00:00.001Z", 1),
+            ("1970-01-01T00:00:00.0010001Z", 2),
+            ("1969-12-31T23:59:59.9985Z", -1),
+            ("1969-12-31T23:59:59.999Z", -1),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                Timestamp::parse(text).unwrap().unix_millis_rounded_up(),
+                expected,
+                "{text}"
+            );
+        }
     }
 }

@@ -119,7 +119,8 @@ impl Stage {
 
     /// Lets the keeper look `times`.
     async fn keep(&self, times: u32) {
-        let keeper = Arc::clone(&self.changes).keep_holds(LOOK, self.shutdown.child_token(), || async { true });
+        let leases = Arc::clone(&self.storage.leases);
+        let keeper = Arc::clone(&self.changes).keep_holds(leases, "keeper".to_owned(), self.shutdown.child_token());
         // In the middle between two looks.
         let _ = tokio::time::timeout(LOOK * times + LOOK / 2, keeper).await;
     }
@@ -662,7 +663,10 @@ async fn an_interrupted_cordon_is_settled_by_what_stands_on_the_node() {
         stage.ids.clone(),
     );
 
-    let keep = || Arc::clone(&changes).keep_holds(LOOK, CancellationToken::new(), || async { true });
+    let keep = || {
+        let leases = Arc::clone(&storage.leases);
+        Arc::clone(&changes).keep_holds(leases, "keeper".to_owned(), CancellationToken::new())
+    };
     let _ = tokio::time::timeout(LOOK * 2, keep()).await;
     assert_eq!(
         storage.holds.unended().await.unwrap().len(),
@@ -682,7 +686,10 @@ async fn only_the_keeper_looks_after_holds() {
     let stage = Stage::new().await;
     stage.cordon("ann", "disk").await;
     stage.set_schedulable(true).await;
-    let other = Arc::clone(&stage.changes).keep_holds(LOOK, CancellationToken::new(), || async { false });
+    let leases = Arc::clone(&stage.storage.leases);
+    let day = Duration::from_secs(24 * 3600);
+    assert!(leases.hold("cordon-holds", "another replica", day).await.unwrap());
+    let other = Arc::clone(&stage.changes).keep_holds(leases, "keeper".to_owned(), CancellationToken::new());
     let _ = tokio::time::timeout(LOOK * 10, other).await;
     assert_eq!(stage.holds().await.len(), 1);
 }

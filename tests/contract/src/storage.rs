@@ -4,16 +4,20 @@
 //! a store of its own.
 
 mod admin;
+mod audit;
 mod clusters;
 mod holds;
+mod leases;
 
 use std::any::Any;
 
 use knm_ports::Storage;
 
 pub use admin::*;
+pub use audit::*;
 pub use clusters::*;
 pub use holds::*;
+pub use leases::*;
 
 /// A store of one test: empty and not migrated.
 pub struct StorageFixture {
@@ -74,6 +78,26 @@ macro_rules! storage_contract {
             a_hold_only_moves_forward,
             of_several_callers_one_moves_a_hold,
             only_a_hold_that_is_not_ended_gets_another_end,
+            a_record_is_returned_as_it_was_stored,
+            an_unknown_record_is_not_found,
+            a_taken_id_is_a_conflict_and_keeps_the_old_record,
+            completing_adds_what_came_of_it_and_changes_nothing_else,
+            completing_what_is_not_there_is_an_error,
+            completing_again_is_a_conflict_and_keeps_the_first_outcome,
+            of_several_who_complete_a_record_one_does,
+            a_page_has_the_latest_records_first_and_no_more_than_its_limit,
+            a_page_has_what_the_filter_lets_through,
+            texts_in_reasons_have_no_wildcards,
+            pages_tell_each_record_once_while_others_come_in,
+            giving_up_completes_old_intents_without_an_operation_and_nothing_else,
+            removing_takes_the_oldest_records_away_up_to_its_limit,
+            records_without_an_outcome_are_never_removed,
+            of_several_owners_one_gets_the_lease,
+            a_lease_is_extended_by_its_owner,
+            a_lease_that_ran_out_is_taken_over,
+            a_lease_of_another_owner_is_left_as_it_was,
+            releasing_gives_a_lease_to_others,
+            releasing_what_another_owner_holds_does_nothing,
         );
     };
 }

@@ -1,21 +1,14 @@
 //! Reads the parameters of a list; everything in them is hostile until it was read.
 
 use super::{Cursor, NodeField, NodeFilter, NodeQuery, NodeSort, QueryError, RawNodeQuery, SortKey};
+use crate::parameter::{Errors, Refusal, quoted, whole_number, word};
 use crate::{NodeStatus, Selector, TaintFilter};
 
 /// A page is never larger.
 const LARGEST_PAGE: usize = 10_000;
-/// No role, zone, name or address is longer.
-const LONGEST_WORD: usize = 253;
-
-/// Collects what is wrong, so that all of it is told at once.
-struct Errors(Vec<QueryError>);
-
-/// Why one value was refused: where in it, if that can be told, and what was wrong and is allowed.
-type Refusal = (Option<usize>, String);
 
 pub(super) fn parse(raw: &RawNodeQuery) -> Result<NodeQuery, Vec<QueryError>> {
-    let mut errors = Errors(Vec::new());
+    let mut errors = Errors::default();
     let filter = NodeFilter {
         labels: errors.read("label_selector", &raw.label_selector, |text| {
             Selector::parse(text).map_err(|error| (Some(error.position), error.message))
@@ -32,7 +25,7 @@ pub(super) fn parse(raw: &RawNodeQuery) -> Result<NodeQuery, Vec<QueryError>> {
         }),
     };
     let sort = errors.read("sort", &raw.sort, sort);
-    let limit = errors.read("limit", &raw.limit, limit);
+    let limit = errors.read("limit", &raw.limit, |text| whole_number(text, LARGEST_PAGE));
     let cursor = errors.read("cursor", &raw.cursor, |text| {
         let cursor = Cursor::decode(text).map_err(|message| (None, message))?;
         match raw.sort.is_some() && sort.is_none() || cursor.sort() == sort.unwrap_or_default() {
@@ -44,9 +37,7 @@ pub(super) fn parse(raw: &RawNodeQuery) -> Result<NodeQuery, Vec<QueryError>> {
         }
     });
     let fields = errors.read("fields", &raw.fields, fields);
-    if !errors.0.is_empty() {
-        return Err(errors.0);
-    }
+    errors.none()?;
     // All labels is no filter, so that it is served as fast as none.
     let filter = NodeFilter {
         labels: filter.labels.filter(|labels| !labels.requirements().is_empty()),
@@ -59,27 +50,6 @@ pub(super) fn parse(raw: &RawNodeQuery) -> Result<NodeQuery, Vec<QueryError>> {
         cursor,
         fields,
     })
-}
-
-impl Errors {
-    fn read<T>(
-        &mut self,
-        parameter: &'static str,
-        text: &Option<String>,
-        read: impl FnOnce(&str) -> Result<T, Refusal>,
-    ) -> Option<T> {
-        match read(text.as_deref()?) {
-            Ok(value) => Some(value),
-            Err((position, message)) => {
-                self.0.push(QueryError {
-                    parameter: parameter.into(),
-                    position,
-                    message,
-                });
-                None
-            }
-        }
-    }
 }
 
 fn statuses(text: &str) -> Result<Vec<NodeStatus>, Refusal> {
@@ -135,25 +105,6 @@ fn truth(text: &str) -> Result<bool, Refusal> {
     }
 }
 
-fn word(text: &str) -> Result<String, Refusal> {
-    if text.is_empty() {
-        return Err((
-            None,
-            "an empty text matches nothing: leave the parameter out".to_owned(),
-        ));
-    }
-    if LONGEST_WORD < text.len() {
-        return Err((
-            None,
-            format!("it has {} bytes, at most {LONGEST_WORD} are allowed", text.len()),
-        ));
-    }
-    match text.chars().position(char::is_control) {
-        Some(index) => Err((Some(index + 1), "control characters are not allowed".to_owned())),
-        None => Ok(text.to_owned()),
-    }
-}
-
 fn sort(text: &str) -> Result<NodeSort, Refusal> {
     let (descending, word) = match text.strip_prefix('-') {
         Some(word) => (true, word),
@@ -173,18 +124,4 @@ fn sort(text: &str) -> Result<NodeSort, Refusal> {
             )
         })?;
     Ok(NodeSort { key, descending })
-}
-
-fn limit(text: &str) -> Result<usize, Refusal> {
-    match text.parse() {
-        Ok(limit) if (1..=LARGEST_PAGE).contains(&limit) && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(limit),
-        _ => Err((
-            None,
-            format!("{} is not a whole number from 1 to {LARGEST_PAGE}", quoted(text)),
-        )),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", super::excerpt(text))
 }

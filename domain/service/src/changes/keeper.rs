@@ -7,6 +7,7 @@ use std::time::Duration;
 use knm_model::{
     Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Hold, HoldState, Timestamp,
 };
+use knm_ports::Leases;
 use metrics::gauge;
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,12 @@ use super::{Asked, ChangeError, Done, Intent, NodeChanges, Target};
 use crate::inventory::InventoryError;
 use crate::metric;
 
+/// How often the holds are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Whoever has it looks after the holds.
+const LEASE: &str = "cordon-holds";
+/// How long another replica waits before it takes over.
+const LEASE_TIME: Duration = Duration::from_secs(15);
 /// How long a hold that could not be released is left alone: each try is a record in the audit log.
 const AFTER_FAILURE: Duration = Duration::from_secs(300);
 
@@ -33,18 +40,20 @@ struct Memory {
 const PENDING_LIMIT: Duration = Duration::from_secs(60);
 
 impl NodeChanges {
-    /// Looks after the holds every `period` until `shutdown`, as long as `is_keeper` says that this replica is the one to do so.
-    pub async fn keep_holds<F>(
-        self: Arc<Self>,
-        period: Duration,
-        shutdown: CancellationToken,
-        is_keeper: impl Fn() -> F,
-    ) where
-        F: Future<Output = bool>,
-    {
+    /// Looks after the holds until `shutdown`, whenever this replica, under the name `owner`, has the lease for it.
+    pub async fn keep_holds(self: Arc<Self>, leases: Arc<dyn Leases>, owner: String, shutdown: CancellationToken) {
         let mut memory = Memory::default();
-        while shutdown.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
-            if !is_keeper().await {
+        while shutdown
+            .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
+            .await
+            .is_some()
+        {
+            let is_keeper = leases.hold(LEASE, &owner, LEASE_TIME).await.unwrap_or_else(|error| {
+                // The database is away or not migrated, which its own checks tell.
+                tracing::debug!(error = &error as &dyn std::error::Error, "no lease to look after holds");
+                false
+            });
+            if !is_keeper {
                 memory = Memory::default();
                 continue;
             }
@@ -55,6 +64,8 @@ impl NodeChanges {
                 );
             }
         }
+        // Another replica need not wait until it runs out. A store that is closed already has no use for that.
+        let _ = leases.release(LEASE, &owner).await;
     }
 
     /// Looks after the holds once.

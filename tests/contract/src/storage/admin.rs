@@ -1,9 +1,12 @@
 //! The store as such.
 
-use knm_model::ClusterName;
+use std::time::Duration;
+
+use knm_model::{AuditFilter, ClusterName};
 use knm_ports::StorageError;
 
 use super::StorageFixture;
+use super::audit::{completion, intent};
 use super::clusters::registration;
 
 /// `ping` MUST work before the first migration.
@@ -82,6 +85,15 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     unavailable("insert", clusters.insert(&registration("prod")).await);
     unavailable("replace", clusters.replace(&registration("prod")).await);
     unavailable("remove", clusters.remove(&name).await);
+    let (audit, record, came_of_it) = (&storage.audit, intent(1), completion());
+    unavailable("open", audit.open(&record).await);
+    unavailable("complete", audit.complete(record.id, &came_of_it).await);
+    unavailable("find", audit.find(record.id).await);
+    unavailable("page", audit.page(&AuditFilter::default(), None, 1).await);
+    unavailable("give_up", audit.give_up(record.at, &came_of_it).await);
+    unavailable("remove_before", audit.remove_before(record.at, 1).await);
+    unavailable("hold", storage.leases.hold("a", "b", Duration::from_secs(1)).await);
+    unavailable("release", storage.leases.release("a", "b").await);
     assert_eq!(admin.pool().open, 0);
 }
 

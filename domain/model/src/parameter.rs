@@ -1,0 +1,77 @@
+//! Reads the parameters of queries; everything in them is hostile until it was read.
+
+use crate::QueryError;
+use crate::query::excerpt;
+
+/// No name, role, zone, address or text that is searched for is longer.
+const LONGEST_WORD: usize = 253;
+
+/// Collects what is wrong, so that all of it is told at once.
+#[derive(Default)]
+pub(crate) struct Errors(Vec<QueryError>);
+
+/// Why one value was refused: where in it, if that can be told, and what was wrong and is allowed.
+pub(crate) type Refusal = (Option<usize>, String);
+
+impl Errors {
+    /// Reads a parameter if it was given.
+    pub(crate) fn read<T>(
+        &mut self,
+        parameter: &'static str,
+        text: &Option<String>,
+        read: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Option<T> {
+        match read(text.as_deref()?) {
+            Ok(value) => Some(value),
+            Err((position, message)) => {
+                self.0.push(QueryError {
+                    parameter: parameter.into(),
+                    position,
+                    message,
+                });
+                None
+            }
+        }
+    }
+
+    /// That nothing was wrong, else all that was.
+    pub(crate) fn none(self) -> Result<(), Vec<QueryError>> {
+        match self.0.is_empty() {
+            true => Ok(()),
+            false => Err(self.0),
+        }
+    }
+}
+
+/// A text without control characters that is not too long.
+pub(crate) fn word(text: &str) -> Result<String, Refusal> {
+    if text.is_empty() {
+        return Err((
+            None,
+            "an empty text matches nothing: leave the parameter out".to_owned(),
+        ));
+    }
+    if LONGEST_WORD < text.len() {
+        return Err((
+            None,
+            format!("it has {} bytes, at most {LONGEST_WORD} are allowed", text.len()),
+        ));
+    }
+    match text.chars().position(char::is_control) {
+        Some(index) => Err((Some(index + 1), "control characters are not allowed".to_owned())),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// A number from 1 to `most`.
+pub(crate) fn whole_number(text: &str, most: usize) -> Result<usize, Refusal> {
+    match text.parse() {
+        Ok(number) if (1..=most).contains(&number) && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+        _ => Err((None, format!("{} is not a whole number from 1 to {most}", quoted(text)))),
+    }
+}
+
+/// As much of a caller's text as an error repeats, in quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", excerpt(text))
+}
