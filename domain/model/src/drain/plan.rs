@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::turns::{Candidate, Turn, turns};
 use super::{Decision, DrainOptions, ObjectName, Removal, Verdict};
-use crate::{DisruptionBudget, Pod, PodRequests, Timestamp};
+use crate::{DisruptionBudget, Node, NodeStatus, Pod, PodRequests, Timestamp};
 
 /// What becomes of each pod of a node.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,6 +201,26 @@ impl DrainPlan {
         totals
     }
 
+    /// What the caller should know besides.
+    #[must_use]
+    pub fn warnings(&self, node: &Node, options: &DrainOptions) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if node.status == NodeStatus::Unknown && options.skip_wait_for_delete_timeout.is_none() {
+            warnings.push(
+                "the node's kubelet was not heard of for a while: without it evicted pods never finish terminating; \
+                 skip_wait_for_delete_timeout_seconds passes them"
+                    .to_owned(),
+            );
+        }
+        if options.removal == Removal::Delete && !self.budgets.is_empty() {
+            warnings.push("disable_eviction deletes pods although disruption budgets protect them".to_owned());
+        }
+        if options.grace_period_seconds == Some(0) {
+            warnings.push("grace_period_seconds 0 kills pods without a chance to end well".to_owned());
+        }
+        warnings
+    }
+
     fn decided(&self, decision: Decision) -> impl Iterator<Item = &PlannedPod> {
         self.pods
             .iter()
@@ -211,7 +231,7 @@ impl DrainPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{controller, pod};
+    use crate::fixture::{controller, node, pod};
     use crate::{Barrier, Rule, Selector, UnhealthyPods};
 
     fn plan(pods: Vec<Pod>, budgets: &[DisruptionBudget], options: &DrainOptions) -> DrainPlan {
@@ -329,6 +349,28 @@ mod tests {
         assert_eq!(plan.pods()[0].turn, Some(Turn::Round(1)));
         // It still is told which budgets are passed over.
         assert_eq!(plan.budgets().len(), 1);
+    }
+
+    #[test]
+    fn what_could_go_wrong_beyond_single_pods_is_told() {
+        let silent = Node {
+            status: NodeStatus::Unknown,
+            ..node("a")
+        };
+        let budgets = [budget("web", "", 1)];
+        let warned = |node: &Node, options: &DrainOptions| {
+            let plan = plan(vec![pod("web-1")], &budgets, options);
+            plan.warnings(node, options).len()
+        };
+        let plain = DrainOptions::default();
+        assert_eq!((warned(&node("a"), &plain), warned(&silent, &plain)), (0, 1));
+        let harsh = DrainOptions {
+            grace_period_seconds: Some(0),
+            removal: Removal::Delete,
+            skip_wait_for_delete_timeout: Some(std::time::Duration::from_secs(1)),
+            ..plain
+        };
+        assert_eq!(warned(&silent, &harsh), 2);
     }
 
     #[test]
