@@ -2,6 +2,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod clusters;
+pub(crate) mod drain;
 pub(crate) mod health;
 pub(crate) mod nodes;
 pub(crate) mod watch;
@@ -19,6 +20,8 @@ pub(crate) enum Group {
     Nodes,
     /// Changes of nodes. Each is written into the audit log before it is made and when it was.
     Changes,
+    /// Draining nodes: what it would do.
+    Drains,
     /// The description of this interface.
     Document,
 }

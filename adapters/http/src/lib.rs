@@ -37,6 +37,7 @@ pub use server::serve;
 
 use api::changes::ChangesApi;
 use api::clusters::ClustersApi;
+use api::drain::DrainApi;
 use api::health::HealthApi;
 use api::nodes::NodesApi;
 use api::watch::WatchApi;
@@ -151,8 +152,27 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
 }
 
 /// The operations, and what they declare of themselves before [`document`] completes it.
-pub(crate) fn service() -> OpenApiService<(HealthApi, ClustersApi, NodesApi, ChangesApi, WatchApi, DocsApi), ()> {
-    let operations = (HealthApi, ClustersApi, NodesApi, ChangesApi, WatchApi, DocsApi);
+pub(crate) fn service() -> OpenApiService<
+    (
+        HealthApi,
+        ClustersApi,
+        NodesApi,
+        ChangesApi,
+        DrainApi,
+        WatchApi,
+        DocsApi,
+    ),
+    (),
+> {
+    let operations = (
+        HealthApi,
+        ClustersApi,
+        NodesApi,
+        ChangesApi,
+        DrainApi,
+        WatchApi,
+        DocsApi,
+    );
     OpenApiService::new(operations, "kube-node-manager", document::INTERFACE_VERSION)
         .description(
             "See and change the nodes of your Kubernetes clusters. Times are RFC 3339 in UTC, quantities are numbers with the unit in the key, \

@@ -2,11 +2,13 @@
 
 mod change;
 mod cluster;
+mod drain;
 mod node;
 mod pod;
 
 pub(crate) use change::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
 pub(crate) use cluster::{ClusterListView, ClusterStateView, ClusterView, SummaryView};
+pub(crate) use drain::{DrainOptionsBody, DrainPlanView};
 pub(crate) use node::{AllNodesView, NodeListView, NodeSourceView, NodeView};
 pub(crate) use pod::PodListView;
 

@@ -2,26 +2,30 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, future, stream};
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{ClusterHandle, Inventory, InventoryError};
 use knm_model::{
     ClusterName, ClusterSource, Controller, DrainOptions, Fit, NodeName, ObjectName, Pod, PodPhase, PodRequests,
     Resources, Rule, Timestamp, Turn,
 };
-use knm_ports::{
-    ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, MockClusterGateway, NodeEvent, PodRef,
-};
-use support::replaced;
+use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, MockClusterGateway, PodRef};
 use tokio_util::sync::CancellationToken;
 
 const NOW: &str = "2030-01-01T00:00:00Z";
+const NODE: &str = "worker-00001";
+
+fn fleet(nodes: usize) -> Arc<Fleet> {
+    Fleet::new(FleetOptions {
+        nodes,
+        seed: 1,
+        change_every: None,
+        started_at: Timestamp::parse(NOW).unwrap(),
+    })
+}
 
 async fn inventory(gateway: Arc<dyn ClusterGateway>) -> Arc<Inventory> {
     let handle = ClusterHandle {
@@ -34,13 +38,13 @@ async fn inventory(gateway: Arc<dyn ClusterGateway>) -> Arc<Inventory> {
     inventory
 }
 
-/// A cluster of the nodes `a` and `b`, with one plain pod on `a`.
+/// A cluster of two nodes, `control-plane-00000` and [`NODE`].
 fn cluster() -> MockClusterGateway {
+    let fleet = fleet(2);
     let mut gateway = MockClusterGateway::new();
-    gateway.expect_watch_nodes().returning(|| {
-        let first = stream::once(future::ready(replaced(&[("a", "1"), ("b", "1")])));
-        first.chain(stream::pending::<NodeEvent>()).boxed()
-    });
+    gateway
+        .expect_watch_nodes()
+        .returning(move || fleet.gateway().watch_nodes());
     gateway.expect_server_version().returning(|| Ok("v1.36.0".to_owned()));
     gateway.expect_disruption_budgets().returning(|| Ok(Vec::new()));
     gateway
@@ -51,7 +55,7 @@ fn pod(name: &str, kind: &str) -> Pod {
         namespace: "team".to_owned(),
         name: name.to_owned(),
         uid: format!("uid-{name}"),
-        node: NodeName::parse("a").unwrap(),
+        node: NodeName::parse(NODE).unwrap(),
         labels: BTreeMap::new(),
         phase: PodPhase::Running,
         ready: true,
@@ -79,7 +83,7 @@ fn with_pods(pods: &[Pod]) -> MockClusterGateway {
     let pods = pods.to_vec();
     gateway
         .expect_pods_on_node()
-        .withf(|node| node.as_str() == "a")
+        .withf(|node| node.as_str() == NODE)
         .returning(move |_| Ok(pods.clone()));
     let agent = ObjectName {
         namespace: "team".to_owned(),
@@ -101,12 +105,12 @@ async fn a_plan_is_made_of_what_the_cluster_tells_now() {
         ..DrainOptions::default()
     };
 
-    let preview = inventory.plan_drain("test", "a", &options).await.unwrap();
+    let preview = inventory.plan_drain("test", NODE, &options).await.unwrap();
 
     let rules: Vec<_> = preview.plan.pods().iter().map(|planned| planned.verdict.rule).collect();
     assert_eq!(rules, [Rule::DaemonSetIgnored, Rule::Removable]);
     assert_eq!(preview.as_of, Timestamp::parse(NOW).unwrap());
-    // The other node has no room at all.
+    // The other node has a taint.
     let Fit::Estimated { placements, nodes: 1 } = preview.fit else {
         unreachable!("{:?}", preview.fit);
     };
@@ -123,7 +127,7 @@ async fn room_that_cannot_be_told_is_no_error() {
     });
     let preview = inventory(Arc::new(hangs))
         .await
-        .plan_drain("test", "a", &DrainOptions::default())
+        .plan_drain("test", NODE, &DrainOptions::default())
         .await
         .unwrap();
     assert_eq!(preview.plan.totals().at_once, 1);
@@ -146,7 +150,7 @@ async fn a_plan_without_the_pods_of_the_node_is_none() {
     gateway.expect_requested_by_node().returning(|| Ok(BTreeMap::new()));
     let inventory = inventory(Arc::new(gateway)).await;
 
-    let plan = inventory.plan_drain("test", "a", &DrainOptions::default()).await;
+    let plan = inventory.plan_drain("test", NODE, &DrainOptions::default()).await;
     assert!(matches!(
         plan,
         Err(InventoryError::Cluster {
@@ -161,29 +165,13 @@ async fn an_unknown_node_asks_the_cluster_nothing() {
     let inventory = inventory(Arc::new(cluster())).await;
     let plan = inventory.plan_drain("test", "c", &DrainOptions::default()).await;
     assert!(matches!(plan, Err(InventoryError::UnknownNode { .. })), "{plan:?}");
-    let plan = inventory.plan_drain("other", "a", &DrainOptions::default()).await;
+    let plan = inventory.plan_drain("other", NODE, &DrainOptions::default()).await;
     assert!(matches!(plan, Err(InventoryError::UnknownCluster { .. })), "{plan:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_hangs_ends_at_the_deadline() {
-    let stage = support::Stage::new();
-    stage.tell([replaced(&[("a", "1")])]).await;
-    let plan = stage.inventory.plan_drain("test", "a", &DrainOptions::default()).await;
-    assert!(
-        matches!(&plan, Err(InventoryError::Cluster { source: ClusterError::TimedOut { limit }, .. }) if *limit == Duration::from_secs(10)),
-        "{plan:?}"
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_the_plan_says_of_a_fleet_is_what_its_evictions_say() {
-    let fleet = Fleet::new(FleetOptions {
-        nodes: 60,
-        seed: 1,
-        change_every: None,
-        started_at: Timestamp::parse(NOW).unwrap(),
-    });
+    let fleet = fleet(60);
     let gateway = fleet.gateway();
     let inventory = inventory(gateway.clone()).await;
     let options = DrainOptions {

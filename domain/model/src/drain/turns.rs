@@ -39,6 +39,26 @@ impl Barrier {
             Self::EarlierTier => "earlier_tier",
         }
     }
+
+    /// A sentence for whoever reads the plan.
+    #[must_use]
+    pub fn explanation(&self) -> String {
+        match self {
+            Self::NoRoom(budget) => {
+                format!("the disruption budget {budget} has no room now: too few of its pods are healthy")
+            }
+            Self::Closed(budget) => {
+                format!(
+                    "the disruption budget {budget} allows nothing, ever: as many pods must be healthy as there are"
+                )
+            }
+            Self::SeveralBudgets(budgets) => format!(
+                "the disruption budgets {} match it, and a cluster evicts no pod that several match",
+                budgets.join(", ")
+            ),
+            Self::EarlierTier => "pods of an earlier tier cannot go".to_owned(),
+        }
+    }
 }
 
 /// A pod that is to be removed.
