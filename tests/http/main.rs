@@ -4,6 +4,7 @@
 
 mod changes;
 mod connections;
+mod drains;
 mod encodings;
 mod events;
 mod identity;
