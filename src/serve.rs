@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_domain::{ClusterHandle, Health, HealthSettings, Inventory, NodeChanges, Registrations};
+use knm_domain::{Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Inventory, NodeChanges, Registrations};
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
 use knm_ports::{Clock, IdSource, Storage, SystemStats};
@@ -169,6 +169,7 @@ impl Program<'_> {
         let app = App {
             inventory: Arc::clone(&inventory),
             changes: Arc::clone(&changes),
+            audit: Arc::new(Audit::new(Arc::clone(&storage.audit))),
             health: Arc::clone(&health),
             exposition: Arc::new(exposition.clone()),
             settings: app_settings(&settings.server),
@@ -180,8 +181,8 @@ impl Program<'_> {
             stop.clone(),
             settings.server.shutdown_timeout,
         ));
-        let owner = ids.next(clock.now()).to_string();
-        tokio::spawn(changes.keep_holds(Arc::clone(&storage.leases), owner, background.clone()));
+
+        tokio::spawn(changes.keep_holds(Arc::clone(&storage.leases), replica(&clock), background.clone()));
         tokio::spawn(fold(exposition, background.clone()));
         tokio::spawn(reload::at_each_hangup(
             hangups()?,
@@ -221,6 +222,8 @@ impl Program<'_> {
                 return Ok(());
             }
         }
+        let keeper = self.audit_keeper(&storage, &clock);
+        tokio::spawn(background.clone().run_until_cancelled_owned(keeper.keep()));
         tokio::select! {
             ending = endings.next() => {
                 shutdown.run(ending, endings, serving).await;
@@ -254,6 +257,16 @@ impl Program<'_> {
             handles.push(clusters::open(cluster, settings, clock).await?);
         }
         Ok(handles)
+    }
+
+    fn audit_keeper(&self, storage: &Storage, clock: &Arc<dyn Clock>) -> AuditKeeper {
+        AuditKeeper {
+            log: Arc::clone(&storage.audit),
+            leases: Arc::clone(&storage.leases),
+            clock: Arc::clone(clock),
+            owner: replica(clock),
+            retention: self.settings.audit_retention,
+        }
     }
 
     fn announce(&self, address: &std::net::SocketAddr) {
@@ -317,6 +330,13 @@ fn log_clusters(handles: &[ClusterHandle]) {
     for handle in handles {
         tracing::info!(cluster = %handle.name, source = handle.source.as_str(), "cluster watched");
     }
+}
+
+/// The name of this process among the replicas. Containers on several hosts may have the same name and process id, but hardly started in
+/// the same millisecond.
+fn replica(clock: &Arc<dyn Clock>) -> String {
+    let started = clock.now().unix_millis();
+    format!("{}/{}/{started}", knm_system::hostname(), std::process::id())
 }
 
 async fn fold(exposition: PrometheusExposition, shutdown: CancellationToken) {

@@ -300,13 +300,14 @@ fn a_node_is_labelled_tainted_cordoned_and_uncordoned() {
     );
     assert_eq!(status, 422, "{refused}");
 
+    // The cluster has taints of its own.
+    let dedicated = |node: &Value| {
+        let taints = node["taints"].as_array().expect("taints").iter();
+        taints.filter(|taint| taint["key"] == "dedicated").count()
+    };
     let taint = json!({"add": [{"key": "dedicated", "value": "a", "effect": "NoSchedule"}]});
     let (status, tainted) = change(&service, "PATCH", &format!("{path}/taints"), &taint);
-    assert_eq!(
-        (status, &tainted["taints"][0]["key"]),
-        (200, &json!("dedicated")),
-        "{tainted}"
-    );
+    assert_eq!((status, dedicated(&tainted)), (200, 1), "{tainted}");
 
     let (status, held) = change(
         &service,
@@ -316,7 +317,7 @@ fn a_node_is_labelled_tainted_cordoned_and_uncordoned() {
     );
     assert_eq!((status, &held["schedulable"]), (200, &json!(false)), "{held}");
     assert_eq!(held["cordon"]["holds"][0]["ticket"], json!("OPS-1"));
-    assert_eq!(held["taints"][0]["key"], json!("dedicated"), "what is not named stays");
+    assert_eq!(dedicated(&held), 1, "what is not named stays");
     let (status, free) = change(&service, "POST", &format!("{path}/uncordon"), &json!({}));
     assert_eq!(
         (status, &free["schedulable"], &free["cordon"]),

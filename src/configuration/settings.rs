@@ -28,6 +28,8 @@ pub struct Settings {
     pub logging: LogSettings,
     /// How clusters are asked.
     pub kubernetes: KubernetesSettings,
+    /// How long records of the audit log are kept; `None`: for ever.
+    pub audit_retention: Option<Duration>,
     /// The clusters; `None` where the program is to find them.
     pub clusters: Option<Vec<ClusterSetting>>,
 }
@@ -90,9 +92,16 @@ impl From<&Resolved> for Settings {
                 page_size: read.number("kubernetes.page_size"),
                 request_timeout: read.seconds("kubernetes.request_timeout"),
             },
+            audit_retention: audit_retention(&read),
             clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),
         }
     }
+}
+
+fn audit_retention(read: &Reader<'_>) -> Option<Duration> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let days: u32 = read.number("audit.retention_days");
+    (0 < days).then(|| DAY * days)
 }
 
 fn log_format(read: &Reader<'_>) -> LogFormat {

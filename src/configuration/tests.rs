@@ -202,6 +202,15 @@ fn structured_text_is_json() {
 }
 
 #[test]
+fn audit_records_are_kept_for_ever_unless_days_are_given() {
+    let retention = |text: &str| Settings::from(&load(text, &[]).unwrap()).audit_retention;
+    assert_eq!(retention("audit:\n  retention_days: 0\n"), None);
+    assert_eq!(retention("{}"), None);
+    let month = std::time::Duration::from_secs(30 * 86_400);
+    assert_eq!(retention("audit:\n  retention_days: 30\n"), Some(month));
+}
+
+#[test]
 fn clusters_of_every_source_are_read() {
     let text = "clusters:
   - {name: here, source: in-cluster}

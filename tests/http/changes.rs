@@ -8,7 +8,7 @@ use crate::{NODES, ask, assert_problem, still};
 
 /// A node of the demo that is schedulable.
 fn node_of(service: &Service) -> String {
-    let path = format!("{NODES}?schedulable=true&role=worker&limit=1");
+    let path = format!("{NODES}?schedulable=true&label_selector=pool%3Dworker&limit=1");
     let list = ask(service, "GET", &path, &[]).json();
     list["items"][0]["name"].as_str().unwrap().to_owned()
 }

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod audit;
 mod changes;
 mod connections;
 mod drains;

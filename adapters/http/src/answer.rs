@@ -18,7 +18,8 @@ use poem_openapi::registry::{
 use poem_openapi::types::Type;
 use serde::Serialize;
 
-const JSON: &str = "application/json";
+/// The media type of JSON.
+pub(crate) const JSON: &str = "application/json";
 
 /// JSON that was written already; `T` is its shape.
 pub(crate) struct Ready<T>(Bytes, PhantomData<fn() -> T>);

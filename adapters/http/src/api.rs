@@ -1,5 +1,6 @@
 //! The operations of the API.
 
+pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod clusters;
 pub(crate) mod drain;
@@ -22,6 +23,8 @@ pub(crate) enum Group {
     Changes,
     /// Draining nodes: what it would do.
     Drains,
+    /// What was tried, by whom, and what came of it.
+    Audit,
     /// The description of this interface.
     Document,
 }

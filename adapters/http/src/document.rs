@@ -2,10 +2,12 @@
 
 use std::sync::OnceLock;
 
+use knm_model::{AuditAction, AuditOutcome};
 use serde_json::{Map, Value, json};
 
 use crate::api::nodes::field_names;
 use crate::example;
+use crate::lines::NDJSON;
 use crate::problem::{Kind, Problem};
 
 /// The version of the interface, not of the program.
@@ -247,8 +249,12 @@ fn complete_operation(operation: &mut Value) {
         });
         response["headers"]["X-Request-Id"] = headers;
         if let Some(content) = response.get_mut("content").and_then(Value::as_object_mut) {
-            for media in content.values_mut() {
-                media["example"] = example::of(&id, status).unwrap_or_default();
+            for (kind, media) in content.iter_mut() {
+                let example = match kind.as_str() {
+                    NDJSON => example::of_line(&id),
+                    _ => example::of(&id, status),
+                };
+                media["example"] = example.unwrap_or_default();
             }
         }
     }
@@ -288,11 +294,17 @@ fn complete_parameter(operation: &str, parameter: &mut Value) {
         "fields" => json!({"type": "string", "pattern": listed(&field_names())}),
         "schedulable" => json!({"type": "string", "enum": ["true", "false"]}),
         "sort" => json!({"type": "string", "pattern": "^-?(name|age|cpu|memory|zone|status)$", "default": "name"}),
+        "limit" if example::is_of_audit(operation) => json!({"type": "integer", "minimum": 1, "maximum": 1_000}),
         "limit" => json!({"type": "integer", "minimum": 1, "maximum": 10_000}),
+        "cursor" if example::is_of_audit(operation) => json!({"type": "string", "format": "uuid"}),
+        "id" | "operation" => json!({"type": "string", "format": "uuid"}),
+        "action" => json!({"type": "string", "enum": AuditAction::ALL.map(AuditAction::as_str)}),
+        "outcome" => json!({"type": "string", "enum": outcomes()}),
+        "from" | "until" => json!({"type": "string", "format": "date-time"}),
         "label_selector" => json!({"type": "string", "maxLength": 4_096}),
         "cursor" => json!({"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": 2_048}),
         "taint" => json!({"type": "string", "maxLength": 640}),
-        "role" | "zone" | "search" => word,
+        "role" | "zone" | "search" | "actor" | "reason" => word,
         "dry_run" => json!({"type": "string", "enum": ["true", "false"], "default": "false"}),
         "check" => json!({"type": "string", "enum": checks(operation)}),
         "last_event_id" => json!({"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"}),
@@ -300,6 +312,12 @@ fn complete_parameter(operation: &str, parameter: &mut Value) {
     };
     parameter["schema"] = schema;
     parameter["example"] = example::of_parameter(operation, &name).unwrap_or_default();
+}
+
+/// The outcomes that can be asked for.
+fn outcomes() -> Vec<&'static str> {
+    let known = AuditOutcome::ALL.into_iter().map(AuditOutcome::as_str);
+    std::iter::once(AuditOutcome::PENDING).chain(known).collect()
 }
 
 /// The checks that can be asked for.

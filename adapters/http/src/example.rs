@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knm_domain::{DrainPreview, NodePods, PodOnNode};
+use knm_domain::{AuditPage, DrainPreview, NodePods, PodOnNode};
 use knm_model::{
-    ClusterName, Condition, Controller, DisruptionBudget, DrainOptions, DrainPlan, Fit, Node, NodeAddress, NodeName,
-    NodeStatus, NodeSystem, Pod, PodPhase, PodRequests, Resources, Selector, Taint, TaintEffect, Timestamp,
-    UnhealthyPods,
+    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Condition, Controller,
+    DisruptionBudget, DrainOptions, DrainPlan, Fit, Node, NodeAddress, NodeName, NodeStatus, NodeSystem, Pod, PodPhase,
+    PodRequests, Resources, Selector, Taint, TaintEffect, Timestamp, UnhealthyPods,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
-use crate::view::{DrainPlanView, NodeView, PodListView};
+use crate::view::{AuditListView, AuditRecordView, DrainPlanView, NodeView, PodListView};
+
+/// The id of the record in all examples.
+const AUDIT_ID: &str = "01b8dac5-b400-7000-8000-00000000000a";
 
 /// The time of all examples: 2030-01-01T00:00:00Z.
 fn time() -> Option<Timestamp> {
@@ -67,6 +71,27 @@ pub(crate) fn drain_plan_view() -> Option<DrainPlanView> {
     }))
 }
 
+/// A page of the audit log.
+pub(crate) fn audit_list_view() -> Option<AuditListView> {
+    let record = audit_record(time()?)?;
+    Some(AuditListView::of(&AuditPage {
+        next: Some(record.id),
+        records: vec![record],
+    }))
+}
+
+/// An example of a line of what the operation answers with.
+pub(crate) fn of_line(operation: &str) -> Option<Value> {
+    match operation {
+        "listAuditRecords" | "getNodeHistory" => audit_record_view(),
+        _ => None,
+    }
+}
+
+fn audit_record_view() -> Option<Value> {
+    serde_json::to_value(AuditRecordView::of(&audit_record(time()?)?)).ok()
+}
+
 /// An example of what the operation answers with and this status.
 pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
     let time = time()?;
@@ -103,6 +128,8 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
         )?,
         ("cordonNode", "200") => changed(&json!({"schedulable": true}), &json!({"schedulable": false}))?,
         ("uncordonNode", "200") => changed(&json!({"schedulable": false}), &json!({"schedulable": true}))?,
+        ("listAuditRecords" | "getNodeHistory", "200") => serde_json::to_value(audit_list_view()?).ok()?,
+        ("getAuditRecord", "200") => audit_record_view()?,
         ("listPodsOnNode", "200") => serde_json::to_value(pod_list_view()?).ok()?,
         ("planDrain", "200") => serde_json::to_value(drain_plan_view()?).ok()?,
         ("getCluster", "200") => cluster,
@@ -181,6 +208,15 @@ pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
         "search" => json!("worker-a"),
         "sort" => json!("-memory"),
         "limit" => json!(100),
+        "cursor" if is_of_audit(operation) => json!(AUDIT_ID),
+        "id" => json!(AUDIT_ID),
+        "actor" => json!("anonymous"),
+        "action" => json!("node.cordon"),
+        "outcome" => json!("failed"),
+        "from" => json!("2030-01-01T00:00:00Z"),
+        "until" => json!("2030-02-01T00:00:00Z"),
+        "reason" => json!("disk"),
+        "operation" => json!("01b8dac5-b400-7000-8000-00000000000b"),
         "cursor" => json!("eyJhZnRlciI6IndvcmtlciJ9"),
         "fields" => json!("name,status,zone"),
         "last_event_id" | "Last-Event-ID" => json!("18f2a-42"),
@@ -188,6 +224,35 @@ pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
         "dry_run" => json!("true"),
         "If-None-Match" => json!("W/\"18f2a-42\""),
         _ => return None,
+    })
+}
+
+/// Whether the operation lists records of the audit log.
+pub(crate) fn is_of_audit(operation: &str) -> bool {
+    matches!(operation, "listAuditRecords" | "getNodeHistory")
+}
+
+fn audit_record(time: Timestamp) -> Option<AuditRecord> {
+    let object = |key: &str, value: bool| Map::from_iter([(key.to_owned(), Value::from(value))]);
+    Some(AuditRecord {
+        id: Uuid::try_parse(AUDIT_ID).ok()?,
+        at: time,
+        actor: Actor::anonymous(Some("192.0.2.7".to_owned())),
+        action: AuditAction::NodeCordon,
+        cluster: ClusterName::from_any("demo"),
+        node: Some(NodeName::parse("worker-a-1").ok()?),
+        operation: None,
+        request_id: Some("0192f0c1a2b3c4d5e6f70123".to_owned()),
+        reason: Some("disk is failing".to_owned()),
+        ticket: Some("OPS-4711".to_owned()),
+        options: Map::new(),
+        completion: Some(AuditCompletion {
+            outcome: AuditOutcome::Succeeded,
+            at: time,
+            error: None,
+            before: object("unschedulable", false),
+            after: object("unschedulable", true),
+        }),
     })
 }
 

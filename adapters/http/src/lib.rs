@@ -11,6 +11,7 @@ mod edge;
 mod example;
 mod gather;
 mod headers;
+mod lines;
 mod list;
 mod metric;
 mod parameters;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Health, Inventory, NodeChanges};
+use knm_domain::{Audit, Health, Inventory, NodeChanges};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -35,6 +36,7 @@ pub use document::{openapi_json, openapi_yaml};
 pub use metric::describe_metrics;
 pub use server::serve;
 
+use api::audit::AuditApi;
 use api::changes::ChangesApi;
 use api::clusters::ClustersApi;
 use api::drain::DrainApi;
@@ -51,6 +53,8 @@ pub struct App {
     pub inventory: Arc<Inventory>,
     /// Changes their nodes.
     pub changes: Arc<NodeChanges>,
+    /// What was tried with them.
+    pub audit: Arc<Audit>,
     /// Whether the service works.
     pub health: Arc<Health>,
     /// The metrics of the process.
@@ -104,6 +108,7 @@ pub struct ServeReport {
 pub(crate) struct Shared {
     inventory: Arc<Inventory>,
     changes: Arc<NodeChanges>,
+    audit: Arc<Audit>,
     health: Arc<Health>,
     exposition: Arc<dyn MetricsExposition>,
     lists: Lists,
@@ -120,6 +125,7 @@ pub(crate) fn router(
     let shared = Arc::new(Shared {
         inventory: app.inventory,
         changes: app.changes,
+        audit: app.audit,
         health: app.health,
         exposition: app.exposition,
         lists: Lists::new(),
@@ -151,19 +157,20 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
     }
 }
 
+/// All groups of operations.
+type Operations = (
+    HealthApi,
+    ClustersApi,
+    NodesApi,
+    ChangesApi,
+    DrainApi,
+    WatchApi,
+    AuditApi,
+    DocsApi,
+);
+
 /// The operations, and what they declare of themselves before [`document`] completes it.
-pub(crate) fn service() -> OpenApiService<
-    (
-        HealthApi,
-        ClustersApi,
-        NodesApi,
-        ChangesApi,
-        DrainApi,
-        WatchApi,
-        DocsApi,
-    ),
-    (),
-> {
+pub(crate) fn service() -> OpenApiService<Operations, ()> {
     let operations = (
         HealthApi,
         ClustersApi,
@@ -171,6 +178,7 @@ pub(crate) fn service() -> OpenApiService<
         ChangesApi,
         DrainApi,
         WatchApi,
+        AuditApi,
         DocsApi,
     );
     OpenApiService::new(operations, "kube-node-manager", document::INTERFACE_VERSION)

@@ -5,20 +5,21 @@ use std::sync::OnceLock;
 
 use knm_model::{QueryError, excerpt};
 use poem::Request;
+use poem::http::Method;
 
 use crate::document::document;
 use crate::problem::{Kind, Problem};
 use crate::route;
 
 /// Whether the operation at `route` knows every query parameter, each given once.
-pub(crate) fn check(route: &str, request: &Request) -> Result<(), Problem> {
+pub(crate) fn check(route: &'static str, request: &Request) -> Result<(), Problem> {
     if !route::is_strict(route) || request.uri().query().is_none_or(str::is_empty) {
         return Ok(());
     }
     let pairs: Vec<(String, String)> = request
         .params()
         .map_err(|_| Problem::new(Kind::Malformed, "the query cannot be read"))?;
-    let known = known(route);
+    let known = known(request.method(), route);
     let mut errors: Vec<QueryError> = Vec::new();
     for (index, (name, _)) in pairs.iter().enumerate() {
         let message = if !known.contains(&name.as_str()) {
@@ -51,21 +52,26 @@ fn unknown(known: &[&str]) -> String {
 }
 
 /// The query parameters of the operation at `route`, as the document tells them.
-fn known(route: &str) -> &'static [&'static str] {
-    static KNOWN: OnceLock<HashMap<&'static str, Vec<&'static str>>> = OnceLock::new();
+fn known(method: &Method, route: &'static str) -> &'static [&'static str] {
+    type Names = HashMap<(&'static str, String), Vec<&'static str>>;
+    static KNOWN: OnceLock<Names> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let paths = document()["paths"].as_object().into_iter().flatten();
-        paths
-            .map(|(path, operations)| {
-                let parameters = operations["get"]["parameters"].as_array().into_iter().flatten();
+        let mut known = Names::new();
+        for (path, operations) in document()["paths"].as_object().into_iter().flatten() {
+            for (method, operation) in operations.as_object().into_iter().flatten() {
+                let parameters = operation["parameters"].as_array().into_iter().flatten();
                 let names = parameters
                     .filter(|parameter| parameter["in"] == "query")
                     .filter_map(|parameter| parameter["name"].as_str());
-                (path.as_str(), names.collect())
-            })
-            .collect()
+                known.insert((path.as_str(), method.to_uppercase()), names.collect());
+            }
+        }
+        known
     });
-    known.get(route).map(Vec::as_slice).unwrap_or_default()
+    known
+        .get(&(route, method.as_str().to_owned()))
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -76,7 +82,7 @@ mod tests {
 
     const NODES: &str = "/api/v1/clusters/{cluster}/nodes";
 
-    fn checked(route: &str, uri: &'static str) -> Result<(), Vec<String>> {
+    fn checked(route: &'static str, uri: &'static str) -> Result<(), Vec<String>> {
         let request = Request::builder().uri(Uri::from_static(uri)).finish();
         check(route, &request).map_err(|problem| {
             let view = problem.view("id", false);

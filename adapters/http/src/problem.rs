@@ -277,19 +277,10 @@ impl From<ChangeError> for Problem {
                 }
                 problem
             }
-            ChangeError::NotRecorded { source } | ChangeError::Holds { source } => {
-                let kind = match source {
-                    StorageError::TimedOut { .. }
-                    | StorageError::Unavailable { .. }
-                    | StorageError::Refused { .. }
-                    | StorageError::Full { .. } => Kind::Unavailable,
-                    StorageError::NotFound { .. }
-                    | StorageError::Conflict { .. }
-                    | StorageError::Corrupt { .. }
-                    | StorageError::Internal { .. } => Kind::Internal,
-                };
-                Self::new(kind, text).because(source)
-            }
+            ChangeError::NotRecorded { source } | ChangeError::Holds { source } => Self {
+                detail: text,
+                ..Self::from(source)
+            },
             ChangeError::Stale { .. } => Self::new(Kind::Stale, format!("{text}: read it again")),
             ChangeError::Contended { .. } => Self::new(Kind::Conflict, text),
             ChangeError::Refused { message, cluster } => Self::new(
@@ -310,6 +301,22 @@ impl From<ChangeError> for Problem {
             ChangeError::UnknownHold { .. } => Self::new(Kind::NotFound, text),
             ChangeError::ShuttingDown => Self::new(Kind::Unavailable, text),
         }
+    }
+}
+
+impl From<StorageError> for Problem {
+    fn from(error: StorageError) -> Self {
+        let (kind, detail) = match &error {
+            StorageError::Unavailable { .. } => (Kind::Unavailable, "the database cannot be reached"),
+            StorageError::TimedOut { .. } => (Kind::TimedOut, "the database did not answer in time"),
+            StorageError::Full { .. } => (Kind::Unavailable, "the database has no room left"),
+            StorageError::NotFound { .. }
+            | StorageError::Conflict { .. }
+            | StorageError::Refused { .. }
+            | StorageError::Corrupt { .. }
+            | StorageError::Internal { .. } => (Kind::Internal, "the database failed"),
+        };
+        Self::new(kind, detail).because(error)
     }
 }
 
@@ -377,6 +384,10 @@ refusals! {
     OfPlanning: NotFound MediaType Invalid ClusterRefused Unavailable;
     /// Of changes of a node.
     OfChanging: NotFound Conflict Stale MediaType Invalid ClusterRefused Unavailable;
+    /// Of lists of what is stored.
+    OfAudit: Invalid Unavailable;
+    /// Of operations on what is stored under a name.
+    OfStored: NotFound Invalid Unavailable;
     /// Of the event stream.
     OfWatch: NotFound Invalid Unavailable;
     /// Of single checks.

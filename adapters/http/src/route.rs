@@ -30,6 +30,8 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
         ["docs"] => "/docs",
         ["api", "v1", "clusters"] => "/api/v1/clusters",
         ["api", "v1", "nodes"] => "/api/v1/nodes",
+        ["api", "v1", "audit"] => "/api/v1/audit",
+        ["api", "v1", "audit", id] if !id.is_empty() => "/api/v1/audit/{id}",
         ["api", "v1", "clusters", cluster, rest @ ..] if !cluster.is_empty() => match rest {
             [] => "/api/v1/clusters/{cluster}",
             ["summary"] => "/api/v1/clusters/{cluster}/summary",
@@ -38,6 +40,7 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
             ["nodes", node] if !node.is_empty() => "/api/v1/clusters/{cluster}/nodes/{node}",
             ["nodes", node, part @ ..] if !node.is_empty() => match part {
                 ["pods"] => "/api/v1/clusters/{cluster}/nodes/{node}/pods",
+                ["history"] => "/api/v1/clusters/{cluster}/nodes/{node}/history",
                 ["labels"] => "/api/v1/clusters/{cluster}/nodes/{node}/labels",
                 ["taints"] => "/api/v1/clusters/{cluster}/nodes/{node}/taints",
                 ["cordon"] => "/api/v1/clusters/{cluster}/nodes/{node}/cordon",
@@ -95,6 +98,7 @@ mod tests {
             let filled = path
                 .replace("{cluster}", "c")
                 .replace("{node}", "n")
+                .replace("{id}", "7")
                 .replace("{check}", "ping");
             assert_eq!(template(&filled), Some(path.as_str()));
         }
@@ -132,6 +136,8 @@ mod tests {
             "/api/v1/clusters/a/nodes/b/pods/c",
             "/api/v1/clusters//nodes",
             "/api/v1/clusters/a/nodes/b/drains",
+            "/api/v1/audit/",
+            "/api/v1/audit/1/2",
             "/a/b/c/d/e/f/g/h/i",
         ] {
             assert_eq!(template(path), None, "{path}");

@@ -1,11 +1,13 @@
 //! What answers look like. Each view is written by serde and described by poem-openapi; a test holds the two against each other.
 
+mod audit;
 mod change;
 mod cluster;
 mod drain;
 mod node;
 mod pod;
 
+pub(crate) use audit::{AuditListView, AuditRecordView};
 pub(crate) use change::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
 pub(crate) use cluster::{ClusterListView, ClusterStateView, ClusterView, SummaryView};
 pub(crate) use drain::{DrainOptionsBody, DrainPlanView};

@@ -10,7 +10,8 @@
 //! 3. One contract case per MUST in `tests/contract/src/storage/`, listed in the macro `storage_contract!`.
 //! 4. The adapter types `Memory<Port>`, `Sqlite<Port>` and `Postgres<Port>`, each a module of its crate, given out by its `open`. A row
 //!    that cannot be read as a value of the model is [`StorageError::Corrupt`](knm_ports::StorageError::Corrupt); what both dialects do
-//!    with a row stands here, as in [`cluster_registration`].
+//!    with a row stands here, as in [`cluster_registration`]. Statements whose filters come and go are put together from fixed
+//!    pieces with bound values, as in [`AuditStatements`].
 //!
 //! # How to talk to the database
 //!

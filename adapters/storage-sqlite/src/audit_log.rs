@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 const WHAT: &str = "audit record";
 /// SQLite lowers nothing but the letters of ASCII.
-const PLACE_IN_REASON: &str = "instr(lower(reason), ";
+pub(crate) const PLACE_IN_REASON: &str = "instr(lower(reason), ";
 
 pub(crate) struct SqliteAuditLog {
     pool: WatchedPool<Sqlite>,

@@ -3,14 +3,16 @@
 use std::error::Error;
 use std::time::Duration;
 
-use knm_model::{ClusterName, ClusterRegistration, ClusterSource, Timestamp};
+use knm_model::{AuditAction, AuditFilter, ClusterName, ClusterRegistration, ClusterSource, NodeName, Timestamp};
 use knm_ports::{ClusterRegistrations, StorageAdmin, StorageError};
-use knm_storage_sql::WatchedPool;
+use knm_storage_sql::{AuditStatements, WatchedPool};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::{Executor, Sqlite};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use crate::admin::SqliteStorageAdmin;
+use crate::audit_log::PLACE_IN_REASON;
 use crate::cluster_registrations::SqliteClusterRegistrations;
 use crate::{SqliteOptions, pool};
 
@@ -53,6 +55,105 @@ async fn the_connection_logs_ahead_checks_foreign_keys_and_waits_for_others() {
     assert_eq!(ask::<String>(&pool, "PRAGMA journal_mode").await, "wal");
     assert_eq!(ask::<i64>(&pool, "PRAGMA foreign_keys").await, 1);
     assert_eq!(ask::<i64>(&pool, "PRAGMA busy_timeout").await, 5000);
+}
+
+#[tokio::test]
+async fn every_filter_of_the_audit_log_walks_the_index_that_leaves_the_fewest_records() {
+    let (_folder, pool) = fresh(|_| {}).await;
+    let statements = AuditStatements::<Sqlite>::new(PLACE_IN_REASON);
+    let time = Timestamp::from_unix_millis(0);
+    let cluster = || Some(ClusterName::from_any("prod"));
+    let everything = AuditFilter {
+        cluster: cluster(),
+        node: NodeName::parse("worker-1").ok(),
+        actor: Some("ada".to_owned()),
+        action: Some(AuditAction::NodeDrain),
+        outcome: Some(None),
+        from: time,
+        until: time,
+        reason: Some("disk".to_owned()),
+        operation: Some(Uuid::nil()),
+    };
+    let alone = AuditFilter::default;
+    let cases = [
+        (alone(), "sqlite_autoindex_audit_records_1"),
+        (
+            AuditFilter {
+                cluster: cluster(),
+                ..alone()
+            },
+            "audit_records_of_cluster ",
+        ),
+        (
+            AuditFilter {
+                node: everything.node.clone(),
+                ..alone()
+            },
+            "audit_records_of_node ",
+        ),
+        (
+            AuditFilter {
+                actor: everything.actor.clone(),
+                ..alone()
+            },
+            "audit_records_of_actor ",
+        ),
+        (
+            AuditFilter {
+                action: everything.action,
+                ..alone()
+            },
+            "audit_records_of_action ",
+        ),
+        (
+            AuditFilter {
+                outcome: everything.outcome,
+                ..alone()
+            },
+            "audit_records_of_outcome ",
+        ),
+        (
+            AuditFilter {
+                from: time,
+                until: time,
+                reason: everything.reason.clone(),
+                ..alone()
+            },
+            "sqlite_autoindex_audit_records_1 (id>? AND id<?)",
+        ),
+        (
+            AuditFilter {
+                cluster: cluster(),
+                node: everything.node.clone(),
+                action: everything.action,
+                outcome: everything.outcome,
+                ..alone()
+            },
+            "audit_records_of_cluster_and_node ",
+        ),
+        (
+            AuditFilter {
+                node: None,
+                operation: None,
+                ..everything.clone()
+            },
+            "audit_records_of_actor ",
+        ),
+        (everything, "audit_records_of_operation "),
+    ];
+    for (filter, index) in cases {
+        let statement = statements.page(&filter, None, 100).into_string();
+        let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        let mut held = pool.acquire("test").await.unwrap();
+        let plan = sqlx::query_as::<_, (i64, i64, i64, String)>(explained)
+            .fetch_all(held.connection())
+            .await;
+        let plan = held.release("test", plan).unwrap();
+        assert!(
+            matches!(&plan[..], [(_, _, _, step)] if step.contains(index)),
+            "{index}: {plan:?}"
+        );
+    }
 }
 
 #[tokio::test]

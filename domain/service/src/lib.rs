@@ -1,11 +1,13 @@
 //! Use cases over the ports.
 
+mod audit;
 mod changes;
 mod health;
 mod inventory;
 mod metric;
 mod registrations;
 
+pub use audit::{Audit, AuditKeeper, AuditPage};
 pub use changes::{Asked, ChangeError, NodeChanged, NodeChanges, Uncordon};
 pub use health::{
     BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,

@@ -1,6 +1,9 @@
 //! Changes of nodes, on a simulated fleet and a store in memory.
 
-mod support;
+#![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
+
+#[path = "support/nodes.rs"]
+mod nodes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +20,8 @@ use knm_ports::{Clock, StorageError};
 use knm_ports::{
     ClusterError, CountedIds, IdSource, ManualClock, MockAuditLog, MockClusterGateway, NodeEvent, Storage,
 };
+use nodes::{node, settle};
 use serde_json::json;
-use support::{node, settle};
 use tokio_util::sync::CancellationToken;
 
 const LOOK: Duration = Duration::from_secs(5);

@@ -1,5 +1,7 @@
+use knm_model::AuditAction;
 use poem_openapi::types::ToJSON;
 
+use super::audit::AuditActionView;
 use crate::example;
 
 #[test]
@@ -10,4 +12,15 @@ fn what_is_written_is_what_is_described() {
     assert_eq!(pods.to_json(), serde_json::to_value(&pods).ok());
     let plan = example::drain_plan_view().unwrap();
     assert_eq!(plan.to_json(), serde_json::to_value(&plan).ok());
+    let records = example::audit_list_view().unwrap();
+    assert_eq!(records.to_json(), serde_json::to_value(&records).ok());
+}
+
+#[test]
+fn every_action_has_its_word() {
+    for action in AuditAction::ALL {
+        let view = AuditActionView::from(action);
+        assert_eq!(view.to_json(), Some(action.as_str().into()));
+        assert_eq!(serde_json::to_value(view).unwrap(), action.as_str());
+    }
 }

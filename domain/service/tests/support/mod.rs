@@ -1,19 +1,19 @@
 //! What the tests of the use cases are built from.
 
+mod nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use knm_domain::{ClusterHandle, Inventory};
-use knm_model::{
-    ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, NodeSystem, ObjectName, Pod,
-    Resources, Timestamp,
-};
+use knm_model::{ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
 use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, NodeEvent, NodeEvents, PodRef};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+pub use nodes::{node, settle};
 
 /// A cluster that tells what the test sends, and hangs when it is asked for anything else.
 pub struct Scripted {
@@ -98,11 +98,6 @@ impl Stage {
     }
 }
 
-/// Lets every task run until all of them wait. Time is paused in these tests, so that it passes only when nothing else is to be done.
-pub async fn settle() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
-}
-
 pub fn replaced(nodes: &[(&str, &str)]) -> NodeEvent {
     NodeEvent::Replaced(nodes.iter().map(|(name, version)| node(name, version)).collect())
 }
@@ -111,28 +106,4 @@ pub fn lost() -> NodeEvent {
     NodeEvent::Lost(ClusterError::Unavailable {
         source: "connection refused".into(),
     })
-}
-
-pub fn node(name: &str, version: &str) -> Node {
-    Node {
-        name: NodeName::parse(name).unwrap(),
-        uid: format!("uid-{name}"),
-        resource_version: version.to_owned(),
-        created_at: Timestamp::parse("2029-01-01T00:00:00Z").unwrap(),
-        labels: BTreeMap::new(),
-        taints: Vec::new(),
-        schedulable: true,
-        cordon: None,
-        status: NodeStatus::Ready,
-        conditions: Vec::new(),
-        addresses: Vec::new(),
-        capacity: Resources::default(),
-        allocatable: Resources::default(),
-        system: NodeSystem::default(),
-        zone: None,
-        region: None,
-        instance_type: None,
-        provider_id: None,
-        pod_cidrs: Vec::new(),
-    }
 }

@@ -1,0 +1,202 @@
+//! Reads the audit log, and keeps it in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use knm_model::{AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord};
+use knm_ports::{AuditLog, Clock, Leases, StorageError};
+use uuid::Uuid;
+
+/// How many records a page has if nobody says.
+const USUAL_PAGE: u32 = 100;
+/// How many records an export reads at once.
+const EXPORT_PAGE: u32 = 500;
+/// How often it is looked whether something is to be done.
+const ROUND: Duration = Duration::from_secs(60);
+/// How long the lease outlives the replica that held it.
+const LEASE_TTL: Duration = Duration::from_secs(180);
+const LEASE: &str = "audit-keeper";
+/// How many records are removed at once, and the pause after that: others want to use the database, too.
+const BATCH: u32 = 1_000;
+const BREATH: Duration = Duration::from_millis(200);
+/// No change of a node takes longer; an intent that is older and has no operation belongs to a process that is gone.
+const LONGEST_CHANGE: Duration = Duration::from_secs(600);
+const ENDED: &str = "the process that tried it ended before it could tell";
+
+/// Reads the audit log.
+pub struct Audit {
+    log: Arc<dyn AuditLog>,
+}
+
+/// Records, and where to go on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditPage {
+    /// The records, the latest first.
+    pub records: Vec<AuditRecord>,
+    /// The last of them if there are more: [`AuditQuery::before`] of the next page.
+    pub next: Option<Uuid>,
+}
+
+impl Audit {
+    /// Reads `log`.
+    pub fn new(log: Arc<dyn AuditLog>) -> Self {
+        Self { log }
+    }
+
+    /// The page that `query` asks for. There is no total: to count millions takes longer than to read a page.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn page(&self, query: &AuditQuery) -> Result<AuditPage, StorageError> {
+        let limit = query.limit.unwrap_or(USUAL_PAGE);
+        read(&*self.log, &query.filter, query.before, limit).await
+    }
+
+    /// The record with this id.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn find(&self, id: Uuid) -> Result<Option<AuditRecord>, StorageError> {
+        self.log.find(id).await
+    }
+
+    /// All records that `query` asks for, not only a page of them, read a page at a time: no more than that is held in memory. It ends
+    /// after the first error.
+    pub fn export(
+        &self,
+        query: AuditQuery,
+    ) -> impl Stream<Item = Result<Vec<AuditRecord>, StorageError>> + Send + use<> {
+        let start = Export {
+            log: Arc::clone(&self.log),
+            filter: query.filter,
+            place: Place::Before(query.before),
+            left: query.limit,
+        };
+        futures::stream::unfold(start, Export::advance)
+    }
+}
+
+/// An export under way.
+struct Export {
+    log: Arc<dyn AuditLog>,
+    filter: AuditFilter,
+    place: Place,
+    /// How many records are still wanted; `None`: all.
+    left: Option<u32>,
+}
+
+/// Where an export goes on.
+enum Place {
+    Before(Option<Uuid>),
+    Ended,
+}
+
+impl Export {
+    async fn advance(mut self) -> Option<(Result<Vec<AuditRecord>, StorageError>, Self)> {
+        let Place::Before(before) = self.place else {
+            return None;
+        };
+        let limit = self.left.unwrap_or(EXPORT_PAGE).min(EXPORT_PAGE);
+        let page = read(&*self.log, &self.filter, before, limit).await;
+        self.left = self.left.map(|left| left - limit);
+        self.place = match &page {
+            Ok(AuditPage { next: Some(next), .. }) if self.left != Some(0) => Place::Before(Some(*next)),
+            Ok(_) | Err(_) => Place::Ended,
+        };
+        Some((page.map(|page| page.records), self))
+    }
+}
+
+/// Reads one record more than a page has, to know whether there is a next page.
+async fn read(
+    log: &dyn AuditLog,
+    filter: &AuditFilter,
+    before: Option<Uuid>,
+    limit: u32,
+) -> Result<AuditPage, StorageError> {
+    let mut records = log.page(filter, before, limit.saturating_add(1)).await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let is_last = records.len() <= limit;
+    records.truncate(limit);
+    let last = records.last().map(|record| record.id);
+    Ok(AuditPage {
+        next: last.filter(|_| !is_last),
+        records,
+    })
+}
+
+/// Keeps the audit log in order: removes what is too old, and gives up intents of processes that are gone. One replica does so at a time.
+pub struct AuditKeeper {
+    /// The log.
+    pub log: Arc<dyn AuditLog>,
+    /// Decides which replica does it.
+    pub leases: Arc<dyn Leases>,
+    /// Tells how old records are.
+    pub clock: Arc<dyn Clock>,
+    /// This process, under a name that no other one has.
+    pub owner: String,
+    /// How long records are kept; `None`: for ever.
+    pub retention: Option<Duration>,
+}
+
+impl AuditKeeper {
+    /// Keeps it in order until it is dropped.
+    pub async fn keep(self) {
+        let mut rounds = tokio::time::interval(ROUND);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            if let Err(error) = self.round().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the audit log could not be kept in order"
+                );
+            }
+        }
+    }
+
+    async fn round(&self) -> Result<(), StorageError> {
+        if !self.is_ours().await? {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let unknown = AuditCompletion {
+            outcome: AuditOutcome::Unknown,
+            at: now,
+            error: Some(ENDED.to_owned()),
+            before: serde_json::Map::new(),
+            after: serde_json::Map::new(),
+        };
+        let given_up = self.log.give_up(now.minus(LONGEST_CHANGE), &unknown).await?;
+        if 0 < given_up {
+            tracing::warn!(
+                records = given_up,
+                "audit records without an outcome were given up: nobody knows what came of them"
+            );
+        }
+        let Some(retention) = self.retention else {
+            return Ok(());
+        };
+        let mut removed = 0;
+        loop {
+            let batch = self.log.remove_before(now.minus(retention), BATCH).await?;
+            removed += batch;
+            if batch < u64::from(BATCH) {
+                break;
+            }
+            tokio::time::sleep(BREATH).await;
+            if !self.is_ours().await? {
+                break;
+            }
+        }
+        if 0 < removed {
+            tracing::info!(records = removed, "old audit records were removed");
+        }
+        Ok(())
+    }
+
+    async fn is_ours(&self) -> Result<bool, StorageError> {
+        self.leases.hold(LEASE, &self.owner, LEASE_TTL).await
+    }
+}
