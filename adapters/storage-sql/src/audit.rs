@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn a_row_that_nobody_here_wrote_is_corrupt_and_says_what() {
-        let damage: [(fn(&mut AuditRow), &str); 9] = [
+        type Damage = fn(&mut AuditRow);
+        let damage: [(Damage, &str); 9] = [
             (|row| row.actor_kind = "ghost".to_owned(), "\"ghost\""),
             (|row| row.action = "node.explode".to_owned(), "\"node.explode\""),
             (|row| row.cluster = "Prod".to_owned(), "'P'"),

@@ -88,28 +88,27 @@ pub(crate) enum ActorKindView {
 /// What can be attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
 #[oai(rename = "AuditAction")]
-#[expect(clippy::enum_variant_names, reason = "actions on others than nodes come")]
 pub(crate) enum AuditActionView {
     /// Labels of a node.
     #[oai(rename = "node.label")]
     #[serde(rename = "node.label")]
-    NodeLabel,
+    Label,
     /// Taints of a node.
     #[oai(rename = "node.taint")]
     #[serde(rename = "node.taint")]
-    NodeTaint,
+    Taint,
     /// A hold on a node.
     #[oai(rename = "node.cordon")]
     #[serde(rename = "node.cordon")]
-    NodeCordon,
+    Cordon,
     /// The end of holds on a node.
     #[oai(rename = "node.uncordon")]
     #[serde(rename = "node.uncordon")]
-    NodeUncordon,
+    Uncordon,
     /// A drain of a node.
     #[oai(rename = "node.drain")]
     #[serde(rename = "node.drain")]
-    NodeDrain,
+    Drain,
 }
 
 /// Whether an attempted change was done.
@@ -182,11 +181,11 @@ impl ActorView {
 impl From<AuditAction> for AuditActionView {
     fn from(action: AuditAction) -> Self {
         match action {
-            AuditAction::NodeLabel => Self::NodeLabel,
-            AuditAction::NodeTaint => Self::NodeTaint,
-            AuditAction::NodeCordon => Self::NodeCordon,
-            AuditAction::NodeUncordon => Self::NodeUncordon,
-            AuditAction::NodeDrain => Self::NodeDrain,
+            AuditAction::NodeLabel => Self::Label,
+            AuditAction::NodeTaint => Self::Taint,
+            AuditAction::NodeCordon => Self::Cordon,
+            AuditAction::NodeUncordon => Self::Uncordon,
+            AuditAction::NodeDrain => Self::Drain,
         }
     }
 }

@@ -84,7 +84,7 @@ pub async fn of_several_callers_one_moves_a_hold(fixture: &StorageFixture) {
         .add(&hold(1, "a"))
         .await
         .expect("the id is free");
-    let callers = (0..16).map(|caller| {
+    let callers = (0..8).map(|caller| {
         let store = if caller % 2 == 0 {
             &fixture.storage
         } else {
