@@ -1,8 +1,12 @@
 //! Clusters.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, Pod};
+use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
+
+use crate::eviction::{EvictOptions, Eviction, PodRef};
 
 /// What one cluster can be asked. One gateway serves one cluster.
 ///
@@ -29,6 +33,27 @@ pub trait ClusterGateway: Send + Sync + 'static {
     ///
     /// - MUST work on clusters that only know `policy/v1beta1`.
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError>;
+
+    /// All DaemonSets of the cluster at this moment.
+    async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError>;
+
+    /// What the pods on each node ask for together, and how many they are, at this moment. A node without pods may be left out.
+    ///
+    /// - MUST leave pods out that ended or are on no node.
+    async fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError>;
+
+    /// Asks the cluster to let go of a pod, as its disruption budgets allow. Errors are for what says nothing about this pod: a cluster that
+    /// cannot be reached or does not know us.
+    ///
+    /// - MUST leave a pod with another UID alone and return [`Eviction::Replaced`].
+    /// - MUST return [`Eviction::Gone`] if there is no pod under this name.
+    /// - MUST give the pod the grace period that was asked for, or its own if none was.
+    /// - MUST return [`Eviction::Blocked`] with the name of the budget that has no room, and leave the pod alone.
+    /// - MUST return [`Eviction::SeveralBudgets`] if several budgets match the pod, and leave the pod alone.
+    /// - MUST use room of a budget up with each pod that it protects, and none with pods outside of budgets.
+    /// - MUST change nothing with `dry_run`.
+    /// - MUST work on clusters that only know `policy/v1beta1`.
+    async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError>;
 
     /// A node at this moment.
     ///

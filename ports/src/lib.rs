@@ -4,6 +4,7 @@
 
 mod audit;
 mod cluster;
+mod eviction;
 mod hold;
 mod lease;
 mod storage;
@@ -15,6 +16,7 @@ pub use audit::MockAuditLog;
 #[cfg(feature = "mocks")]
 pub use cluster::MockClusterGateway;
 pub use cluster::{BoxedSource, ClusterError, ClusterGateway, NodeEvent, NodeEvents};
+pub use eviction::{EvictOptions, Eviction, PodRef};
 pub use hold::CordonHolds;
 #[cfg(feature = "mocks")]
 pub use hold::MockCordonHolds;

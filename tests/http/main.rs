@@ -5,6 +5,7 @@
 mod audit;
 mod changes;
 mod connections;
+mod drains;
 mod encodings;
 mod events;
 mod identity;

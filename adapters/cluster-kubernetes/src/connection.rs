@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use knm_model::ClusterName;
 use kube::Client;
@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::credentials::{self, KubernetesSource, Made};
-use crate::error::Failure;
+use crate::error::{self, Failure};
 use crate::metric::{self, Call};
 use crate::wire::List;
 
@@ -46,6 +46,20 @@ impl<'a> Question<'a> {
             path,
             body: None,
         }
+    }
+}
+
+/// A whole answer, whatever it says.
+pub(crate) struct Reply {
+    pub(crate) code: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// When the server says that it may be tried again.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        error::retry_after(&self.headers)
     }
 }
 
@@ -92,6 +106,19 @@ impl Connection {
     /// Asks for a change and reads the answer.
     pub(crate) async fn change<T: DeserializeOwned>(&self, call: Call, question: &Question<'_>) -> Result<T, Failure> {
         self.ask(call, question, self.request_timeout).await
+    }
+
+    /// Asks for a change whose refusals are answers, too.
+    pub(crate) async fn reply(&self, call: Call, question: &Question<'_>) -> Result<Reply, Failure> {
+        let work = async {
+            let (head, body) = self.knock(call, question).await?.into_parts();
+            Ok(Reply {
+                code: head.status,
+                headers: head.headers,
+                body: whole(body).await?,
+            })
+        };
+        self.deadline(call, self.request_timeout, work).await
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -165,21 +192,30 @@ impl Connection {
     }
 
     async fn fetch(&self, call: Call, question: &Question<'_>) -> Result<Bytes, Failure> {
-        let answer = self.send(call, question).await?;
-        let body = answer.into_body().collect().await;
-        body.map(http_body_util::Collected::to_bytes)
-            .map_err(|error| Failure::from(kube::Error::Service(error.into())))
+        whole(self.send(call, question).await?.into_body()).await
+    }
+
+    /// Sends a request; an answer that is no success is a failure.
+    async fn send(&self, call: Call, question: &Question<'_>) -> Result<Response<Body>, Failure> {
+        let answer = self.knock(call, question).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        let body = whole(body).await.unwrap_or_default();
+        Err(Failure::refused(call, head.status, &head.headers, &body))
     }
 
     /// Sends a request; with credentials that are refused, once more with those that are to be had now.
-    async fn send(&self, call: Call, question: &Question<'_>) -> Result<Response<Body>, Failure> {
+    async fn knock(&self, call: Call, question: &Question<'_>) -> Result<Response<Body>, Failure> {
         let (client, generation) = self.client().await?;
-        match self.send_with(&client, call, question).await {
-            Err(failure) if failure.code == Some(StatusCode::UNAUTHORIZED) => match self.renewed(generation).await {
-                Some(client) => self.send_with(&client, call, question).await,
-                None => Err(failure),
-            },
-            result => result,
+        let answer = self.send_with(&client, call, question).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        match self.renewed(generation).await {
+            Some(client) => self.send_with(&client, call, question).await,
+            None => Ok(answer),
         }
     }
 
@@ -201,17 +237,7 @@ impl Connection {
             .as_ref()
             .map_or_else(|_| "error".to_owned(), |answer| answer.status().as_u16().to_string());
         metric::request(&self.cluster, call, code, started.elapsed());
-        let answer = answer?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        let (head, body) = answer.into_parts();
-        let body = body
-            .collect()
-            .await
-            .map(http_body_util::Collected::to_bytes)
-            .unwrap_or_default();
-        Err(Failure::refused(call, head.status, &head.headers, &body))
+        Ok(answer?)
     }
 
     /// The client, a new one if the file of its credentials changed.
@@ -266,7 +292,14 @@ impl Current {
     }
 }
 
-/// A value as it stands in a query.
+async fn whole(body: Body) -> Result<Bytes, Failure> {
+    let collected = body.collect().await;
+    collected
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|error| Failure::from(kube::Error::Service(error.into())))
+}
+
+/// A value as it stands in a path or query.
 pub(crate) fn encoded(value: &str) -> String {
     utf8_percent_encode(value, NON_ALPHANUMERIC).to_string()
 }

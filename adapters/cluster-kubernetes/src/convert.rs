@@ -1,15 +1,18 @@
 //! From the wire to the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use knm_model::{
     Condition, Controller, Cordon, DisruptionBudget, NameError, Node, NodeAddress, NodeName, NodeStatus, NodeSystem,
-    Operator, Pod, PodPhase, PodRequests, Requirement, Selector, Taint, TaintEffect, Timestamp,
+    NodeTerm, Operator, Pod, PodPhase, PodRequests, Requirement, Resources, Selector, Taint, TaintEffect, Timestamp,
+    Toleration, TolerationOperator, UnhealthyPods,
 };
 
 use crate::amount;
 use crate::wire::{
-    Expression, NodeInfo, PodSpec, WireBudget, WireCondition, WireNode, WirePod, WireSelector, WireTaint,
+    Expression, MIRROR_ANNOTATION, NodeInfo, PodSpec, Volume, WireBudget, WireCondition, WireNode, WireNodeTerm,
+    WirePod, WireSelector, WireTaint, WireToleration,
 };
 
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
@@ -20,13 +23,29 @@ const REGION: [&str; 2] = [
 ];
 const INSTANCE_TYPE: [&str; 2] = ["node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type"];
 
-/// Which API a budget was read from; they differ in what an empty selector means.
+/// Which API a budget is read from or a pod evicted by; they differ in what an empty selector means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PolicyVersion {
     /// `policy/v1`: an empty selector matches every pod.
     V1,
     /// `policy/v1beta1`: an empty selector matches no pod.
     V1Beta1,
+}
+
+impl PolicyVersion {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::V1 => Self::V1Beta1,
+            Self::V1Beta1 => Self::V1,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "policy/v1",
+            Self::V1Beta1 => "policy/v1beta1",
+        }
+    }
 }
 
 pub(crate) fn node(wire: WireNode) -> Result<Node, NameError> {
@@ -81,7 +100,7 @@ pub(crate) fn node(wire: WireNode) -> Result<Node, NameError> {
 }
 
 pub(crate) fn pod(wire: WirePod, node: &NodeName) -> Pod {
-    let (meta, status) = (wire.metadata, wire.status);
+    let (meta, spec, status) = (wire.metadata, wire.spec, wire.status);
     Pod {
         namespace: meta.namespace,
         name: meta.name,
@@ -100,12 +119,36 @@ pub(crate) fn pod(wire: WirePod, node: &NodeName) -> Pod {
             .into_iter()
             .find(|owner| owner.controller == Some(true))
             .map(|owner| Controller {
+                api_version: owner.api_version,
                 kind: owner.kind,
                 name: owner.name,
             }),
-        requests: requests(&wire.spec),
+        requests: requests(&spec),
         created_at: time(meta.creation_timestamp),
         deletion_at: time(meta.deletion_timestamp),
+        deletion_grace: meta
+            .deletion_grace_period_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map(Duration::from_secs),
+        is_mirror: meta
+            .annotations
+            .is_some_and(|annotations| annotations.0.contains_key(MIRROR_ANNOTATION)),
+        has_empty_dir: spec.volumes.iter().flatten().any(is_empty_dir),
+        priority: spec.priority.unwrap_or_default(),
+        priority_class: spec.priority_class_name.filter(|name| !name.is_empty()),
+        node_selector: spec.node_selector.unwrap_or_default(),
+        node_terms: spec
+            .affinity
+            .and_then(|affinity| affinity.node_affinity)
+            .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution)
+            .map(|required| required.node_selector_terms.unwrap_or_default())
+            .map(|terms| terms.into_iter().filter_map(node_term).collect()),
+        tolerations: spec
+            .tolerations
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(toleration)
+            .collect(),
     }
 }
 
@@ -119,7 +162,60 @@ pub(crate) fn budget(wire: WireBudget, version: PolicyVersion) -> DisruptionBudg
         current_healthy: count(wire.status.current_healthy),
         desired_healthy: count(wire.status.desired_healthy),
         expected_pods: count(wire.status.expected_pods),
+        unhealthy_pods: match wire.spec.unhealthy_pod_eviction_policy.as_deref() {
+            Some("AlwaysAllow") => UnhealthyPods::AlwaysAllow,
+            _ => UnhealthyPods::IfHealthyBudget,
+        },
     }
+}
+
+fn is_empty_dir(volume: &Volume) -> bool {
+    volume.empty_dir.is_some()
+}
+
+/// `None` for a term with a requirement that this program does not know: such a term cannot be told to be met.
+fn node_term(wire: WireNodeTerm) -> Option<NodeTerm> {
+    let all = |expressions: Option<Vec<Expression>>| {
+        let expressions = expressions.unwrap_or_default().into_iter();
+        expressions.map(node_requirement).collect::<Option<Vec<_>>>()
+    };
+    Some(NodeTerm {
+        labels: all(wire.match_expressions)?,
+        fields: all(wire.match_fields)?,
+    })
+}
+
+/// Requirements on nodes know two operators more than those of selectors.
+fn node_requirement(wire: Expression) -> Option<Requirement> {
+    let limit = || match wire.values.as_deref() {
+        Some([one]) => one.parse().ok(),
+        _ => None,
+    };
+    let operator = match wire.operator.as_str() {
+        "Gt" => Operator::GreaterThan(limit()?),
+        "Lt" => Operator::LessThan(limit()?),
+        _ => return requirement(wire),
+    };
+    Some(Requirement {
+        key: wire.key,
+        operator,
+    })
+}
+
+/// `None` for one with an operator or effect that this program does not know: it cannot be told to tolerate anything.
+fn toleration(wire: WireToleration) -> Option<Toleration> {
+    Some(Toleration {
+        key: wire.key,
+        operator: match wire.operator.as_str() {
+            "Exists" => TolerationOperator::Exists,
+            "Equal" | "" => TolerationOperator::Equal(wire.value),
+            _ => return None,
+        },
+        effect: match wire.effect.as_str() {
+            "" => None,
+            effect => Some(TaintEffect::parse(effect)?),
+        },
+    })
 }
 
 fn taint(wire: WireTaint) -> Option<Taint> {
@@ -195,6 +291,12 @@ fn requirement(wire: Expression) -> Option<Requirement> {
     })
 }
 
+/// What a pod takes of the node that it is on.
+pub(crate) fn request_on_node(wire: &WirePod) -> Option<(NodeName, Resources)> {
+    let node = NodeName::parse(&wire.spec.node_name).ok()?;
+    Some((node, Resources::of_pod(&requests(&wire.spec))))
+}
+
 /// What the scheduler reserves. Init containers run one after the other, each beside the sidecars (init containers that always restart)
 /// before it; containers run beside all sidecars.
 fn requests(spec: &PodSpec) -> PodRequests {
@@ -203,16 +305,16 @@ fn requests(spec: &PodSpec) -> PodRequests {
     for container in spec.init_containers.iter().flatten() {
         let own = of_container(container.resources.as_ref());
         if container.restart_policy.as_deref() == Some("Always") {
-            add(&mut sidecars, &own);
+            sidecars.add(&own);
         } else {
             let mut beside = sidecars.clone();
-            add(&mut beside, &own);
+            beside.add(&own);
             raise(&mut most, &beside);
         }
     }
     let mut running = sidecars;
     for container in spec.containers.iter().flatten() {
-        add(&mut running, &of_container(container.resources.as_ref()));
+        running.add(&of_container(container.resources.as_ref()));
     }
     raise(&mut most, &running);
     if let Some(whole) = spec.resources.as_ref().and_then(|one| one.requests.as_ref()) {
@@ -225,7 +327,7 @@ fn requests(spec: &PodSpec) -> PodRequests {
         }
         most.extended.extend(asked.extended);
     }
-    add(&mut most, &amount::requests(spec.overhead.as_ref()));
+    most.add(&amount::requests(spec.overhead.as_ref()));
     most
 }
 
@@ -233,20 +335,12 @@ fn of_container(resources: Option<&crate::wire::Requirements>) -> PodRequests {
     amount::requests(resources.and_then(|one| one.requests.as_ref()))
 }
 
-fn add(sum: &mut PodRequests, other: &PodRequests) {
-    combine(sum, other, u64::saturating_add);
-}
-
 fn raise(most: &mut PodRequests, other: &PodRequests) {
-    combine(most, other, u64::max);
-}
-
-fn combine(one: &mut PodRequests, other: &PodRequests, with: fn(u64, u64) -> u64) {
-    one.cpu_millicores = with(one.cpu_millicores, other.cpu_millicores);
-    one.memory_bytes = with(one.memory_bytes, other.memory_bytes);
-    one.ephemeral_storage_bytes = with(one.ephemeral_storage_bytes, other.ephemeral_storage_bytes);
+    most.cpu_millicores = most.cpu_millicores.max(other.cpu_millicores);
+    most.memory_bytes = most.memory_bytes.max(other.memory_bytes);
+    most.ephemeral_storage_bytes = most.ephemeral_storage_bytes.max(other.ephemeral_storage_bytes);
     for (name, amount) in &other.extended {
-        let own = one.extended.entry(name.clone()).or_default();
-        *own = with(*own, *amount);
+        let own = most.extended.entry(name.clone()).or_default();
+        *own = (*own).max(*amount);
     }
 }

@@ -87,12 +87,7 @@ impl Failure {
         let status: Status = serde_json::from_slice(body).unwrap_or_default();
         let mut failure = Self::of_status(call, code, &status);
         if let ClusterError::TooManyRequests { retry_after } = &mut failure.error {
-            let header = headers
-                .get(http::header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok())
-                .and_then(|text| text.trim().parse().ok())
-                .map(Duration::from_secs);
-            *retry_after = header.or(*retry_after);
+            *retry_after = self::retry_after(headers).or(*retry_after);
         }
         failure
     }
@@ -137,6 +132,7 @@ impl From<Error> for Failure {
             Error::Api(status) => {
                 let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let status = Status {
+                    status: "Failure".to_owned(),
                     code: status.code,
                     message: status.message,
                     details: None,
@@ -191,7 +187,13 @@ fn transport(error: &(dyn StdError + 'static)) -> String {
     parts.join(": ").chars().take(LONGEST_MESSAGE).collect()
 }
 
-fn shortened(message: &str, code: StatusCode) -> String {
+/// When a server says that it may be tried again.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+pub(crate) fn shortened(message: &str, code: StatusCode) -> String {
     if message.is_empty() {
         return format!("status {}", code.as_u16());
     }

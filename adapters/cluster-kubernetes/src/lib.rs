@@ -6,6 +6,7 @@ mod connection;
 mod convert;
 mod credentials;
 mod error;
+mod eviction;
 mod lines;
 mod metric;
 mod watch;
@@ -14,14 +15,15 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
-use knm_model::{ClusterName, DisruptionBudget, Node, NodeName, NodePatch, Pod};
-use knm_ports::{ClusterError, ClusterGateway, NodeEvents};
+use knm_model::{ClusterName, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
+use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodRef};
 
 pub use credentials::{KubernetesSource, OpenError, current_context, in_cluster_available};
 pub use metric::describe_metrics;
@@ -76,6 +78,7 @@ pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>,
     Ok(Arc::new(KubernetesGateway {
         connection: Arc::new(connection),
         only_beta_budgets: AtomicBool::new(false),
+        only_beta_evictions: AtomicBool::new(false),
     }))
 }
 
@@ -83,6 +86,8 @@ struct KubernetesGateway {
     connection: Arc<Connection>,
     /// The cluster did not know `policy/v1` when it was last asked for budgets.
     only_beta_budgets: AtomicBool,
+    /// The cluster did not know evictions of `policy/v1`, which came later than budgets of it, when it was last asked for one.
+    only_beta_evictions: AtomicBool,
 }
 
 #[async_trait]
@@ -117,6 +122,31 @@ impl ClusterGateway for KubernetesGateway {
             .store(known == PolicyVersion::V1Beta1, Ordering::Relaxed);
         budgets.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Ok(budgets)
+    }
+
+    async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
+        Ok(eviction::daemon_sets(&self.connection).await?)
+    }
+
+    async fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
+        Ok(eviction::requested_by_node(&self.connection).await?)
+    }
+
+    async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
+        let mut version = match self.only_beta_evictions.load(Ordering::Relaxed) {
+            true => PolicyVersion::V1Beta1,
+            false => PolicyVersion::V1,
+        };
+        let mut told = eviction::evict(&self.connection, version, pod, options).await?;
+        if told.is_none() {
+            version = version.other();
+            told = eviction::evict(&self.connection, version, pod, options).await?;
+        }
+        self.only_beta_evictions
+            .store(version == PolicyVersion::V1Beta1, Ordering::Relaxed);
+        told.ok_or_else(|| ClusterError::Unreadable {
+            message: "the cluster knows no evictions that this program knows".to_owned(),
+        })
     }
 
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {

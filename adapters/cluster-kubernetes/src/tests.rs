@@ -1,7 +1,8 @@
 //! Conversions without a server.
 
-use knm_model::{Node, NodeName, NodeStatus, Pod, PodPhase, TaintEffect, Timestamp};
+use knm_model::{Node, NodeName, NodeStatus, Pod, PodPhase, TaintEffect, Timestamp, UnhealthyPods};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 use crate::convert::{self, PolicyVersion};
 use crate::wire::{Meta, WireBudget, WireNode, WirePod};
@@ -138,14 +139,80 @@ fn overhead_is_added_and_requests_of_the_whole_pod_replace_the_sum() {
 #[test]
 fn the_owner_that_controls_a_pod_is_its_controller() {
     let value = json!({
-        "metadata": {"name": "web-1", "namespace": "team", "deletionTimestamp": "2030-01-01T00:00:30Z", "ownerReferences": [
+        "metadata": {"name": "web-1", "namespace": "team", "deletionTimestamp": "2030-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30, "ownerReferences": [
             {"kind": "Node", "name": "a"}, {"kind": "ReplicaSet", "name": "web", "controller": true}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
     let wire: WirePod = serde_json::from_value(value).expect("a pod");
     let read = convert::pod(wire, &NodeName::parse("a").expect("a name"));
-    assert_eq!(read.controller.expect("one").name, "web");
+    assert_eq!(read.controller.as_ref().expect("one").name, "web");
     assert_eq!((read.phase, read.ready), (PodPhase::Running, true));
     assert_eq!(read.deletion_at, Some(time("2030-01-01T00:00:30Z")));
+    assert_eq!(read.deletion_grace, Some(Duration::from_secs(30)));
+    assert_eq!(read.deletion_asked_at(), Some(time("2030-01-01T00:00:00Z")));
+}
+
+#[test]
+fn an_owner_that_does_not_control_a_pod_is_not_its_controller() {
+    let value = json!({"metadata": {"name": "web-1", "namespace": "team", "ownerReferences": [
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web"},
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "controller": false}]}});
+    let wire: WirePod = serde_json::from_value(value).expect("a pod");
+    assert_eq!(
+        convert::pod(wire, &NodeName::parse("a").expect("a name")).controller,
+        None
+    );
+}
+
+#[test]
+fn an_empty_dir_of_any_medium_is_one() {
+    for (volume, expected) in [
+        (json!({"emptyDir": {}}), true),
+        (json!({"emptyDir": {"medium": "Memory"}}), true),
+        (json!({"emptyDir": null}), false),
+        (json!({"hostPath": {"path": "/"}}), false),
+    ] {
+        let read = pod(json!({"volumes": [{"name": "config", "configMap": {"name": "web"}}, volume]}));
+        assert_eq!(read.has_empty_dir, expected, "{volume}");
+    }
+}
+
+#[test]
+fn what_is_not_known_of_affinity_and_tolerations_meets_nothing() {
+    let terms = |terms: Value| {
+        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        pod(json!({"affinity": {"nodeAffinity": required}})).node_terms
+    };
+    for operator in [
+        json!({"key": "a", "operator": "Near", "values": ["1"]}),
+        json!({"key": "a", "operator": "Gt", "values": ["many"]}),
+        json!({"key": "a", "operator": "Gt", "values": ["1", "2"]}),
+    ] {
+        assert_eq!(terms(json!([{"matchExpressions": [operator]}])), Some(vec![]));
+    }
+    assert_eq!(
+        terms(json!([{"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}]))
+            .expect("one")
+            .len(),
+        1
+    );
+    assert_eq!(pod(json!({"affinity": {"podAffinity": {}}})).node_terms, None);
+    let tolerations =
+        json!([{"key": "a", "operator": "Near"}, {"key": "a", "effect": "Soon"}, {"key": "a", "value": "b"}]);
+    assert_eq!(pod(json!({"tolerations": tolerations})).tolerations.len(), 1);
+}
+
+#[test]
+fn a_budget_tells_what_becomes_of_pods_that_are_not_ready() {
+    for (policy, expected) in [
+        (Value::Null, UnhealthyPods::IfHealthyBudget),
+        (json!("IfHealthyBudget"), UnhealthyPods::IfHealthyBudget),
+        (json!("AlwaysAllow"), UnhealthyPods::AlwaysAllow),
+    ] {
+        let spec = json!({"unhealthyPodEvictionPolicy": policy});
+        let value = json!({"metadata": {"name": "b", "namespace": "team"}, "spec": spec});
+        let wire: WireBudget = serde_json::from_value(value).expect("a budget");
+        assert_eq!(convert::budget(wire, PolicyVersion::V1).unhealthy_pods, expected);
+    }
 }
 
 #[test]

@@ -7,6 +7,9 @@ use knm_model::{FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTAT
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+/// Marks the pod that stands for a static one.
+pub(crate) const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
 /// Amounts by the name of their resource.
 pub(crate) type Amounts = BTreeMap<String, String>;
 
@@ -60,6 +63,8 @@ pub(crate) struct BookmarkMeta {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Status {
+    /// `Success` or `Failure`.
+    pub(crate) status: String,
     pub(crate) code: u16,
     pub(crate) message: String,
     pub(crate) details: Option<StatusDetails>,
@@ -69,6 +74,15 @@ pub(crate) struct Status {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct StatusDetails {
     pub(crate) retry_after_seconds: Option<u64>,
+    pub(crate) causes: Option<Vec<Cause>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Cause {
+    /// Its type; the field's name is a leftover of Kubernetes.
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 #[derive(Deserialize)]
@@ -86,17 +100,21 @@ pub(crate) struct Meta {
     pub(crate) resource_version: String,
     pub(crate) creation_timestamp: Option<String>,
     pub(crate) deletion_timestamp: Option<String>,
+    pub(crate) deletion_grace_period_seconds: Option<i64>,
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) annotations: Option<Annotations>,
     pub(crate) owner_references: Option<Vec<Owner>>,
 }
 
-/// The annotations that cordons are read off.
+/// The annotations that cordons and static pods are read off.
 #[derive(Default)]
 pub(crate) struct Annotations(pub(crate) BTreeMap<String, String>);
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Owner {
+    #[serde(default)]
+    pub(crate) api_version: String,
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) controller: Option<bool>,
@@ -192,6 +210,53 @@ pub(crate) struct PodSpec {
     pub(crate) overhead: Option<Amounts>,
     /// What the pod asks for as a whole, since 1.32.
     pub(crate) resources: Option<Requirements>,
+    pub(crate) node_name: String,
+    pub(crate) volumes: Option<Vec<Volume>>,
+    pub(crate) priority: Option<i32>,
+    pub(crate) priority_class_name: Option<String>,
+    pub(crate) node_selector: Option<BTreeMap<String, String>>,
+    pub(crate) affinity: Option<Affinity>,
+    pub(crate) tolerations: Option<Vec<WireToleration>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Volume {
+    pub(crate) empty_dir: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Affinity {
+    pub(crate) node_affinity: Option<WireNodeAffinity>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct WireNodeAffinity {
+    pub(crate) required_during_scheduling_ignored_during_execution: Option<WireNodeSelector>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct WireNodeSelector {
+    pub(crate) node_selector_terms: Option<Vec<WireNodeTerm>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct WireNodeTerm {
+    pub(crate) match_expressions: Option<Vec<Expression>>,
+    pub(crate) match_fields: Option<Vec<Expression>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WireToleration {
+    pub(crate) key: String,
+    pub(crate) operator: String,
+    pub(crate) value: String,
+    pub(crate) effect: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -214,6 +279,18 @@ pub(crate) struct PodState {
     pub(crate) conditions: Option<Vec<WireCondition>>,
 }
 
+/// An object of which only the name matters.
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    pub(crate) metadata: NamedMeta,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NamedMeta {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+}
+
 #[derive(Deserialize)]
 pub(crate) struct WireBudget {
     pub(crate) metadata: Meta,
@@ -224,9 +301,10 @@ pub(crate) struct WireBudget {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct BudgetSpec {
     pub(crate) selector: Option<WireSelector>,
+    pub(crate) unhealthy_pod_eviction_policy: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -277,7 +355,10 @@ impl<'de> Deserialize<'de> for Annotations {
                 let mut kept = BTreeMap::new();
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
-                        HOLDS_ANNOTATION | FIRST_VERSION_REASON_ANNOTATION | FIRST_VERSION_TIMESTAMP_ANNOTATION => {
+                        HOLDS_ANNOTATION
+                        | FIRST_VERSION_REASON_ANNOTATION
+                        | FIRST_VERSION_TIMESTAMP_ANNOTATION
+                        | MIRROR_ANNOTATION => {
                             kept.insert(key, map.next_value()?);
                         }
                         _ => drop(map.next_value::<IgnoredAny>()?),

@@ -1,18 +1,22 @@
 //! The fleet: its nodes, what changes on them, and those who watch.
 
-use std::collections::BTreeMap;
+mod pods;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use knm_model::{Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, Pod, Timestamp};
+use knm_model::{
+    Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, ObjectName, Pod, Timestamp,
+};
 use knm_ports::{ClusterError, ClusterGateway};
 use tokio::sync::broadcast;
 
 use crate::chance::Chance;
 use crate::change::{Overlay, patched};
+use crate::eviction::Moves;
 use crate::gateway::MemoryClusterGateway;
 use crate::simulated::{Role, Simulated};
-use crate::workload;
 
 /// How many changes a watcher may be behind before it is told everything anew.
 const BEHIND: usize = 1024;
@@ -53,6 +57,8 @@ struct State {
     /// Put there by hand, in addition to the simulated ones.
     pods: BTreeMap<(String, String), Pod>,
     budgets: BTreeMap<(String, String), DisruptionBudget>,
+    daemon_sets: BTreeSet<ObjectName>,
+    moves: Moves,
     reachable: bool,
     /// The number of the next node that is added.
     next: u64,
@@ -86,6 +92,8 @@ impl Fleet {
                 overlays: BTreeMap::new(),
                 pods: BTreeMap::new(),
                 budgets: BTreeMap::new(),
+                daemon_sets: BTreeSet::new(),
+                moves: Moves::default(),
                 reachable: true,
                 next: count,
                 revision: count,
@@ -135,6 +143,7 @@ impl Fleet {
         let mut state = self.state();
         if state.nodes.remove(name).is_some() {
             state.pods.retain(|_, pod| pod.node != *name);
+            state.moves.forget_node(name);
             self.tell(Told::Deleted(name.clone()));
         }
     }
@@ -142,13 +151,20 @@ impl Fleet {
     /// Adds a pod or changes the one under its namespace and name.
     pub fn put_pod(&self, pod: Pod) {
         let key = (pod.namespace.clone(), pod.name.clone());
-        self.state().pods.insert(key, pod);
+        let mut state = self.state();
+        state.moves.forget_pod(&pod.uid);
+        state.pods.insert(key, pod);
     }
 
     /// Adds a disruption budget or changes the one under its namespace and name.
     pub fn put_budget(&self, budget: DisruptionBudget) {
         let key = (budget.namespace.clone(), budget.name.clone());
         self.state().budgets.insert(key, budget);
+    }
+
+    /// Adds a DaemonSet, which has only the pods that are put there.
+    pub fn put_daemon_set(&self, name: ObjectName) {
+        self.state().daemon_sets.insert(name);
     }
 
     /// Makes the fleet unreachable.
@@ -191,6 +207,7 @@ impl Fleet {
         if !control_plane && (5..10).contains(&dice) && self.fleet() < size + self.slack() {
             state.nodes.remove(&name);
             state.overlays.remove(&name);
+            state.moves.forget_node(&name);
             return self.tell(Told::Deleted(name));
         }
         node.revision = revision;
@@ -266,34 +283,6 @@ impl Fleet {
             .nodes
             .get(name)
             .map_or(after, |member| self.whole(state, name, member)))
-    }
-
-    pub(crate) fn pods(&self, name: &NodeName) -> Result<Vec<Pod>, ClusterError> {
-        let state = self.state();
-        reachable(&state)?;
-        let mut pods = match state.nodes.get(name) {
-            Some(Member::Simulated(node)) => workload::pods(self.options.seed, self.fleet(), name, node),
-            Some(Member::Given(_)) | None => Vec::new(),
-        };
-        pods.extend(state.pods.values().filter(|pod| pod.node == *name).cloned());
-        pods.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
-        Ok(pods)
-    }
-
-    pub(crate) fn budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
-        let state = self.state();
-        reachable(&state)?;
-        let simulated = state.nodes.values().filter_map(|member| match member {
-            Member::Simulated(node) => Some(node),
-            Member::Given(_) => None,
-        });
-        let mut budgets = match self.options.nodes {
-            0 => Vec::new(),
-            _ => workload::budgets(self.options.seed, self.fleet(), simulated),
-        };
-        budgets.extend(state.budgets.values().cloned());
-        budgets.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
-        Ok(budgets)
     }
 
     fn all(&self, state: &State) -> Result<Vec<Node>, ClusterError> {

@@ -1,13 +1,14 @@
 //! The access to the simulated fleet.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, Pod};
-use knm_ports::{ClusterError, ClusterGateway, NodeEvent, NodeEvents};
+use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
+use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvent, NodeEvents, PodRef};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::timeout;
 
@@ -60,6 +61,18 @@ impl ClusterGateway for MemoryClusterGateway {
 
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
         self.fleet.budgets()
+    }
+
+    async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
+        self.fleet.daemon_sets()
+    }
+
+    async fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
+        self.fleet.requested_by_node()
+    }
+
+    async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
+        self.fleet.evict(pod, options)
     }
 
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {

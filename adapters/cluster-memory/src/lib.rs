@@ -2,6 +2,7 @@
 
 mod chance;
 mod change;
+mod eviction;
 mod fleet;
 mod gateway;
 mod simulated;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use knm_model::{
-    Controller, DisruptionBudget, NodeName, NodeStatus, Operator, Pod, PodPhase, PodRequests, Requirement, Selector,
+    Controller, DisruptionBudget, NodeName, NodeStatus, ObjectName, Operator, Pod, PodPhase, PodRequests, Requirement,
+    Selector, Toleration, TolerationOperator, UnhealthyPods,
 };
 
 use crate::chance::Chance;
@@ -77,6 +78,34 @@ pub(crate) fn pods(seed: u64, fleet: u64, name: &NodeName, node: &Simulated) -> 
         .filter(|(topic, application)| application.runs_on(seed, *topic, fleet, node))
         .map(|(topic, application)| application.pod(seed, topic, name, node))
         .collect()
+}
+
+/// The pod under this name, if it is one of those on the node.
+pub(crate) fn pod(
+    seed: u64,
+    fleet: u64,
+    host: &NodeName,
+    node: &Simulated,
+    namespace: &str,
+    name: &str,
+) -> Option<Pod> {
+    (TOPIC..)
+        .zip(&APPLICATIONS)
+        .filter(|(_, application)| application.namespace == namespace && name.starts_with(application.name))
+        .filter(|(topic, application)| application.runs_on(seed, *topic, fleet, node))
+        .map(|(topic, application)| application.pod(seed, topic, host, node))
+        .find(|pod| pod.name == name)
+}
+
+/// The DaemonSets of a fleet.
+pub(crate) fn daemon_sets() -> impl Iterator<Item = ObjectName> {
+    let daemon_sets = APPLICATIONS
+        .iter()
+        .filter(|application| application.kind == Kind::DaemonSet);
+    daemon_sets.map(|application| ObjectName {
+        namespace: application.namespace.to_owned(),
+        name: application.name.to_owned(),
+    })
 }
 
 /// The budgets of a fleet of these nodes, in no particular order.
@@ -157,6 +186,7 @@ impl Application {
             phase,
             ready: phase == PodPhase::Running && node.status == NodeStatus::Ready,
             controller: controller.map(|(kind, name)| Controller {
+                api_version: if kind == "Job" { "batch/v1" } else { "apps/v1" }.to_owned(),
                 kind: kind.to_owned(),
                 name,
             }),
@@ -168,7 +198,46 @@ impl Application {
             },
             created_at: Some(node.created_at),
             deletion_at: None,
+            deletion_grace: None,
+            is_mirror: false,
+            has_empty_dir: self.has_empty_dir(),
+            priority: self.priority().map_or(0, |(_, priority)| priority),
+            priority_class: self.priority().map(|(class, _)| class.to_owned()),
+            node_selector: self.node_selector(),
+            node_terms: None,
+            tolerations: self.toleration().into_iter().collect(),
         }
+    }
+
+    fn has_empty_dir(&self) -> bool {
+        self.name == "search" || self.name == "node-exporter"
+    }
+
+    fn priority(&self) -> Option<(&'static str, i32)> {
+        match (self.kind, self.namespace) {
+            (Kind::DaemonSet, _) => Some(("system-node-critical", 2_000_001_000)),
+            (_, "data" | "payments") => Some(("business-critical", 1_000)),
+            (_, "batch" | "ml") => Some(("preemptible", -10)),
+            _ => None,
+        }
+    }
+
+    fn node_selector(&self) -> BTreeMap<String, String> {
+        let pool = (self.namespace == "ml").then(|| ("pool".to_owned(), "gpu".to_owned()));
+        pool.into_iter().collect()
+    }
+
+    fn toleration(&self) -> Option<Toleration> {
+        let key = match (self.kind, self.namespace) {
+            (Kind::DaemonSet, _) => "",
+            (_, "ml") => "nvidia.com/gpu",
+            _ => return None,
+        };
+        Some(Toleration {
+            key: key.to_owned(),
+            operator: TolerationOperator::Exists,
+            effect: None,
+        })
     }
 
     fn disruption_budget(&self, percent: u64, expected: u64, healthy: u64) -> DisruptionBudget {
@@ -185,6 +254,7 @@ impl Application {
             current_healthy: count(healthy),
             desired_healthy: count(desired),
             expected_pods: count(expected),
+            unhealthy_pods: UnhealthyPods::IfHealthyBudget,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_contract::cluster::{ClusterDriver, ClusterFixture};
-use knm_model::{DisruptionBudget, Node, NodeName, Pod, Timestamp};
+use knm_model::{DisruptionBudget, Node, NodeName, ObjectName, Pod, Timestamp};
 
 knm_contract::cluster_contract!(empty_fleet);
 
@@ -29,6 +29,10 @@ impl ClusterDriver for FleetDriver {
 
     async fn put_budget(&self, budget: DisruptionBudget) {
         self.0.put_budget(budget);
+    }
+
+    async fn put_daemon_set(&self, name: ObjectName) {
+        self.0.put_daemon_set(name);
     }
 
     async fn lose(&self) {

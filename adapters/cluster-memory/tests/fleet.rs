@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use knm_cluster_memory::{Fleet, FleetOptions};
-use knm_model::{Cordon, CordonSource, Node, NodeName, NodeStatus, Timestamp};
-use knm_ports::NodeEvent;
+use knm_model::{Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodeStatus, Pod, Timestamp};
+use knm_ports::{EvictOptions, Eviction, NodeEvent, PodRef};
 
 fn fleet(nodes: usize, seed: u64) -> Arc<Fleet> {
     Fleet::new(options(nodes, seed))
@@ -192,4 +192,109 @@ async fn a_fleet_changes_as_often_as_it_was_told_to() {
 
 fn deadline() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_millis(50)
+}
+
+/// Lets the fleet's clock pass this many seconds: it stands still otherwise.
+fn pass(fleet: &Fleet, seconds: usize) {
+    for _ in 0..seconds {
+        fleet.change();
+    }
+}
+
+async fn pods(fleet: &Arc<Fleet>) -> Vec<Pod> {
+    let mut pods = Vec::new();
+    for node in nodes(fleet).await {
+        pods.extend(fleet.gateway().pods_on_node(&node.name).await.unwrap());
+    }
+    pods
+}
+
+async fn evict(fleet: &Arc<Fleet>, pod: &Pod) -> Eviction {
+    let pod = PodRef {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+    };
+    fleet.gateway().evict(&pod, &EvictOptions::default()).await.unwrap()
+}
+
+async fn budget(fleet: &Arc<Fleet>, name: &str) -> DisruptionBudget {
+    let budgets = fleet.gateway().disruption_budgets().await.unwrap();
+    budgets.into_iter().find(|budget| budget.name == name).unwrap()
+}
+
+#[tokio::test]
+async fn an_evicted_pod_ends_and_is_replaced_elsewhere_and_its_budget_recovers() {
+    let fleet = fleet(100, 1);
+    let before = budget(&fleet, "cart").await;
+    let all = pods(&fleet).await;
+    let cart = all.iter().find(|pod| pod.labels["app"] == "cart" && pod.ready).unwrap();
+
+    assert_eq!(evict(&fleet, cart).await, Eviction::Accepted);
+
+    let left = fleet.gateway().pods_on_node(&cart.node).await.unwrap();
+    let going = left.iter().find(|pod| pod.uid == cart.uid).unwrap();
+    assert_eq!(going.deletion_grace, Some(Duration::from_secs(30)));
+    let during = budget(&fleet, "cart").await;
+    assert_eq!(during.disruptions_allowed + 1, before.disruptions_allowed);
+    assert_eq!(during.current_healthy + 1, before.current_healthy);
+
+    pass(&fleet, 9);
+    let now = pods(&fleet).await;
+    assert!(now.iter().all(|pod| pod.uid != cart.uid));
+    let known: BTreeSet<_> = all.iter().map(|pod| &pod.uid).collect();
+    let [successor] = now.iter().filter(|pod| !known.contains(&pod.uid)).collect::<Vec<_>>()[..] else {
+        panic!("one pod takes its place");
+    };
+    assert_eq!(
+        (&successor.labels, &successor.controller),
+        (&cart.labels, &cart.controller)
+    );
+    assert!(successor.node != cart.node && successor.ready && successor.name != cart.name);
+    assert_eq!(evict(&fleet, cart).await, Eviction::Gone);
+}
+
+#[tokio::test]
+async fn evictions_stop_where_a_budget_is_used_up_and_go_on_when_it_recovered() {
+    let fleet = fleet(100, 1);
+    let allowed = budget(&fleet, "web").await.disruptions_allowed as usize;
+    let all = pods(&fleet).await;
+    let mut web = all.iter().filter(|pod| pod.labels["app"] == "web" && pod.ready);
+    for pod in web.by_ref().take(allowed) {
+        assert_eq!(evict(&fleet, pod).await, Eviction::Accepted);
+    }
+    let next = web.next().unwrap();
+    let answer = evict(&fleet, next).await;
+    assert!(
+        matches!(&answer, Eviction::Blocked { budget: Some(name), .. } if name == "web"),
+        "{answer:?}"
+    );
+
+    pass(&fleet, 4);
+    let answer = evict(&fleet, next).await;
+    assert!(
+        matches!(answer, Eviction::Blocked { .. }),
+        "replaced and not ready: {answer:?}"
+    );
+    pass(&fleet, 8);
+    assert_eq!(evict(&fleet, next).await, Eviction::Accepted);
+}
+
+#[tokio::test]
+async fn a_stateful_pod_comes_back_under_its_name_as_another_pod() {
+    let fleet = fleet(100, 1);
+    let all = pods(&fleet).await;
+    let kafka = all
+        .iter()
+        .find(|pod| pod.labels["app"] == "kafka" && pod.ready)
+        .unwrap();
+    assert_eq!(evict(&fleet, kafka).await, Eviction::Accepted);
+    pass(&fleet, 4);
+    let now = pods(&fleet).await;
+    let again = now
+        .iter()
+        .find(|pod| pod.name == kafka.name && pod.namespace == kafka.namespace)
+        .unwrap();
+    assert!(again.uid != kafka.uid && !again.ready);
+    assert_eq!(evict(&fleet, kafka).await, Eviction::Replaced);
 }

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod clusters;
+pub(crate) mod drain;
 pub(crate) mod health;
 pub(crate) mod nodes;
 pub(crate) mod watch;
@@ -20,6 +21,8 @@ pub(crate) enum Group {
     Nodes,
     /// Changes of nodes. Each is written into the audit log before it is made and when it was.
     Changes,
+    /// Draining nodes: what it would do.
+    Drains,
     /// What was tried, by whom, and what came of it.
     Audit,
     /// The description of this interface.

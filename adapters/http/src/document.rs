@@ -16,13 +16,15 @@ pub(crate) const INTERFACE_VERSION: &str = "1.0.0";
 const LEFT_OUT: [(&str, &str); 1] = [("Problem", "chain")];
 
 /// What callers write: they leave out what they do not need.
-const BODIES: [&str; 6] = [
+const BODIES: [&str; 8] = [
     "LabelChange",
     "TaintChange",
     "TaintToAdd",
     "TaintToRemove",
     "CordonRequest",
     "UncordonRequest",
+    "DrainOptions",
+    "DrainTier",
 ];
 
 /// The whole OpenAPI document as YAML. It is the same in every combination of features.

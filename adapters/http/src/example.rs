@@ -1,17 +1,17 @@
 //! Examples of answers for the document, made by the code that makes the answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use knm_domain::{AuditPage, NodePods, PodOnNode};
+use knm_domain::{AuditPage, DrainPreview, NodePods, PodOnNode};
 use knm_model::{
-    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Condition, Controller, Node,
-    NodeAddress, NodeName, NodeStatus, NodeSystem, Pod, PodPhase, PodRequests, Resources, Taint, TaintEffect,
-    Timestamp,
+    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Condition, Controller,
+    DisruptionBudget, DrainOptions, DrainPlan, Fit, Node, NodeAddress, NodeName, NodeStatus, NodeSystem, Pod, PodPhase,
+    PodRequests, Resources, Selector, Taint, TaintEffect, Timestamp, UnhealthyPods,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::view::{AuditListView, AuditRecordView, NodeView, PodListView};
+use crate::view::{AuditListView, AuditRecordView, DrainPlanView, NodeView, PodListView};
 
 /// The id of the record in all examples.
 const AUDIT_ID: &str = "01b8dac5-b400-7000-8000-00000000000a";
@@ -31,6 +31,42 @@ pub(crate) fn pod_list_view() -> Option<PodListView> {
     let time = time()?;
     Some(PodListView::of(&NodePods {
         pods: vec![pod(&node(time)?, time)],
+        as_of: time,
+    }))
+}
+
+/// The plan of a drain of that node: one pod goes, another one has to wait for it.
+pub(crate) fn drain_plan_view() -> Option<DrainPlanView> {
+    let time = time()?;
+    let node = node(time)?;
+    let mut second = pod(&node, time).pod;
+    "web-5c9f-z7k4".clone_into(&mut second.name);
+    "5b1d2c0e-3f60-4a2b-8f1d-7c9e0a6b4d21".clone_into(&mut second.uid);
+    let budget = DisruptionBudget {
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        selector: Some(Selector::default()),
+        disruptions_allowed: 1,
+        current_healthy: 3,
+        desired_healthy: 2,
+        expected_pods: 3,
+        unhealthy_pods: UnhealthyPods::IfHealthyBudget,
+    };
+    let options = DrainOptions::default();
+    let pods = vec![pod(&node, time).pod, second];
+    let plan = DrainPlan::new(pods, &[budget], &BTreeSet::new(), &options, time);
+    let other = Node {
+        name: NodeName::parse("worker-b-1").ok()?,
+        taints: Vec::new(),
+        ..node.clone()
+    };
+    let fit = Fit::estimate(&plan, &node.name, [&other].into_iter(), &BTreeMap::new());
+    Some(DrainPlanView::of(&DrainPreview {
+        cluster: ClusterName::from_any("demo"),
+        warnings: plan.warnings(&node, &options),
+        node,
+        plan,
+        fit,
         as_of: time,
     }))
 }
@@ -95,6 +131,7 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
         ("listAuditRecords" | "getNodeHistory", "200") => serde_json::to_value(audit_list_view()?).ok()?,
         ("getAuditRecord", "200") => audit_record_view()?,
         ("listPodsOnNode", "200") => serde_json::to_value(pod_list_view()?).ok()?,
+        ("planDrain", "200") => serde_json::to_value(drain_plan_view()?).ok()?,
         ("getCluster", "200") => cluster,
         ("getClusterSummary", "200") => summary(time),
         ("listClusters", "200") => json!({"items": [cluster], "next_cursor": null, "total": 1}),
@@ -148,6 +185,7 @@ pub(crate) fn of_body(operation: &str) -> Option<Value> {
         }),
         "cordonNode" => json!({"reason": "disk errors", "ticket": "OPS-1"}),
         "uncordonNode" => json!({"reason": "disk replaced"}),
+        "planDrain" => json!({"ignore_daemonsets": true, "delete_emptydir_data": true, "timeout_seconds": 600}),
         _ => return None,
     })
 }
@@ -327,6 +365,7 @@ fn pod(node: &Node, time: Timestamp) -> PodOnNode {
             phase: PodPhase::Running,
             ready: true,
             controller: Some(Controller {
+                api_version: "apps/v1".to_owned(),
                 kind: "ReplicaSet".to_owned(),
                 name: "web-5c9f".to_owned(),
             }),
@@ -337,6 +376,14 @@ fn pod(node: &Node, time: Timestamp) -> PodOnNode {
             },
             created_at: Some(time),
             deletion_at: None,
+            deletion_grace: None,
+            is_mirror: false,
+            has_empty_dir: false,
+            priority: 0,
+            priority_class: None,
+            node_selector: BTreeMap::new(),
+            node_terms: None,
+            tolerations: Vec::new(),
         },
         budgets: vec!["web".to_owned()],
     }

@@ -39,6 +39,7 @@ pub use server::serve;
 use api::audit::AuditApi;
 use api::changes::ChangesApi;
 use api::clusters::ClustersApi;
+use api::drain::DrainApi;
 use api::health::HealthApi;
 use api::nodes::NodesApi;
 use api::watch::WatchApi;
@@ -162,6 +163,7 @@ type Operations = (
     ClustersApi,
     NodesApi,
     ChangesApi,
+    DrainApi,
     WatchApi,
     AuditApi,
     DocsApi,
@@ -174,6 +176,7 @@ pub(crate) fn service() -> OpenApiService<Operations, ()> {
         ClustersApi,
         NodesApi,
         ChangesApi,
+        DrainApi,
         WatchApi,
         AuditApi,
         DocsApi,

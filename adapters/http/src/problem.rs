@@ -380,6 +380,8 @@ refusals! {
     OfFleet: Invalid;
     /// Of operations that ask a cluster.
     OfAsking: NotFound Invalid ClusterRefused Unavailable;
+    /// Of plans for a node.
+    OfPlanning: NotFound MediaType Invalid ClusterRefused Unavailable;
     /// Of changes of a node.
     OfChanging: NotFound Conflict Stale MediaType Invalid ClusterRefused Unavailable;
     /// Of lists of what is stored.

@@ -44,6 +44,7 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
                 ["labels"] => "/api/v1/clusters/{cluster}/nodes/{node}/labels",
                 ["taints"] => "/api/v1/clusters/{cluster}/nodes/{node}/taints",
                 ["cordon"] => "/api/v1/clusters/{cluster}/nodes/{node}/cordon",
+                ["drain", "plan"] => "/api/v1/clusters/{cluster}/nodes/{node}/drain/plan",
                 ["uncordon"] => "/api/v1/clusters/{cluster}/nodes/{node}/uncordon",
                 _ => return None,
             },
@@ -57,7 +58,7 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
 pub(crate) fn allowed(template: &str) -> &'static str {
     match template.rsplit('/').next() {
         Some("labels" | "taints") => "OPTIONS, PATCH",
-        Some("cordon" | "uncordon") => "OPTIONS, POST",
+        Some("cordon" | "uncordon" | "plan") => "OPTIONS, POST",
         _ if template == UNMATCHED => ANY,
         _ => READ,
     }

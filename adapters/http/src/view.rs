@@ -3,12 +3,16 @@
 mod audit;
 mod change;
 mod cluster;
+mod drain;
+mod drain_options;
 mod node;
 mod pod;
 
 pub(crate) use audit::{AuditListView, AuditRecordView};
 pub(crate) use change::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
 pub(crate) use cluster::{ClusterListView, ClusterStateView, ClusterView, SummaryView};
+pub(crate) use drain::DrainPlanView;
+pub(crate) use drain_options::DrainOptionsBody;
 pub(crate) use node::{AllNodesView, NodeListView, NodeSourceView, NodeView};
 pub(crate) use pod::PodListView;
 

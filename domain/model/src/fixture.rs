@@ -1,8 +1,8 @@
-//! A node for tests: each test sets the one thing that it is about.
+//! A node and a pod for tests: each test sets the one thing that it is about.
 
 use std::collections::BTreeMap;
 
-use crate::{Node, NodeName, NodeStatus, NodeSystem, Resources, Timestamp};
+use crate::{Controller, Node, NodeName, NodeStatus, NodeSystem, Pod, PodPhase, PodRequests, Resources, Timestamp};
 
 pub(crate) fn node(name: &str) -> Node {
     Node {
@@ -25,5 +25,38 @@ pub(crate) fn node(name: &str) -> Node {
         instance_type: None,
         provider_id: None,
         pod_cidrs: Vec::new(),
+    }
+}
+
+/// A pod that runs, is ready, and belongs to a replica set.
+pub(crate) fn pod(name: &str) -> Pod {
+    Pod {
+        namespace: "team".into(),
+        name: name.into(),
+        uid: format!("uid-of-{name}"),
+        node: NodeName::parse("a").unwrap(),
+        labels: BTreeMap::new(),
+        phase: PodPhase::Running,
+        ready: true,
+        controller: Some(controller("ReplicaSet")),
+        requests: PodRequests::default(),
+        created_at: None,
+        deletion_at: None,
+        deletion_grace: None,
+        is_mirror: false,
+        has_empty_dir: false,
+        priority: 0,
+        priority_class: None,
+        node_selector: BTreeMap::new(),
+        node_terms: None,
+        tolerations: Vec::new(),
+    }
+}
+
+pub(crate) fn controller(kind: &str) -> Controller {
+    Controller {
+        api_version: "apps/v1".into(),
+        kind: kind.into(),
+        name: "web".into(),
     }
 }

@@ -6,6 +6,7 @@ mod budget;
 mod change;
 mod cluster;
 mod cordon;
+mod drain;
 #[cfg(test)]
 mod fixture;
 mod hold;
@@ -13,6 +14,7 @@ mod label;
 mod name;
 mod node;
 mod parameter;
+mod placement;
 mod pod;
 mod quantity;
 mod query;
@@ -23,17 +25,23 @@ mod time;
 
 pub use actor::{Actor, ActorKind};
 pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
-pub use budget::DisruptionBudget;
+pub use budget::{DisruptionBudget, UnhealthyPods};
 pub use change::{LabelChange, NodePatch, RawTaint, TaintChange, difference};
 pub use cluster::{ClusterRegistration, ClusterSource};
 pub use cordon::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
     NotedHold,
 };
+pub use drain::{
+    AfterDeadline, Barrier, Decision, DrainOptions, DrainPlan, DrainTotals, Fit, NOT_CONSIDERED, ObjectName, Obstacle,
+    OnCancel, Placement, PlannedBudget, PlannedPod, RawDrainOptions, RawTier, Removal, Rule, Tier, Turn, Verdict,
+    Warning,
+};
 pub use hold::{Hold, HoldRequest, HoldState, check_reason, holds_annotation};
 pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
+pub use placement::{NodeTerm, Toleration, TolerationOperator};
 pub use pod::{Controller, Pod, PodPhase, PodRequests};
 pub use quantity::{Quantity, QuantityError};
 pub use query::{Cursor, NodeField, NodeFilter, NodeQuery, NodeSort, QueryError, RawNodeQuery, SortKey, excerpt};

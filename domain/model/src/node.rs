@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Cordon, NodeName, Taint, Timestamp};
+use crate::{Cordon, NodeName, PodRequests, Taint, Timestamp};
 
 /// Everything that is kept of a node; managed fields, image lists and foreign annotations are not.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +142,33 @@ impl Resources {
             *sum = sum.saturating_add(*amount);
         }
     }
+
+    /// Takes `other` away from this, never past zero. What this has nothing of stays so.
+    pub fn subtract(&mut self, other: &Self) {
+        self.cpu_millicores = self.cpu_millicores.saturating_sub(other.cpu_millicores);
+        self.memory_bytes = self.memory_bytes.saturating_sub(other.memory_bytes);
+        self.ephemeral_storage_bytes = self
+            .ephemeral_storage_bytes
+            .saturating_sub(other.ephemeral_storage_bytes);
+        self.pods = self.pods.saturating_sub(other.pods);
+        for (name, amount) in &other.extended {
+            if let Some(left) = self.extended.get_mut(name) {
+                *left = left.saturating_sub(*amount);
+            }
+        }
+    }
+
+    /// What one pod takes that asks for this.
+    #[must_use]
+    pub fn of_pod(requests: &PodRequests) -> Self {
+        Self {
+            cpu_millicores: requests.cpu_millicores,
+            memory_bytes: requests.memory_bytes,
+            ephemeral_storage_bytes: requests.ephemeral_storage_bytes,
+            pods: 1,
+            extended: requests.extended.clone(),
+        }
+    }
 }
 
 /// What runs on a node, as its kubelet reports it; empty where it reported nothing.
@@ -253,5 +280,26 @@ mod tests {
             ..Resources::default()
         });
         assert_eq!((sum.pods, sum.extended["nvidia.com/gpu"]), (u64::MAX, 8));
+    }
+
+    #[test]
+    fn differences_stop_at_zero() {
+        let mut left = Resources {
+            pods: 1,
+            memory_bytes: 5,
+            ..Resources::default()
+        };
+        let taken = Resources {
+            pods: 2,
+            memory_bytes: 3,
+            extended: BTreeMap::from([("nvidia.com/gpu".to_owned(), 4)]),
+            ..Resources::default()
+        };
+        left.subtract(&taken);
+        let expected = Resources {
+            memory_bytes: 2,
+            ..Resources::default()
+        };
+        assert_eq!(left, expected);
     }
 }

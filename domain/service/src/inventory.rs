@@ -1,5 +1,6 @@
 //! The live inventory of nodes: what every cluster told last, ready to be read without asking anybody.
 
+mod draining;
 mod feed;
 mod follow;
 mod index;
@@ -16,6 +17,7 @@ use knm_ports::{Clock, ClusterError, ClusterGateway};
 use metrics::gauge;
 use tokio_util::sync::CancellationToken;
 
+pub use draining::DrainPreview;
 pub use feed::{ChangeKind, EventId, Lagged, NodeChange, Subscription, SubscriptionStart};
 pub use snapshot::{Block, NodeEntry, Snapshot, SnapshotVersion};
 pub use status::{ClusterState, ClusterStatus, InventoryError, UnseenReason};

@@ -13,8 +13,8 @@ pub use health::{
     BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,
 };
 pub use inventory::{
-    Block, ChangeKind, ClusterHandle, ClusterState, ClusterStatus, EventId, Inventory, InventoryError, Lagged,
-    NodeChange, NodeEntry, NodePods, PodOnNode, Snapshot, SnapshotVersion, Subscription, SubscriptionStart,
+    Block, ChangeKind, ClusterHandle, ClusterState, ClusterStatus, DrainPreview, EventId, Inventory, InventoryError,
+    Lagged, NodeChange, NodeEntry, NodePods, PodOnNode, Snapshot, SnapshotVersion, Subscription, SubscriptionStart,
     UnseenReason,
 };
 pub use metric::describe_metrics;

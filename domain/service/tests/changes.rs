@@ -5,6 +5,7 @@
 #[path = "support/nodes.rs"]
 mod nodes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +173,14 @@ fn pod(phase: PodPhase) -> Pod {
         requests: PodRequests::default(),
         created_at: None,
         deletion_at: None,
+        deletion_grace: None,
+        is_mirror: false,
+        has_empty_dir: false,
+        priority: 0,
+        priority_class: None,
+        node_selector: BTreeMap::new(),
+        node_terms: None,
+        tolerations: Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use knm_domain::{
     ChangeKind, ClusterState, EventId, InventoryError, Lagged, Subscription, SubscriptionStart, UnseenReason,
 };
-use knm_model::{NodeName, Timestamp};
+use knm_model::{DrainOptions, NodeName, Timestamp};
 use knm_ports::{ClusterError, NodeEvent};
 use support::{Stage, lost, node, replaced, settle};
 
@@ -293,4 +293,22 @@ fn only_what_an_event_id_is_written_as_is_one() {
         assert_eq!(EventId::parse(text), None, "{text}");
     }
     assert_eq!(EventId::parse("1f-20").unwrap().to_string(), "1f-20");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_of_a_cluster_that_hangs_is_planned_for_ten_seconds() {
+    let stage = Stage::new();
+    stage.tell([replaced(&[("a", "1")])]).await;
+    let error = stage
+        .inventory
+        .plan_drain("test", "a", &DrainOptions::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        InventoryError::Cluster {
+            source: ClusterError::TimedOut { limit },
+            ..
+        } if limit == Duration::from_secs(10)
+    ));
 }

@@ -5,6 +5,7 @@
 
 mod asking;
 mod changing;
+mod evicting;
 mod samples;
 mod watching;
 
@@ -12,11 +13,12 @@ use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use knm_model::{DisruptionBudget, Node, NodeName, Pod};
+use knm_model::{DisruptionBudget, Node, NodeName, ObjectName, Pod};
 use knm_ports::ClusterGateway;
 
 pub use asking::*;
 pub use changing::*;
+pub use evicting::*;
 pub use samples::{node, pod};
 pub use watching::*;
 
@@ -40,11 +42,14 @@ pub trait ClusterDriver: Send + Sync {
     /// Removes a node.
     async fn delete_node(&self, name: &NodeName);
 
-    /// Adds a pod to its node, with its labels, controller and requests.
+    /// Adds a pod to its node with what is its own: all but its id, its times and its deletion.
     async fn put_pod(&self, pod: Pod);
 
     /// Adds a disruption budget with its selector and what it counts.
     async fn put_budget(&self, budget: DisruptionBudget);
+
+    /// Adds a DaemonSet.
+    async fn put_daemon_set(&self, name: ObjectName);
 
     /// Cuts the gateway off from the cluster.
     async fn lose(&self);
@@ -93,6 +98,16 @@ macro_rules! cluster_contract {
             a_patch_of_another_version_is_a_conflict_and_changes_nothing,
             a_dry_run_tells_what_would_come_and_changes_nothing,
             a_patched_node_is_told_to_watchers,
+            a_pod_is_told_with_what_a_drain_decides_by,
+            all_daemon_sets_are_told,
+            requests_are_added_up_by_node_without_pods_that_ended,
+            an_eviction_of_another_uid_evicts_nobody,
+            an_eviction_of_an_absent_pod_finds_it_gone,
+            an_evicted_pod_gets_the_grace_period_that_was_asked_for,
+            a_budget_without_room_blocks_and_is_named,
+            a_pod_that_several_budgets_match_is_never_evicted,
+            each_eviction_uses_up_room_of_its_budget,
+            a_dry_run_of_an_eviction_changes_nothing,
         );
     };
 }

@@ -1,5 +1,6 @@
 //! Odd answers of an API server, and what becomes of them.
 
+mod evictions;
 mod scripted;
 
 use std::time::Duration;

@@ -105,15 +105,15 @@ impl Scripted {
         std::fs::write(self.kubeconfig(), content.to_string()).expect("a kubeconfig");
     }
 
-    /// The requests until now, whole heads.
+    /// The requests until now, whole heads and bodies.
     pub fn seen(&self) -> Vec<String> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).seen.clone()
     }
 }
 
 async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
-    while let Some(head) = read_head(&mut stream).await {
-        let answer = take(&state, &head);
+    while let Some(request) = read_request(&mut stream).await {
+        let answer = take(&state, &request);
         match answer {
             Answer::Is(status, headers, body) => {
                 let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
@@ -144,12 +144,23 @@ fn take(state: &Mutex<State>, head: &str) -> Answer {
     }
 }
 
-async fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await.ok()?);
     }
-    String::from_utf8(head).ok()
+    let length = length(std::str::from_utf8(&request).ok()?);
+    let start = request.len();
+    request.resize(start + length, 0);
+    stream.read_exact(&mut request[start..]).await.ok()?;
+    String::from_utf8(request).ok()
+}
+
+/// How long the body after this head is.
+fn length(head: &str) -> usize {
+    let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+    let value = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    value.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
 }
 
 async fn send(stream: &mut TcpStream, text: &str) {

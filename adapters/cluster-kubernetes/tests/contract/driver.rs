@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 use http::Method;
 use knm_contract::cluster::ClusterDriver;
-use knm_model::{DisruptionBudget, Node, NodeName, Operator, Pod, Requirement, Resources};
+use knm_model::{
+    DisruptionBudget, Node, NodeName, NodeTerm, ObjectName, Operator, Pod, PodPhase, Requirement, Resources,
+    Toleration, TolerationOperator, UnhealthyPods,
+};
 use knm_test_support::api_server::ApiServer;
 use serde_json::{Map, Value, json};
 
@@ -76,7 +79,7 @@ impl ClusterDriver for ApiDriver {
             .controller
             .iter()
             .map(|owner| {
-                json!({"apiVersion": "apps/v1", "kind": owner.kind, "name": owner.name, "uid": "11111111-2222-3333-4444-555555555555",
+                json!({"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": "11111111-2222-3333-4444-555555555555",
                     "controller": true})
             })
             .collect();
@@ -85,18 +88,46 @@ impl ClusterDriver for ApiDriver {
             "memory": pod.requests.memory_bytes.to_string(),
             "ephemeral-storage": pod.requests.ephemeral_storage_bytes.to_string(),
         });
-        let body = json!({
-            "metadata": {"name": pod.name, "labels": pod.labels, "ownerReferences": owners},
-            "spec": {"nodeName": pod.node.as_str(), "containers": [
-                {"name": "main", "image": "example.com/main", "resources": {"requests": requests}}]},
-        });
+        let mut spec = json!({
+            "nodeName": pod.node.as_str(), "nodeSelector": pod.node_selector, "priorityClassName": pod.priority_class,
+            "tolerations": pod.tolerations.iter().map(toleration).collect::<Vec<_>>(),
+            "containers": [{"name": "main", "image": "example.com/main", "resources": {"requests": requests}}]});
+        if let Some(terms) = &pod.node_terms {
+            let terms: Vec<Value> = terms.iter().map(term).collect();
+            spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                json!({"nodeSelectorTerms": terms});
+        }
+        if pod.has_empty_dir {
+            spec["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
+        }
+        let mut body =
+            json!({"metadata": {"name": pod.name, "labels": pod.labels, "ownerReferences": owners}, "spec": spec});
+        if pod.is_mirror {
+            body["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "1"});
+        }
         let path = format!("/api/v1/namespaces/{}/pods", pod.namespace);
         self.must(Method::POST, &path, Some(&body)).await;
+        if pod.phase != PodPhase::Pending {
+            let phase = match pod.phase {
+                PodPhase::Pending => "Pending",
+                PodPhase::Running => "Running",
+                PodPhase::Succeeded => "Succeeded",
+                PodPhase::Failed => "Failed",
+                PodPhase::Unknown => "Unknown",
+            };
+            let ready = if pod.ready { "True" } else { "False" };
+            let status = json!({"status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}});
+            self.must(Method::PATCH, &format!("{path}/{}/status", pod.name), Some(&status))
+                .await;
+        }
     }
 
     async fn put_budget(&self, budget: DisruptionBudget) {
         self.namespace(&budget.namespace).await;
         let mut spec = Map::from_iter([("minAvailable".to_owned(), json!(2))]);
+        if budget.unhealthy_pods == UnhealthyPods::AlwaysAllow {
+            spec.insert("unhealthyPodEvictionPolicy".to_owned(), json!("AlwaysAllow"));
+        }
         if let Some(selector) = &budget.selector {
             let expressions: Vec<Value> = selector.requirements().iter().map(expression).collect();
             spec.insert("selector".to_owned(), json!({"matchExpressions": expressions}));
@@ -116,11 +147,20 @@ impl ClusterDriver for ApiDriver {
         } else {
             assert_eq!(status, 201, "{answer}");
         }
-        let status = json!({"status": {
+        let status = json!({"status": {"observedGeneration": 1,
             "disruptionsAllowed": budget.disruptions_allowed, "currentHealthy": budget.current_healthy,
             "desiredHealthy": budget.desired_healthy, "expectedPods": budget.expected_pods}});
         self.must(Method::PATCH, &format!("{path}/{}/status", budget.name), Some(&status))
             .await;
+    }
+
+    async fn put_daemon_set(&self, name: ObjectName) {
+        self.namespace(&name.namespace).await;
+        let labels = json!({"app": name.name});
+        let body = json!({"metadata": {"name": name.name}, "spec": {"selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "example.com/main"}]}}}});
+        let path = format!("/apis/apps/v1/namespaces/{}/daemonsets", name.namespace);
+        self.must(Method::POST, &path, Some(&body)).await;
     }
 
     async fn lose(&self) {
@@ -141,13 +181,28 @@ fn amounts(resources: &Resources) -> Value {
     })
 }
 
+fn term(term: &NodeTerm) -> Value {
+    let all = |requirements: &[Requirement]| requirements.iter().map(expression).collect::<Vec<_>>();
+    json!({"matchExpressions": all(&term.labels), "matchFields": all(&term.fields)})
+}
+
+fn toleration(toleration: &Toleration) -> Value {
+    let (operator, value) = match &toleration.operator {
+        TolerationOperator::Exists => ("Exists", None),
+        TolerationOperator::Equal(value) => ("Equal", Some(value)),
+    };
+    let effect = toleration.effect.map(|effect| effect.as_str());
+    json!({"key": toleration.key, "operator": operator, "value": value, "effect": effect})
+}
+
 fn expression(requirement: &Requirement) -> Value {
     let (operator, values) = match &requirement.operator {
-        Operator::In(values) => ("In", Some(values)),
-        Operator::NotIn(values) => ("NotIn", Some(values)),
-        Operator::Exists => ("Exists", None),
-        Operator::DoesNotExist => ("DoesNotExist", None),
-        Operator::GreaterThan(_) | Operator::LessThan(_) => unreachable!("no budget can select so"),
+        Operator::In(values) => ("In", json!(values)),
+        Operator::NotIn(values) => ("NotIn", json!(values)),
+        Operator::Exists => ("Exists", Value::Null),
+        Operator::DoesNotExist => ("DoesNotExist", Value::Null),
+        Operator::GreaterThan(limit) => ("Gt", json!([limit.to_string()])),
+        Operator::LessThan(limit) => ("Lt", json!([limit.to_string()])),
     };
     json!({"key": requirement.key, "operator": operator, "values": values})
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use knm_domain::{NodePods, PodOnNode};
-use knm_model::PodPhase;
+use knm_model::{Controller, PodPhase, PodRequests};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
 
@@ -106,27 +106,45 @@ impl PodView {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             uid: pod.uid.clone(),
-            phase: match pod.phase {
-                PodPhase::Pending => PodPhaseView::Pending,
-                PodPhase::Running => PodPhaseView::Running,
-                PodPhase::Succeeded => PodPhaseView::Succeeded,
-                PodPhase::Failed => PodPhaseView::Failed,
-                PodPhase::Unknown => PodPhaseView::Unknown,
-            },
+            phase: PodPhaseView::of(pod.phase),
             ready: pod.ready,
-            controller: pod.controller.as_ref().map(|controller| ControllerView {
-                kind: controller.kind.clone(),
-                name: controller.name.clone(),
-            }),
-            requests: PodRequestsView {
-                cpu_millicores: pod.requests.cpu_millicores,
-                memory_bytes: pod.requests.memory_bytes,
-                ephemeral_storage_bytes: pod.requests.ephemeral_storage_bytes,
-                extended: pod.requests.extended.clone(),
-            },
+            controller: pod.controller.as_ref().map(ControllerView::of),
+            requests: PodRequestsView::of(&pod.requests),
             disruption_budgets: on_node.budgets.clone(),
             created_at: pod.created_at.map(|time| time.to_string()),
             deletion_at: pod.deletion_at.map(|time| time.to_string()),
+        }
+    }
+}
+
+impl PodPhaseView {
+    pub(super) fn of(phase: PodPhase) -> Self {
+        match phase {
+            PodPhase::Pending => Self::Pending,
+            PodPhase::Running => Self::Running,
+            PodPhase::Succeeded => Self::Succeeded,
+            PodPhase::Failed => Self::Failed,
+            PodPhase::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl ControllerView {
+    pub(super) fn of(controller: &Controller) -> Self {
+        Self {
+            kind: controller.kind.clone(),
+            name: controller.name.clone(),
+        }
+    }
+}
+
+impl PodRequestsView {
+    pub(super) fn of(requests: &PodRequests) -> Self {
+        Self {
+            cpu_millicores: requests.cpu_millicores,
+            memory_bytes: requests.memory_bytes,
+            ephemeral_storage_bytes: requests.ephemeral_storage_bytes,
+            extended: requests.extended.clone(),
         }
     }
 }

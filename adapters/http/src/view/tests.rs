@@ -10,6 +10,8 @@ fn what_is_written_is_what_is_described() {
     assert_eq!(node.to_json(), serde_json::to_value(&node).ok());
     let pods = example::pod_list_view().unwrap();
     assert_eq!(pods.to_json(), serde_json::to_value(&pods).ok());
+    let plan = example::drain_plan_view().unwrap();
+    assert_eq!(plan.to_json(), serde_json::to_value(&plan).ok());
     let records = example::audit_list_view().unwrap();
     assert_eq!(records.to_json(), serde_json::to_value(&records).ok());
 }

@@ -2,13 +2,14 @@
 
 mod nodes;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use knm_domain::{ClusterHandle, Inventory};
-use knm_model::{ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodePatch, Pod};
-use knm_ports::{ClusterError, ClusterGateway, ManualClock, NodeEvent, NodeEvents};
+use knm_model::{ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
+use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, NodeEvent, NodeEvents, PodRef};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,18 @@ impl ClusterGateway for Scripted {
     }
 
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn evict(&self, _: &PodRef, _: &EvictOptions) -> Result<Eviction, ClusterError> {
         std::future::pending().await
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use knm_model::{Controller, Operator, PodRequests, Requirement, Selector};
+use knm_ports::{EvictOptions, PodRef};
 
 use super::ClusterFixture;
 use super::samples::{budget, node, node_name, pod};
@@ -37,6 +38,7 @@ pub async fn a_pod_is_told_with_what_it_asks_for_and_who_controls_it(fixture: &C
     let mut given = pod("team-a", "web-1", "a");
     given.labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
     given.controller = Some(Controller {
+        api_version: "apps/v1".to_owned(),
         kind: "ReplicaSet".to_owned(),
         name: "web".to_owned(),
     });
@@ -155,7 +157,19 @@ pub async fn asking_a_lost_cluster_is_a_transient_error(fixture: &ClusterFixture
     let pods = fixture.gateway.pods_on_node(&node_name("a")).await.map(|_| ());
     let budgets = fixture.gateway.disruption_budgets().await.map(|_| ());
     let version = fixture.gateway.server_version().await.map(|_| ());
-    for answer in [pods, budgets, version] {
+    let daemon_sets = fixture.gateway.daemon_sets().await.map(|_| ());
+    let requested = fixture.gateway.requested_by_node().await.map(|_| ());
+    let absent = PodRef {
+        namespace: "team-a".to_owned(),
+        name: "web-1".to_owned(),
+        uid: "u".to_owned(),
+    };
+    let evicted = fixture
+        .gateway
+        .evict(&absent, &EvictOptions::default())
+        .await
+        .map(|_| ());
+    for answer in [pods, budgets, version, daemon_sets, requested, evicted] {
         let error = answer.expect_err("nobody is there to answer");
         assert!(error.is_transient(), "{error:?}");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use knm_model::{
     Condition, DisruptionBudget, Node, NodeName, NodeStatus, NodeSystem, Pod, PodPhase, PodRequests, Resources,
-    Selector, Timestamp,
+    Selector, Timestamp, UnhealthyPods,
 };
 
 /// A schedulable node that is ready.
@@ -61,6 +61,14 @@ pub fn pod(namespace: &str, name: &str, node: &str) -> Pod {
         requests: PodRequests::default(),
         created_at: Some(time()),
         deletion_at: None,
+        deletion_grace: None,
+        is_mirror: false,
+        has_empty_dir: false,
+        priority: 0,
+        priority_class: None,
+        node_selector: BTreeMap::new(),
+        node_terms: None,
+        tolerations: Vec::new(),
     }
 }
 
@@ -73,6 +81,7 @@ pub(super) fn budget(namespace: &str, name: &str, selector: Option<Selector>) ->
         current_healthy: 3,
         desired_healthy: 2,
         expected_pods: 4,
+        unhealthy_pods: UnhealthyPods::IfHealthyBudget,
     }
 }
 

@@ -1,0 +1,175 @@
+//! What runs on the fleet's nodes, and what protects it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use knm_model::{DisruptionBudget, Node, NodeName, NodeStatus, ObjectName, Pod, Resources, Taint, TaintEffect};
+use knm_ports::{ClusterError, EvictOptions, Eviction, PodRef};
+
+use super::{Fleet, Member, State, reachable};
+use crate::workload;
+
+impl Fleet {
+    pub(crate) fn pods(&self, name: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        let mut state = self.state();
+        reachable(&state)?;
+        self.settle(&mut state);
+        let mut pods = self.pods_of(&state, name);
+        pods.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+        Ok(pods)
+    }
+
+    pub(crate) fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
+        let state = self.state();
+        reachable(&state)?;
+        let mut daemon_sets = state.daemon_sets.clone();
+        if 0 < self.options.nodes {
+            daemon_sets.extend(workload::daemon_sets());
+        }
+        Ok(daemon_sets)
+    }
+
+    pub(crate) fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
+        let mut state = self.state();
+        reachable(&state)?;
+        self.settle(&mut state);
+        let sum = |name: &NodeName| {
+            let mut sum = Resources::default();
+            let pods = self.pods_of(&state, name);
+            for pod in pods.iter().filter(|pod| !pod.is_finished()) {
+                sum.add(&Resources::of_pod(&pod.requests));
+            }
+            sum
+        };
+        Ok(state.nodes.keys().map(|name| (name.clone(), sum(name))).collect())
+    }
+
+    pub(crate) fn budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
+        let mut state = self.state();
+        reachable(&state)?;
+        self.settle(&mut state);
+        let mut budgets = self.budgets_of(&state);
+        budgets.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+        Ok(budgets)
+    }
+
+    /// Lets go of a pod as its budgets allow; with `dry_run` only says whether it would.
+    pub(crate) fn evict(&self, wanted: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        reachable(state)?;
+        self.settle(state);
+        let Some(pod) = self.pod(state, &wanted.namespace, &wanted.name) else {
+            return Ok(Eviction::Gone);
+        };
+        if pod.uid != wanted.uid {
+            return Ok(Eviction::Replaced);
+        }
+        let budgets = match pod.is_outside_budgets() {
+            true => Vec::new(),
+            false => self.budgets_of(state),
+        };
+        let matching: Vec<_> = budgets.iter().filter(|budget| budget.matches(&pod)).collect();
+        let counted = match matching.as_slice() {
+            [] => false,
+            [budget] if budget.lets_go(&pod) => false,
+            [budget] if 0 < budget.disruptions_allowed => true,
+            [budget] => {
+                let (name, needed, healthy) = (&budget.name, budget.desired_healthy, budget.current_healthy);
+                return Ok(Eviction::Blocked {
+                    budget: Some(name.clone()),
+                    message: format!(
+                        "The disruption budget {name} needs {needed} healthy pods and has {healthy} currently"
+                    ),
+                    retry_after: None,
+                });
+            }
+            _ => {
+                return Ok(Eviction::SeveralBudgets {
+                    message: "This pod has more than one PodDisruptionBudget".to_owned(),
+                });
+            }
+        };
+        if !options.dry_run {
+            let now = self.now(state);
+            state.moves.evict(pod, counted, options, now);
+        }
+        Ok(Eviction::Accepted)
+    }
+
+    fn pods_of(&self, state: &State, name: &NodeName) -> Vec<Pod> {
+        let mut pods = match state.nodes.get(name) {
+            Some(Member::Simulated(node)) => workload::pods(self.options.seed, self.fleet(), name, node),
+            Some(Member::Given(_)) | None => Vec::new(),
+        };
+        pods.extend(state.pods.values().filter(|pod| pod.node == *name).cloned());
+        state.moves.apply(name, &mut pods, self.now(state));
+        pods
+    }
+
+    fn pod(&self, state: &State, namespace: &str, name: &str) -> Option<Pod> {
+        let now = self.now(state);
+        let given = state.pods.get(&(namespace.to_owned(), name.to_owned())).cloned();
+        let simulated = state.nodes.iter().filter_map(|(host, member)| match member {
+            Member::Simulated(node) => workload::pod(self.options.seed, self.fleet(), host, node, namespace, name),
+            Member::Given(_) => None,
+        });
+        let mut found: Vec<Pod> = state
+            .moves
+            .arrived(namespace, name, now)
+            .chain(given)
+            .chain(simulated)
+            .collect();
+        state.moves.depart(&mut found, now);
+        found.into_iter().next()
+    }
+
+    /// Starts pods in the place of those that are gone.
+    fn settle(&self, state: &mut State) {
+        let now = self.now(state);
+        let mut moves = std::mem::take(&mut state.moves);
+        moves.settle(self.options.seed, now, |pod, chance| {
+            if pod
+                .controller
+                .as_ref()
+                .is_some_and(|controller| controller.kind == "DaemonSet")
+            {
+                return Some(pod.node.clone());
+            }
+            let count = state.nodes.len();
+            let start = chance.below(count as u64) as usize;
+            let around = state.nodes.iter().cycle().skip(start).take(count);
+            let mut suitable = around
+                .filter(|(name, member)| **name != pod.node && is_suitable(&self.whole(state, name, member), pod));
+            suitable.next().map(|(name, _)| name.clone())
+        });
+        state.moves = moves;
+    }
+
+    fn budgets_of(&self, state: &State) -> Vec<DisruptionBudget> {
+        let simulated = state.nodes.values().filter_map(|member| match member {
+            Member::Simulated(node) => Some(node),
+            Member::Given(_) => None,
+        });
+        let mut budgets = match self.options.nodes {
+            0 => Vec::new(),
+            _ => workload::budgets(self.options.seed, self.fleet(), simulated),
+        };
+        budgets.extend(state.budgets.values().cloned());
+        for budget in &mut budgets {
+            state.moves.count_down(budget, self.now(state));
+        }
+        budgets
+    }
+}
+
+/// Whether the scheduler would place `pod` there, as far as this fleet cares.
+fn is_suitable(node: &Node, pod: &Pod) -> bool {
+    let keeps_off = |taint: &Taint| {
+        taint.effect != TaintEffect::PreferNoSchedule && !pod.tolerations.iter().any(|one| one.tolerates(taint))
+    };
+    let is_labelled = |(key, value)| node.labels.get(key) == Some(value);
+    node.schedulable
+        && node.status == NodeStatus::Ready
+        && pod.node_selector.iter().all(is_labelled)
+        && !node.taints.iter().any(keeps_off)
+}

@@ -1,0 +1,103 @@
+//! What a drain would do to a node: asked of the cluster at this moment, and decided by the plan that drains themselves follow.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use knm_model::{ClusterName, DrainOptions, DrainPlan, Fit, Node, NodeName, Resources, Timestamp};
+use knm_ports::ClusterError;
+
+use super::{Inventory, InventoryError, Snapshot, UnseenReason};
+
+/// How long a cluster may take to tell what a plan is made of.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a drain would do to a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrainPreview {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The node, as it was last told.
+    pub node: Node,
+    /// What becomes of its pods.
+    pub plan: DrainPlan,
+    /// Where they could go.
+    pub fit: Fit,
+    /// What the caller should know besides.
+    pub warnings: Vec<String>,
+    /// When the cluster was asked.
+    pub as_of: Timestamp,
+}
+
+impl Inventory {
+    /// What a drain of a node would do, without touching anything. The pods, budgets and DaemonSets are asked of the cluster at this moment,
+    /// for 10 s at most; that the room on the other nodes cannot be told is no error.
+    ///
+    /// # Errors
+    /// [`InventoryError`], any of them.
+    pub async fn plan_drain(
+        &self,
+        cluster: &str,
+        node: &str,
+        options: &DrainOptions,
+    ) -> Result<DrainPreview, InventoryError> {
+        let snapshot = self.snapshot(cluster)?;
+        let handle = self.handle(cluster)?;
+        let Some(entry) = snapshot.find(node) else {
+            return Err(InventoryError::UnknownNode {
+                cluster: handle.name.clone(),
+                node: node.to_owned(),
+            });
+        };
+        let (node, gateway) = (entry.node(), &handle.gateway);
+        let needed = in_time(async {
+            tokio::try_join!(
+                gateway.pods_on_node(&node.name),
+                gateway.disruption_budgets(),
+                gateway.daemon_sets()
+            )
+        });
+        let (needed, requested) = tokio::join!(needed, in_time(gateway.requested_by_node()));
+        let (pods, budgets, daemon_sets) = needed.map_err(|source| InventoryError::Cluster {
+            cluster: handle.name.clone(),
+            source,
+        })?;
+        let as_of = self.clock.now();
+        let plan = DrainPlan::new(pods, &budgets, &daemon_sets, options, as_of);
+        Ok(DrainPreview {
+            cluster: handle.name.clone(),
+            fit: fit(&plan, &node.name, &snapshot, requested),
+            warnings: plan.warnings(node, options),
+            node: node.clone(),
+            plan,
+            as_of,
+        })
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
+    tokio::time::timeout(DEADLINE, work)
+        .await
+        .unwrap_or(Err(ClusterError::TimedOut { limit: DEADLINE }))
+}
+
+fn fit(
+    plan: &DrainPlan,
+    drained: &NodeName,
+    snapshot: &Snapshot,
+    requested: Result<BTreeMap<NodeName, Resources>, ClusterError>,
+) -> Fit {
+    if plan.is_refused() {
+        return Fit::NotEstimated {
+            reason: "nothing is evicted while a pod is refused".to_owned(),
+        };
+    }
+    match requested {
+        Ok(requested) => Fit::estimate(plan, drained, snapshot.entries().map(|entry| entry.node()), &requested),
+        Err(error) => Fit::NotEstimated {
+            reason: format!(
+                "what the pods of the other nodes ask for is not known: {}",
+                UnseenReason::from(&error)
+            ),
+        },
+    }
+}
