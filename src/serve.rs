@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_domain::{Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Inventory, NodeChanges, Registrations};
+use knm_domain::{
+    Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, Registrations,
+};
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
 use knm_ports::{Clock, IdSource, Storage, SystemStats};
@@ -164,11 +166,13 @@ impl Program<'_> {
             Arc::clone(&clock),
             Arc::clone(&ids),
         );
+        let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
         self.announce(&address);
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
             changes: Arc::clone(&changes),
+            idempotency: Arc::clone(&idempotency),
             audit: Arc::new(Audit::new(Arc::clone(&storage.audit))),
             health: Arc::clone(&health),
             exposition: Arc::new(exposition.clone()),
@@ -183,6 +187,7 @@ impl Program<'_> {
         ));
 
         tokio::spawn(changes.keep_holds(Arc::clone(&storage.leases), replica(&clock), background.clone()));
+        tokio::spawn(idempotency.sweep(background.clone()));
         tokio::spawn(fold(exposition, background.clone()));
         tokio::spawn(reload::at_each_hangup(
             hangups()?,

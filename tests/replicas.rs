@@ -162,3 +162,41 @@ fn service_time(service: &Service) -> String {
     let now = live["timestamp"].as_str().and_then(|text| Timestamp::parse(text).ok());
     now.expect("a time").plus(Duration::from_secs(3)).to_string()
 }
+
+#[test]
+fn a_request_with_a_key_is_done_once_whatever_replica_gets_it_and_across_a_restart() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    let replicas = [shared.replica(), shared.replica()];
+    let send = |service: &Service| {
+        let mut wire = Wire::open(service.address());
+        let body = json!({"reason": "disk"});
+        let path = format!("{NODE}/cordon");
+        wire.send_json("POST", &path, &["idempotency-key: k"], &body)
+            .expect("an answer")
+    };
+    let answers: Vec<u16> = thread::scope(|scope| {
+        let asked: Vec<_> = (0..8)
+            .map(|number| &replicas[number % 2])
+            .map(|replica| scope.spawn(move || send(replica).status))
+            .collect();
+        asked.into_iter().map(|one| one.join().expect("it ends")).collect()
+    });
+    assert!(
+        answers.contains(&200) && answers.iter().all(|status| [200, 409].contains(status)),
+        "{answers:?}"
+    );
+    let first = send(&replicas[0]);
+    drop(replicas);
+
+    let later = shared.replica();
+    let again = send(&later);
+
+    assert_eq!(
+        (again.status, again.header("idempotency-replayed")),
+        (200, Some("true"))
+    );
+    assert_eq!(again.body, first.body);
+    assert_eq!(records(&later, "action=node.cordon").len(), 1);
+}

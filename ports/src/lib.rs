@@ -6,6 +6,7 @@ mod audit;
 mod cluster;
 mod eviction;
 mod hold;
+mod idempotency;
 mod lease;
 mod storage;
 mod system;
@@ -20,6 +21,9 @@ pub use eviction::{EvictOptions, Eviction, PodRef};
 pub use hold::CordonHolds;
 #[cfg(feature = "mocks")]
 pub use hold::MockCordonHolds;
+pub use idempotency::IdempotencyKeys;
+#[cfg(feature = "mocks")]
+pub use idempotency::MockIdempotencyKeys;
 pub use lease::Leases;
 #[cfg(feature = "mocks")]
 pub use lease::MockLeases;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
 use crate::cluster::BoxedSource;
-use crate::{AuditLog, CordonHolds, Leases};
+use crate::{AuditLog, CordonHolds, IdempotencyKeys, Leases};
 
 /// Everything that an opened store offers.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct Storage {
     pub audit: Arc<dyn AuditLog>,
     /// Who keeps which node cordoned.
     pub holds: Arc<dyn CordonHolds>,
+    /// Which requests came under which key.
+    pub keys: Arc<dyn IdempotencyKeys>,
     /// Who does what only one replica may do.
     pub leases: Arc<dyn Leases>,
 }

@@ -320,3 +320,79 @@ fn paths_of_changes_say_which_methods_they_take() {
         }
     }
 }
+
+#[test]
+fn a_request_with_a_key_is_done_once_and_answered_alike() {
+    let service = still(&[]);
+    let path = format!("{NODES}/{}/cordon", node_of(&service));
+    let cordon = |key: &str, reason: &str| {
+        let key = format!("idempotency-key: {key}");
+        send(&service, "POST", &path, &[&key], &json!({"reason": reason}))
+    };
+    let first = cordon("k1", "disk");
+    let again = cordon("k1", "disk");
+    assert_eq!(
+        (first.status, first.header("idempotency-replayed")),
+        (200, None),
+        "{}",
+        first.text()
+    );
+    assert_eq!(
+        (again.status, again.header("idempotency-replayed")),
+        (200, Some("true"))
+    );
+    assert_eq!((&first.body, first.header("etag")), (&again.body, again.header("etag")));
+    assert_problem(&cordon("k1", "another disk"), 422);
+    assert_eq!(cordon("k2", "disk").status, 200);
+
+    let records = ask(&service, "GET", "/api/v1/audit?action=node.cordon", &[]).json();
+    assert_eq!(records["items"].as_array().unwrap().len(), 2, "k1 and k2: {records}");
+
+    // What was refused is refused alike, with the id of the first request in the body.
+    let refused = cordon("k3", "");
+    assert_problem(&refused, 422);
+    let again = cordon("k3", "");
+    assert_eq!((again.status, &again.body), (422, &refused.body));
+    assert_eq!(again.header("content-type"), Some("application/problem+json"));
+}
+
+#[test]
+fn one_of_several_requests_with_a_key_at_once_is_done() {
+    let service = still(&[]);
+    let path = format!("{NODES}/{}/labels", node_of(&service));
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let send = || {
+            send(
+                &service,
+                "PATCH",
+                &path,
+                &["idempotency-key: k"],
+                &json!({"set": {"a": "b"}}),
+            )
+            .status
+        };
+        let asked: Vec<_> = (0..16).map(|_| scope.spawn(send)).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(
+        statuses.contains(&200) && statuses.iter().all(|status| [200, 409].contains(status)),
+        "{statuses:?}"
+    );
+    let records = ask(&service, "GET", "/api/v1/audit?action=node.label", &[]).json();
+    assert_eq!(records["items"].as_array().unwrap().len(), 1, "{records}");
+}
+
+#[test]
+fn a_key_that_is_none_is_refused() {
+    let service = still(&[]);
+    let path = format!("{NODES}/{}/uncordon", node_of(&service));
+    let long = format!("idempotency-key: {}", "k".repeat(256));
+    for headers in [
+        vec!["idempotency-key:"],
+        vec!["idempotency-key: \u{e4}"],
+        vec![long.as_str()],
+        vec!["idempotency-key: a", "idempotency-key: b"],
+    ] {
+        assert_problem(&send(&service, "POST", &path, &headers, &json!({})), 400);
+    }
+}

@@ -199,6 +199,18 @@ fn complete_operation(operation: &mut Value) {
             media["example"] = example::of_body(&id).unwrap_or_default();
         }
     }
+    if operation.get("requestBody").is_some() {
+        let header = json!({
+            "name": "Idempotency-Key", "in": "header", "required": false,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "description": "Any text: the same request with the same key is done once and answered alike for 24 hours. Another request with it is a 422, one that \
+                comes while the first is being worked on a 409.",
+            "example": example::of_parameter(&id, "Idempotency-Key"),
+        });
+        if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
+            parameters.push(header);
+        }
+    }
     if operation["responses"].get("412").is_some() {
         let header = json!({
             "name": "If-Match", "in": "header", "required": false, "schema": {"type": "string"},

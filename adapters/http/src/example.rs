@@ -220,6 +220,7 @@ pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
         "cursor" => json!("eyJhZnRlciI6IndvcmtlciJ9"),
         "fields" => json!("name,status,zone"),
         "last_event_id" | "Last-Event-ID" => json!("18f2a-42"),
+        "Idempotency-Key" => json!("rollout-42/worker-a-1"),
         "If-Match" => json!("\"0b4a-1722\""),
         "dry_run" => json!("true"),
         "If-None-Match" => json!("W/\"18f2a-42\""),

@@ -14,6 +14,7 @@ mod headers;
 mod lines;
 mod list;
 mod metric;
+mod once;
 mod parameters;
 mod problem;
 mod refusal;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Audit, Health, Inventory, NodeChanges};
+use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -46,6 +47,7 @@ use api::watch::WatchApi;
 use docs::DocsApi;
 use edge::Edge;
 use list::Lists;
+use once::Once;
 
 /// What the interface translates to.
 pub struct App {
@@ -55,6 +57,8 @@ pub struct App {
     pub changes: Arc<NodeChanges>,
     /// What was tried with them.
     pub audit: Arc<Audit>,
+    /// Keeps requests from being done twice.
+    pub idempotency: Arc<Idempotency>,
     /// Whether the service works.
     pub health: Arc<Health>,
     /// The metrics of the process.
@@ -135,7 +139,7 @@ pub(crate) fn router(
         inner: service().into_endpoint(),
         shared,
     };
-    Edge::new(operations, app.settings, limits.clone())
+    Edge::new(Once::new(operations, app.idempotency), app.settings, limits.clone())
 }
 
 /// Gives every request what the operations work with, as poem's own `data` does, without another future around each request. What there

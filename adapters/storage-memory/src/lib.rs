@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod cordon_holds;
+mod idempotency_keys;
 mod leases;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use crate::audit_log::MemoryAuditLog;
 use crate::cordon_holds::MemoryCordonHolds;
+use crate::idempotency_keys::{Claimed, MemoryIdempotencyKeys};
 use crate::leases::{Lease, MemoryLeases};
 
 /// Opens an empty store. Clones of what it returns share it.
@@ -25,6 +27,7 @@ pub fn open() -> Storage {
         clusters: Arc::new(MemoryClusterRegistrations(Arc::clone(&memory))),
         holds: Arc::new(MemoryCordonHolds(Arc::clone(&memory))),
         audit: Arc::new(MemoryAuditLog(Arc::clone(&memory))),
+        keys: Arc::new(MemoryIdempotencyKeys(Arc::clone(&memory))),
         leases: Arc::new(MemoryLeases(memory)),
     }
 }
@@ -40,6 +43,8 @@ struct Tables {
     clusters: BTreeMap<ClusterName, ClusterRegistration>,
     holds: BTreeMap<Uuid, Hold>,
     audit: BTreeMap<Uuid, AuditRecord>,
+    /// By caller and key.
+    keys: BTreeMap<(String, String), Claimed>,
     leases: BTreeMap<String, Lease>,
 }
 

@@ -4,6 +4,7 @@ mod admin;
 mod audit_log;
 mod cluster_registrations;
 mod cordon_holds;
+mod idempotency_keys;
 mod leases;
 mod options;
 mod url;
@@ -23,6 +24,7 @@ use crate::admin::PostgresStorageAdmin;
 use crate::audit_log::PostgresAuditLog;
 use crate::cluster_registrations::PostgresClusterRegistrations;
 use crate::cordon_holds::PostgresCordonHolds;
+use crate::idempotency_keys::PostgresIdempotencyKeys;
 use crate::leases::PostgresLeases;
 pub use crate::options::{PostgresOptions, SslMode};
 pub use crate::url::UrlError;
@@ -72,6 +74,7 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
         clusters: Arc::new(PostgresClusterRegistrations::new(pool.clone())),
         holds: Arc::new(PostgresCordonHolds::new(pool.clone())),
         audit: Arc::new(PostgresAuditLog::new(pool.clone())),
+        keys: Arc::new(PostgresIdempotencyKeys::new(pool.clone())),
         leases: Arc::new(PostgresLeases::new(pool)),
     })
 }

@@ -6,6 +6,7 @@ mod admin;
 mod audit_log;
 mod cluster_registrations;
 mod cordon_holds;
+mod idempotency_keys;
 mod leases;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::admin::SqliteStorageAdmin;
 use crate::audit_log::SqliteAuditLog;
 use crate::cluster_registrations::SqliteClusterRegistrations;
 use crate::cordon_holds::SqliteCordonHolds;
+use crate::idempotency_keys::SqliteIdempotencyKeys;
 use crate::leases::SqliteLeases;
 
 /// How long a writer waits for another one, in this process or in another.
@@ -78,6 +80,7 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
         clusters: Arc::new(SqliteClusterRegistrations::new(pool.clone())),
         holds: Arc::new(SqliteCordonHolds::new(pool.clone())),
         audit: Arc::new(SqliteAuditLog::new(pool.clone())),
+        keys: Arc::new(SqliteIdempotencyKeys::new(pool.clone())),
         leases: Arc::new(SqliteLeases::new(pool)),
     })
 }

@@ -10,6 +10,7 @@ mod drain;
 #[cfg(test)]
 mod fixture;
 mod hold;
+mod idempotency;
 mod label;
 mod name;
 mod node;
@@ -38,6 +39,7 @@ pub use drain::{
     Warning,
 };
 pub use hold::{Hold, HoldRequest, HoldState, check_reason, holds_annotation};
+pub use idempotency::{KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempotency_key};
 pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};

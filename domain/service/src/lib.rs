@@ -3,6 +3,7 @@
 mod audit;
 mod changes;
 mod health;
+mod idempotency;
 mod inventory;
 mod metric;
 mod registrations;
@@ -12,6 +13,7 @@ pub use changes::{Asked, ChangeError, NodeChanged, NodeChanges, Uncordon};
 pub use health::{
     BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,
 };
+pub use idempotency::{Idempotency, Turn};
 pub use inventory::{
     Block, ChangeKind, ClusterHandle, ClusterState, ClusterStatus, DrainPreview, EventId, Inventory, InventoryError,
     Lagged, NodeChange, NodeEntry, NodePods, PodOnNode, Snapshot, SnapshotVersion, Subscription, SubscriptionStart,

@@ -7,6 +7,7 @@ mod admin;
 mod audit;
 mod clusters;
 mod holds;
+mod idempotency;
 mod leases;
 
 use std::any::Any;
@@ -17,6 +18,7 @@ pub use admin::*;
 pub use audit::*;
 pub use clusters::*;
 pub use holds::*;
+pub use idempotency::*;
 pub use leases::*;
 
 /// A store of one test: empty and not migrated.
@@ -78,6 +80,14 @@ macro_rules! storage_contract {
             a_hold_only_moves_forward,
             of_several_callers_one_moves_a_hold,
             only_a_hold_that_is_not_ended_gets_another_end,
+            of_several_requests_one_claims_the_key,
+            a_claimed_key_tells_the_request_and_its_answer,
+            keys_of_different_callers_have_nothing_to_do_with_each_other,
+            an_expired_key_is_given_away_anew,
+            an_abandoned_key_is_given_to_the_same_request_only,
+            who_comes_late_changes_nothing_under_a_key,
+            a_forgotten_key_is_free_and_an_answered_one_is_not_forgotten,
+            only_old_keys_are_removed,
             a_record_is_returned_as_it_was_stored,
             an_unknown_record_is_not_found,
             a_taken_id_is_a_conflict_and_keeps_the_old_record,

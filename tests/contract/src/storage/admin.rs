@@ -93,6 +93,8 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     unavailable("give_up", audit.give_up(record.at, &came_of_it).await);
     unavailable("remove_before", audit.remove_before(record.at, 1).await);
     unavailable("hold", storage.leases.hold("a", "b", Duration::from_secs(1)).await);
+    unavailable("unended", storage.holds.unended().await);
+    unavailable("remove_before", storage.keys.remove_before(record.at).await);
     unavailable("release", storage.leases.release("a", "b").await);
     assert_eq!(admin.pool().open, 0);
 }
