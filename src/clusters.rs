@@ -76,6 +76,7 @@ async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result
         source,
         page_size: settings.page_size,
         request_timeout: settings.request_timeout,
+        max_requests_per_second: settings.max_requests_per_second,
     };
     knm_cluster_kubernetes::open(options)
         .await
@@ -88,7 +89,11 @@ async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result
 #[cfg(not(feature = "kubernetes"))]
 async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Arc<dyn ClusterGateway>, OpenError> {
     // They are checked and shown in every build.
-    let _ = (settings.page_size, settings.request_timeout);
+    let _ = (
+        settings.page_size,
+        settings.request_timeout,
+        settings.max_requests_per_second,
+    );
     Err(OpenError::NotBuilt {
         name: cluster.name.clone(),
         source_kind: match &cluster.source {

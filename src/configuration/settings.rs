@@ -58,6 +58,7 @@ pub struct ServerSettings {
 pub struct KubernetesSettings {
     pub page_size: u32,
     pub request_timeout: Duration,
+    pub max_requests_per_second: u32,
 }
 
 const SQLITE_FILE: &str = "./data/kube-node-manager.db";
@@ -91,6 +92,7 @@ impl From<&Resolved> for Settings {
             kubernetes: KubernetesSettings {
                 page_size: read.number("kubernetes.page_size"),
                 request_timeout: read.seconds("kubernetes.request_timeout"),
+                max_requests_per_second: read.number("kubernetes.max_requests_per_second"),
             },
             audit_retention: audit_retention(&read),
             clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use knm_model::ClusterName;
+use knm_ports::ClusterError;
 use kube::Client;
 use kube::client::Body;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,9 +14,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::KubernetesOptions;
 use crate::credentials::{self, KubernetesSource, Made};
 use crate::error::{self, Failure};
 use crate::metric::{self, Call};
+use crate::pace::Pace;
 use crate::wire::List;
 
 /// Refused credentials are not read more often than that.
@@ -28,6 +31,7 @@ pub(crate) struct Connection {
     source: KubernetesSource,
     page_size: u32,
     pub(crate) request_timeout: Duration,
+    pace: Pace,
     current: Mutex<Current>,
 }
 
@@ -73,18 +77,13 @@ struct Current {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        cluster: ClusterName,
-        source: KubernetesSource,
-        page_size: u32,
-        request_timeout: Duration,
-        made: &Made,
-    ) -> Self {
+    pub(crate) fn new(options: KubernetesOptions, made: &Made) -> Self {
         Self {
-            cluster,
-            source,
-            page_size: page_size.max(1),
-            request_timeout,
+            cluster: options.cluster,
+            source: options.source,
+            page_size: options.page_size.max(1),
+            request_timeout: options.request_timeout,
+            pace: Pace::new(options.max_requests_per_second),
             current: Mutex::new(Current {
                 client: None,
                 fingerprint: made.fingerprint,
@@ -203,7 +202,14 @@ impl Connection {
         }
         let (head, body) = answer.into_parts();
         let body = whole(body).await.unwrap_or_default();
-        Err(Failure::refused(call, head.status, &head.headers, &body))
+        let failure = Failure::refused(call, head.status, &head.headers, &body);
+        if let ClusterError::TooManyRequests {
+            retry_after: Some(time),
+        } = failure.error
+        {
+            self.pace.hush(time);
+        }
+        Err(failure)
     }
 
     /// Sends a request; with credentials that are refused, once more with those that are to be had now.
@@ -231,6 +237,7 @@ impl Connection {
         let request = request
             .body(body.map_or_else(Body::empty, |body| Body::from(body.to_vec())))
             .map_err(|_| Failure::unavailable("the request could not be made"))?;
+        self.pace.turn().await?;
         let started = Instant::now();
         let answer = client.send(request).await;
         let code = answer

@@ -37,6 +37,11 @@ impl Failure {
         self.code == Some(StatusCode::GONE)
     }
 
+    /// Nothing was asked.
+    pub(crate) fn from_error(error: ClusterError) -> Self {
+        Self { code: None, error }
+    }
+
     pub(crate) fn timed_out(limit: Duration) -> Self {
         Self {
             code: None,

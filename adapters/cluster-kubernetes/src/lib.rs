@@ -9,6 +9,7 @@ mod error;
 mod eviction;
 mod lines;
 mod metric;
+mod pace;
 mod watch;
 mod wire;
 
@@ -58,6 +59,8 @@ pub struct KubernetesOptions {
     pub page_size: u32,
     /// How long one answer may take.
     pub request_timeout: Duration,
+    /// How many requests are sent in a second at most, all together; 0 is no limit.
+    pub max_requests_per_second: u32,
 }
 
 /// Reads the credentials. The cluster need not be reachable; a credential plugin runs with the first request, so that a slow one does not hold
@@ -68,13 +71,7 @@ pub struct KubernetesOptions {
 pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>, OpenError> {
     let made = options.source.load().await?;
     metric::watch_known(&options.cluster);
-    let connection = Connection::new(
-        options.cluster,
-        options.source,
-        options.page_size,
-        options.request_timeout,
-        &made,
-    );
+    let connection = Connection::new(options, &made);
     Ok(Arc::new(KubernetesGateway {
         connection: Arc::new(connection),
         only_beta_budgets: AtomicBool::new(false),

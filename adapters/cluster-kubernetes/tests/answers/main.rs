@@ -175,6 +175,19 @@ async fn a_busy_server_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_busy_server_is_left_alone_until_the_time_that_it_said() {
+    let busy = Answer::Is(429, "retry-after: 60\r\n", "too many".to_owned());
+    let server = Scripted::start([(PODS, busy)]).await;
+    let gateway = open(&server).await;
+    for _ in 0..3 {
+        let error = gateway.pods_on_node(&a()).await.expect_err("it is busy");
+        let is_told = matches!(&error, ClusterError::TooManyRequests { retry_after: Some(left) } if *left <= Duration::from_secs(60));
+        assert!(is_told, "{error:?}");
+    }
+    assert_eq!(server.seen().len(), 1, "{:?}", server.seen());
+}
+
+#[tokio::test]
 async fn a_server_that_hangs_is_a_timeout() {
     let server = Scripted::start([(PODS, Answer::Hangs)]).await;
     let error = open(&server).await.pods_on_node(&a()).await.expect_err("nothing comes");
@@ -340,6 +353,7 @@ fn options(server: &Scripted) -> KubernetesOptions {
         },
         page_size: 500,
         request_timeout: Duration::from_secs(2),
+        max_requests_per_second: 0,
     }
 }
 

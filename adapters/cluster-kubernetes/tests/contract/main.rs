@@ -36,5 +36,6 @@ fn options(path: std::path::PathBuf) -> KubernetesOptions {
         source: KubernetesSource::Kubeconfig { path, context: None },
         page_size: 2,
         request_timeout: Duration::from_secs(20),
+        max_requests_per_second: 0,
     }
 }

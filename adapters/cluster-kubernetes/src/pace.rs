@@ -1,0 +1,123 @@
+//! How fast an API server is asked.
+
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use knm_ports::ClusterError;
+use tokio::time::Instant;
+
+use crate::error::Failure;
+
+/// How long a request waits for a server that asked for silence; beyond that whoever asks is told at once.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The pace of all requests to one API server.
+pub(crate) struct Pace {
+    /// `None`: there is no limit.
+    limiter: Option<DefaultDirectRateLimiter>,
+    /// The server asked for silence until then.
+    quiet_until: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// At most `per_second` requests a second, evenly; 0 is no limit.
+    pub(crate) fn new(per_second: u32) -> Self {
+        Self {
+            limiter: quota(per_second).map(RateLimiter::direct),
+            quiet_until: Mutex::default(),
+        }
+    }
+
+    /// Waits until a request may be sent.
+    pub(crate) async fn turn(&self) -> Result<(), Failure> {
+        let quiet = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = quiet.map(|until| until.saturating_duration_since(Instant::now()));
+        match left {
+            Some(left) if PATIENCE < left => {
+                return Err(Failure::from_error(ClusterError::TooManyRequests {
+                    retry_after: Some(left),
+                }));
+            }
+            Some(left) => tokio::time::sleep(left).await,
+            None => {}
+        }
+        if let Some(limiter) = &self.limiter {
+            limiter.until_ready().await;
+        }
+        Ok(())
+    }
+
+    /// Asks nothing for so long, because the server said so.
+    pub(crate) fn hush(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut quiet = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *quiet = Some(quiet.map_or(until, |known| known.max(until)));
+    }
+}
+
+/// One request at a time, so that no second ever has more than the limit.
+fn quota(per_second: u32) -> Option<Quota> {
+    let rate = NonZeroU32::new(per_second)?;
+    Some(Quota::per_second(rate).allow_burst(NonZeroU32::MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_spread_over_the_second() {
+        let quota = quota(50).expect("a limit");
+        assert_eq!(
+            (quota.burst_size().get(), quota.replenish_interval()),
+            (1, Duration::from_millis(20))
+        );
+        assert!(quota_is_kept(&Pace::new(50)));
+        assert_eq!(super::quota(0), None);
+    }
+
+    /// Whether of two requests at the same moment one has to wait.
+    fn quota_is_kept(pace: &Pace) -> bool {
+        let limiter = pace.limiter.as_ref().expect("a limit");
+        limiter.check().is_ok() && limiter.check().is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_nothing_waits() {
+        let pace = Pace::new(0);
+        let start = Instant::now();
+        for _ in 0..1_000 {
+            pace.turn().await.expect("a turn");
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_asks_for_silence_gets_it() {
+        let pace = Pace::new(0);
+        pace.hush(Duration::from_secs(2));
+        pace.hush(Duration::from_secs(1));
+        let start = Instant::now();
+        pace.turn().await.expect("a turn");
+        assert_eq!(start.elapsed().as_secs(), 2);
+        pace.turn().await.expect("a turn");
+        assert_eq!(start.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_silence_is_told_at_once() {
+        let pace = Pace::new(0);
+        pace.hush(Duration::from_secs(30));
+        let start = Instant::now();
+        let failure = pace.turn().await.expect_err("no turn");
+        let ClusterError::TooManyRequests { retry_after } = failure.error else {
+            unreachable!("{failure:?}");
+        };
+        assert_eq!(
+            (retry_after, start.elapsed()),
+            (Some(Duration::from_secs(30)), Duration::ZERO)
+        );
+    }
+}
