@@ -53,8 +53,11 @@ fn complete(document: &mut Value) {
     document["security"] = json!([]);
     document["components"]["responses"] = problem_responses();
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
-        for (name, schema) in schemas.iter_mut().filter(|(name, _)| !BODIES.contains(&name.as_str())) {
-            tell_nulls(name, schema);
+        for (name, schema) in schemas.iter_mut() {
+            match BODIES.contains(&name.as_str()) {
+                true => tell_optional(schema),
+                false => tell_nulls(name, schema),
+            }
         }
         let mut partial = schemas.get("Node").cloned().unwrap_or_default();
         if let Some(partial) = partial.as_object_mut() {
@@ -147,6 +150,33 @@ fn example_detail(kind: Kind) -> &'static str {
     }
 }
 
+/// Says which keys a caller may leave out: all that have a default.
+fn tell_optional(schema: &mut Value) {
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let mut optional = Vec::new();
+    for (key, property) in properties.iter_mut() {
+        let Some(default) = property.get("default") else {
+            continue;
+        };
+        optional.push(key.clone());
+        // That there is none is no default.
+        if let (true, Some(property)) = (default.is_null(), property.as_object_mut()) {
+            property.remove("default");
+        }
+    }
+    let Some(schema) = schema.as_object_mut() else {
+        return;
+    };
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|key| !optional.iter().any(|optional| key == optional));
+        if required.is_empty() {
+            schema.remove("required");
+        }
+    }
+}
+
 /// Says which keys may be null; all keys are always there, but for a few.
 fn tell_nulls(name: &str, schema: &mut Value) {
     let required: Vec<String> = schema["required"]
@@ -191,10 +221,10 @@ fn complete_operation(operation: &mut Value) {
             complete_parameter(&id, parameter);
         }
     }
-    if let Some(media) = operation["requestBody"]
-        .get_mut("content")
-        .and_then(Value::as_object_mut)
-    {
+    let body = operation
+        .get_mut("requestBody")
+        .and_then(|body| body.get_mut("content"));
+    if let Some(media) = body.and_then(Value::as_object_mut) {
         for media in media.values_mut() {
             media["example"] = example::of_body(&id).unwrap_or_default();
         }
@@ -393,6 +423,10 @@ mod tests {
                     assert!(parameter["description"].as_str().is_some(), "{path}: {name}");
                     assert!(!parameter["example"].is_null(), "{path}: {name} has no example");
                 }
+                assert!(
+                    method != "get" || operation.get("requestBody").is_none(),
+                    "{path} reads and has a body"
+                );
                 for (kind, media) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
                     assert!(!media["example"].is_null(), "{path}: the body has no example of {kind}");
                 }
