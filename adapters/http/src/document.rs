@@ -232,8 +232,8 @@ fn complete_operation(operation: &mut Value) {
     if operation.get("requestBody").is_some() {
         let header = json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-            "description": "Any text: the same request with the same key is done once and answered alike for 24 hours. Another request with it is a 422, one that \
+            "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+            "description": "Any text of 1 to 255 printable ASCII characters: the same request with the same key is done once and answered alike for 24 hours. Another request with it is a 422, one that \
                 comes while the first is being worked on a 409.",
             "example": example::of_parameter(&id, "Idempotency-Key"),
         });
