@@ -6,9 +6,8 @@ use poem_openapi::types::Type;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde::de::DeserializeOwned;
 
+use crate::answer::JSON;
 use crate::problem::{Kind, Problem, shortened};
-
-const JSON: &str = "application/json";
 
 /// The body of a request, as JSON in the shape of `T`. No body at all is an empty object: what is missing in it is told like in any other.
 pub(crate) struct Written<T>(pub(crate) T);
@@ -43,12 +42,12 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Written<T> {
             .take()?
             .into_bytes()
             .await
-            .map_err(|_| refused(Problem::new(Kind::Malformed, "the body could not be read to its end")))?;
+            .map_err(|_| Problem::new(Kind::Malformed, "the body could not be read to its end"))?;
         if bytes.is_empty() {
-            return parse(b"{}").map_err(refused);
+            return Ok(parse(b"{}")?);
         }
-        check_media_type(request).map_err(refused)?;
-        parse(&bytes).map_err(refused)
+        check_media_type(request)?;
+        Ok(parse(&bytes)?)
     }
 }
 
@@ -78,12 +77,6 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Written<T>, Problem> {
         };
         Problem::new(kind, format!("the body: {}", shortened(&error.to_string())))
     })
-}
-
-fn refused(problem: Problem) -> poem::Error {
-    let mut error = poem::Error::from_response(problem.clone().into_response());
-    error.set_data(problem);
-    error
 }
 
 #[cfg(test)]

@@ -14,11 +14,10 @@ use poem::{Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
-use crate::answer::json;
 use crate::compression::{self, Encoding};
 use crate::headers::{Visitor, secure};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
-use crate::problem::{self, Kind, Problem, shortened};
+use crate::problem::{Kind, Problem, shortened};
 use crate::route::{self, UNMATCHED};
 use crate::{AppSettings, ServerLimits, parameters};
 
@@ -249,11 +248,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             }
             None => Problem::new(Kind::of(status), Kind::of(status).title()),
         };
-        let view = problem.view(id, self.settings.debug_errors);
-        response.set_body(json(&view));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
-        headers.remove(header::CONTENT_LENGTH);
+        problem.explain(&mut response, id, self.settings.debug_errors);
         let is_ours = problem.kind().status().is_server_error();
         (response, is_ours.then_some(problem))
     }

@@ -13,9 +13,8 @@ use poem::{Endpoint, Request, Response};
 use sha2::{Digest, Sha256};
 use tracing::Instrument;
 
-use crate::answer::json;
 use crate::edge::RequestId;
-use crate::problem::{self, Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says of an answer that it was given before.
@@ -144,10 +143,7 @@ async fn fingerprinted(mut request: Request) -> Result<(Request, [u8; 32]), Prob
 async fn kept(mut response: Response, request_id: &str) -> (Response, Option<KeptAnswer>) {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         // Written here, with the id of the request that was done.
-        response.set_body(json(&problem.view(request_id, false)));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        problem.explain(&mut response, request_id, false);
     }
     let Ok(body) = response.take_body().into_bytes().await else {
         return (

@@ -29,13 +29,9 @@ pub(crate) fn check(route: &'static str, request: &Request) -> Result<(), Proble
         } else {
             continue;
         };
-        let parameter = excerpt(name).into();
-        if !errors.iter().any(|error| error.parameter == parameter) {
-            errors.push(QueryError {
-                parameter,
-                position: None,
-                message,
-            });
+        let error = QueryError::new(excerpt(name), message);
+        if !errors.iter().any(|known| known.parameter == error.parameter) {
+            errors.push(error);
         }
     }
     if errors.is_empty() {

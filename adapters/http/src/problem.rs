@@ -14,6 +14,8 @@ use poem_openapi::types::Type;
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
 
+use crate::answer::json;
+
 /// The media type of problems.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 /// How long a caller should wait before it asks an unreachable part again, in seconds.
@@ -215,7 +217,15 @@ impl Problem {
         }
     }
 
-    /// The answer without its body, which the edge writes: only there the id of the request is known.
+    /// Writes the problem into its answer.
+    pub(crate) fn explain(&self, response: &mut Response, request_id: &str, debug: bool) {
+        response.set_body(json(&self.view(request_id, debug)));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        headers.remove(header::CONTENT_LENGTH);
+    }
+
+    /// The answer without its body, which [`Problem::explain`] writes where the id of the request is known.
     pub(crate) fn into_response(self) -> Response {
         let mut response = Response::builder().status(self.kind.status()).finish();
         if let Some(seconds) = self.retry_after_seconds {
@@ -407,7 +417,12 @@ impl<R, P: Into<Problem>> From<P> for Failure<R> {
 
 impl<R> From<Failure<R>> for poem::Error {
     fn from(failure: Failure<R>) -> Self {
-        let problem = failure.0;
+        failure.0.into()
+    }
+}
+
+impl From<Problem> for poem::Error {
+    fn from(problem: Problem) -> Self {
         let mut error = Self::from_response(problem.clone().into_response());
         // The framework gives the answer the extensions of its error, in place of its own.
         error.set_data(problem);

@@ -76,21 +76,21 @@ impl LabelChange {
         let mut errors = Vec::new();
         for (key, value) in set {
             if let Err(error) = check_label_key(key) {
-                errors.push(wrong("set", error.to_string()));
+                errors.push(QueryError::new("set", error.to_string()));
             } else if let Err(error) = check_label_value(value) {
-                errors.push(wrong(format!("set.{key}"), error.to_string()));
+                errors.push(QueryError::new(format!("set.{key}"), error.to_string()));
             }
         }
         for key in remove {
             if let Err(error) = check_label_key(key) {
-                errors.push(wrong("remove", error.to_string()));
+                errors.push(QueryError::new("remove", error.to_string()));
             } else if set.contains_key(key) {
                 let message = format!("\"{key}\" is both set and removed: one of both is allowed");
-                errors.push(wrong("remove", message));
+                errors.push(QueryError::new("remove", message));
             }
         }
         if set.is_empty() && remove.is_empty() {
-            errors.push(wrong(
+            errors.push(QueryError::new(
                 "set",
                 "nothing is asked for: a label in set or remove is expected",
             ));
@@ -156,7 +156,7 @@ impl TaintChange {
                     "the taint \"{}\" has no effect: one of {expected} is expected",
                     excerpt(&raw.key)
                 );
-                errors.push(wrong("add", message));
+                errors.push(QueryError::new("add", message));
             }
             check(raw, "add", &mut errors);
             let Some(effect) = effect else {
@@ -167,7 +167,10 @@ impl TaintChange {
                 .iter()
                 .any(|known| known.key == raw.key && known.effect == effect)
             {
-                errors.push(wrong("add", format!("{} is added twice: once is allowed", name(raw))));
+                errors.push(QueryError::new(
+                    "add",
+                    format!("{} is added twice: once is allowed", name(raw)),
+                ));
             }
             change.add.push(Taint {
                 key: raw.key.clone(),
@@ -182,12 +185,12 @@ impl TaintChange {
             let is_added = |taint: &Taint| taint.key == raw.key && effect.is_none_or(|effect| effect == taint.effect);
             if change.add.iter().any(is_added) {
                 let message = format!("{} is both added and removed: one of both is allowed", name(raw));
-                errors.push(wrong("remove", message));
+                errors.push(QueryError::new("remove", message));
             }
             change.remove.push((raw.key.clone(), effect));
         }
         if add.is_empty() && remove.is_empty() {
-            errors.push(wrong(
+            errors.push(QueryError::new(
                 "add",
                 "nothing is asked for: a taint in add or remove is expected",
             ));
@@ -308,20 +311,20 @@ fn effect(raw: &RawTaint, place: &'static str, errors: &mut Vec<QueryError>) -> 
     if effect.is_none() {
         let expected = TaintEffect::ALL.map(TaintEffect::as_str).join(", ");
         let message = format!("\"{}\" is not an effect: one of {expected} is expected", excerpt(word));
-        errors.push(wrong(place, message));
+        errors.push(QueryError::new(place, message));
     }
     effect
 }
 
 fn check(raw: &RawTaint, place: &'static str, errors: &mut Vec<QueryError>) {
     if let Err(error) = check_label_key(&raw.key) {
-        errors.push(wrong(place, error.to_string()));
+        errors.push(QueryError::new(place, error.to_string()));
     } else if check_label_value(&raw.value).is_err() {
         let message = format!(
             "\"{}\" is not a taint's value: nothing or at most 63 letters, digits, '-', '_' or '.', starting and ending with a letter or digit are expected",
             excerpt(&raw.value)
         );
-        errors.push(wrong(format!("{place}.{}", raw.key), message));
+        errors.push(QueryError::new(format!("{place}.{}", raw.key), message));
     }
 }
 
@@ -330,14 +333,6 @@ fn name(raw: &RawTaint) -> String {
     match &raw.effect {
         Some(effect) => format!("\"{}:{}\"", excerpt(&raw.key), excerpt(effect)),
         None => format!("\"{}\"", excerpt(&raw.key)),
-    }
-}
-
-fn wrong(place: impl Into<std::borrow::Cow<'static, str>>, message: impl Into<String>) -> QueryError {
-    QueryError {
-        parameter: place.into(),
-        position: None,
-        message: message.into(),
     }
 }
 

@@ -78,12 +78,6 @@ impl HoldState {
             Self::Ended => "ended",
         }
     }
-
-    /// Reads [`HoldState::as_str`] back, `None` for any other text.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
 }
 
 impl HoldRequest {
@@ -105,7 +99,7 @@ impl HoldRequest {
         let until = until.and_then(|text| match Timestamp::parse(text) {
             Ok(until) if until <= now => {
                 let message = format!("\"{}\" is over: a time in the future is expected", excerpt(text));
-                errors.push(wrong("until", message));
+                errors.push(QueryError::new("until", message));
                 None
             }
             Ok(until) => Some(until),
@@ -114,7 +108,7 @@ impl HoldRequest {
                     "\"{}\" is not a time: RFC 3339 is expected, such as 2030-01-31T12:00:00Z",
                     excerpt(text)
                 );
-                errors.push(wrong("until", message));
+                errors.push(QueryError::new("until", message));
                 None
             }
         });
@@ -156,13 +150,13 @@ pub fn holds_annotation(holds: &[Hold]) -> Option<String> {
 fn check_text(parameter: &'static str, text: &str, longest: usize) -> Result<(), QueryError> {
     let length = text.chars().count();
     if text.trim().is_empty() {
-        return Err(wrong(
+        return Err(QueryError::new(
             parameter,
             format!("it is empty: 1 to {longest} characters are expected"),
         ));
     }
     if longest < length {
-        return Err(wrong(
+        return Err(QueryError::new(
             parameter,
             format!("it has {length} characters: at most {longest} are allowed"),
         ));
@@ -173,17 +167,9 @@ fn check_text(parameter: &'static str, text: &str, longest: usize) -> Result<(),
             excerpt(text),
             control.escape_debug()
         );
-        return Err(wrong(parameter, message));
+        return Err(QueryError::new(parameter, message));
     }
     Ok(())
-}
-
-fn wrong(parameter: &'static str, message: String) -> QueryError {
-    QueryError {
-        parameter: parameter.into(),
-        position: None,
-        message,
-    }
 }
 
 #[cfg(test)]

@@ -192,6 +192,18 @@ pub struct QueryError {
     pub message: String,
 }
 
+impl QueryError {
+    /// What is wrong with a parameter as a whole.
+    #[must_use]
+    pub fn new(parameter: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self {
+            parameter: parameter.into(),
+            position: None,
+            message: message.into(),
+        }
+    }
+}
+
 /// As much of a caller's text as an error about a query repeats, without control characters.
 #[must_use]
 pub fn excerpt(text: &str) -> String {

@@ -174,7 +174,10 @@ fn asked(request: &Request, dry_run: Option<&str>, errors: &mut Vec<QueryError>)
         None | Some("false") => false,
         Some("true") => true,
         Some(other) => {
-            errors.push(wrong("dry_run", format!("\"{}\" is not true or false", excerpt(other))));
+            errors.push(QueryError::new(
+                "dry_run",
+                format!("\"{}\" is not true or false", excerpt(other)),
+            ));
             false
         }
     };
@@ -207,12 +210,12 @@ fn uncordon(body: &UncordonBody) -> Result<Uncordon, Vec<QueryError>> {
         let id = Uuid::parse_str(text);
         if id.is_err() {
             let message = format!("\"{}\" is not the id of a hold: a UUID is expected", excerpt(text));
-            errors.push(wrong("hold", message));
+            errors.push(QueryError::new("hold", message));
         }
         id.ok()
     });
     if hold.is_some() && body.force {
-        errors.push(wrong(
+        errors.push(QueryError::new(
             "hold",
             "one hold and force exclude each other: one of both is allowed".to_owned(),
         ));
@@ -236,14 +239,6 @@ fn checked<T>(parsed: Result<T, Vec<QueryError>>, mut errors: Vec<QueryError>) -
             errors.extend(others);
             Err(Problem::invalid(errors))
         }
-    }
-}
-
-fn wrong(parameter: &'static str, message: String) -> QueryError {
-    QueryError {
-        parameter: parameter.into(),
-        position: None,
-        message,
     }
 }
 

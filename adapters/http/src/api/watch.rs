@@ -110,11 +110,8 @@ impl WatchApi {
 
 fn unknown_id(text: &str) -> QueryError {
     let text = excerpt(text);
-    QueryError {
-        parameter: "last_event_id".into(),
-        position: None,
-        message: format!("\"{text}\" is not the id of an event: the id of an event of this stream is expected"),
-    }
+    let message = format!("\"{text}\" is not the id of an event: the id of an event of this stream is expected");
+    QueryError::new("last_event_id", message)
 }
 
 /// Where a stream is.

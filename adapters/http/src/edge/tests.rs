@@ -6,6 +6,7 @@ use poem::EndpointExt as _;
 use poem::endpoint::make;
 
 use super::*;
+use crate::problem;
 
 fn edge<E: Endpoint<Output = Response>>(inner: E) -> Edge<E> {
     let settings = AppSettings {

@@ -246,11 +246,7 @@ struct Wrong(Vec<QueryError>);
 
 impl Wrong {
     fn add(&mut self, parameter: impl Into<String>, message: String) {
-        self.0.push(QueryError {
-            parameter: parameter.into().into(),
-            position: None,
-            message,
-        });
+        self.0.push(QueryError::new(parameter.into(), message));
     }
 
     fn number(&mut self, parameter: &'static str, value: Option<i64>, allowed: RangeInclusive<i64>) -> Option<i64> {
