@@ -131,5 +131,5 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// Says on stderr why the program ends, with everything that lies below.
 fn complain(failure: &Failure) {
-    let _ = writeln!(std::io::stderr(), "error: {}", knm_telemetry::chain(failure));
+    let _ = writeln!(std::io::stderr(), "error: {}", knm_ports::chain(failure));
 }

@@ -3,6 +3,7 @@
 //! Every obligation of a port is a sentence with MUST, and each MUST is a case of the contract suite in `tests/contract`.
 
 mod audit;
+mod chain;
 mod cluster;
 mod eviction;
 mod hold;
@@ -14,6 +15,7 @@ mod system;
 pub use audit::AuditLog;
 #[cfg(feature = "mocks")]
 pub use audit::MockAuditLog;
+pub use chain::chain;
 #[cfg(feature = "mocks")]
 pub use cluster::MockClusterGateway;
 pub use cluster::{BoxedSource, ClusterError, ClusterGateway, NodeEvent, NodeEvents};

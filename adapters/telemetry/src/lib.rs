@@ -17,7 +17,6 @@ pub use crate::exposition::{PrometheusExposition, install_metrics};
 pub use crate::filter::check_level;
 pub use crate::format::LogFormat;
 use crate::layer::LineLayer;
-pub use crate::layer::chain;
 use crate::queue::LineQueue;
 
 /// How to log.

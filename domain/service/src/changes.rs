@@ -12,7 +12,7 @@ use knm_model::{
     Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, LabelChange, Node, NodeName, TaintChange,
     difference,
 };
-use knm_ports::{AuditLog, Clock, CordonHolds, IdSource};
+use knm_ports::{AuditLog, Clock, CordonHolds, IdSource, StorageError, chain};
 use metrics::counter;
 use serde_json::{Map, Value};
 use tracing::Instrument;
@@ -25,7 +25,7 @@ use crate::inventory::{ClusterHandle, Inventory, InventoryError};
 use crate::metric;
 use attempt::Attempts;
 
-/// How long a completion that could not be written is tried again.
+/// How often a completion that could not be written is tried again, each time after twice the pause.
 const COMPLETION_ATTEMPTS: u32 = 8;
 
 /// Changes nodes.
@@ -61,12 +61,6 @@ pub struct NodeChanged {
     pub after: Map<String, Value>,
     /// What the caller should know although it worked.
     pub warnings: Vec<String>,
-}
-
-/// A node before and after a change.
-struct Done {
-    before: Node,
-    after: Node,
 }
 
 /// The node that is changed.
@@ -122,19 +116,19 @@ impl NodeChanges {
         let intent = Intent::of(AuditAction::NodeLabel, change.options());
         let this = Arc::clone(self);
         let work = async move {
-            let conditions = asked.clone();
-            let done = this.audited(&target, intent, &asked, async {
-                let mut attempts = Attempts::begin(&target, &conditions).await?;
+            let work = async {
+                let mut attempts = Attempts::begin(&target, &asked).await?;
                 loop {
                     let patch = change.patch(attempts.node());
                     if let Some(done) = attempts.send(patch).await? {
                         return Ok(done);
                     }
                 }
-            });
-            done.await
+            };
+            this.audited(&target, intent, &asked, work).await
         };
-        to_its_end(work).await.map(|done| done.told(warnings))
+        let changed = to_its_end(work).await?;
+        Ok(NodeChanged { warnings, ..changed })
     }
 
     /// Adds and removes taints. A `NoExecute` taint evicts pods without looking at budgets: on a node with running pods it needs
@@ -157,9 +151,8 @@ impl NodeChanges {
         let intent = Intent::of(AuditAction::NodeTaint, options);
         let this = Arc::clone(self);
         let work = async move {
-            let conditions = asked.clone();
-            let done = this.audited(&target, intent, &asked, async {
-                let mut attempts = Attempts::begin(&target, &conditions).await?;
+            let work = async {
+                let mut attempts = Attempts::begin(&target, &asked).await?;
                 loop {
                     if !confirm_no_execute && change.evicts(attempts.node()) {
                         target.refuse_if_pods_run().await?;
@@ -169,10 +162,11 @@ impl NodeChanges {
                         return Ok(done);
                     }
                 }
-            });
-            done.await
+            };
+            this.audited(&target, intent, &asked, work).await
         };
-        to_its_end(work).await.map(|done| done.told(warnings))
+        let changed = to_its_end(work).await?;
+        Ok(NodeChanged { warnings, ..changed })
     }
 
     fn target(&self, cluster: &str, node: &str) -> Result<Target, ChangeError> {
@@ -201,8 +195,8 @@ impl NodeChanges {
         target: &Target,
         intent: Intent,
         asked: &Asked,
-        work: impl Future<Output = Result<Done, ChangeError>> + Send,
-    ) -> Result<Done, ChangeError> {
+        work: impl Future<Output = Result<NodeChanged, ChangeError>> + Send,
+    ) -> Result<NodeChanged, ChangeError> {
         if asked.dry_run {
             return work.await;
         }
@@ -228,14 +222,18 @@ impl NodeChanges {
         })?;
         let outcome = work.await;
         let (result, error, (before, after)) = match &outcome {
-            Ok(done) => (AuditOutcome::Succeeded, None, difference(&done.before, &done.after)),
+            Ok(changed) => (
+                AuditOutcome::Succeeded,
+                None,
+                (changed.before.clone(), changed.after.clone()),
+            ),
             Err(error) => {
                 let outcome = if error.is_uncertain() {
                     AuditOutcome::Unknown
                 } else {
                     AuditOutcome::Failed
                 };
-                (outcome, Some(error.chain()), (Map::new(), Map::new()))
+                (outcome, Some(chain(error)), (Map::new(), Map::new()))
             }
         };
         counter!(metric::NODE_CHANGES, "action" => action.as_str(), "outcome" => result.as_str()).increment(1);
@@ -267,7 +265,7 @@ impl NodeChanges {
                 tokio::time::sleep(Duration::from_secs(1 << attempt)).await;
                 match this.audit.complete(id, &completion).await {
                     // Somebody gave it up meanwhile, or a try that seemed to fail did not.
-                    Ok(()) | Err(knm_ports::StorageError::Conflict { .. }) => return,
+                    Ok(()) | Err(StorageError::Conflict { .. }) => return,
                     Err(error) if error.is_transient() => {}
                     Err(_) => break,
                 }
@@ -293,14 +291,14 @@ impl Intent {
     }
 }
 
-impl Done {
-    fn told(self, warnings: Vec<String>) -> NodeChanged {
-        let (before, after) = difference(&self.before, &self.after);
-        NodeChanged {
-            node: self.after,
-            before,
-            after,
-            warnings,
+impl NodeChanged {
+    fn between(before: &Node, after: Node) -> Self {
+        let (was, is) = difference(before, &after);
+        Self {
+            node: after,
+            before: was,
+            after: is,
+            warnings: Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use knm_model::{Node, NodePatch};
 use knm_ports::ClusterError;
 
-use super::{Asked, ChangeError, Done, Target};
+use super::{Asked, ChangeError, NodeChanged, Target};
 use crate::inventory::InventoryError;
 
 /// How often a change is tried while others change the same node.
@@ -62,16 +62,13 @@ impl<'a> Attempts<'a> {
 
     /// Sends `patch`, which was worked out from [`Attempts::node`]; `None` if the node was changed meanwhile and the patch is to be worked
     /// out again.
-    pub(super) async fn send(&mut self, patch: NodePatch) -> Result<Option<Done>, ChangeError> {
+    pub(super) async fn send(&mut self, patch: NodePatch) -> Result<Option<NodeChanged>, ChangeError> {
         if patch.is_empty() {
             if !self.is_fresh {
                 self.ask_again().await?;
                 return Ok(None);
             }
-            return Ok(Some(Done {
-                before: self.node.clone(),
-                after: self.node.clone(),
-            }));
+            return Ok(Some(NodeChanged::between(&self.node, self.node.clone())));
         }
         let patch = NodePatch {
             resource_version: Some(self.node.resource_version.clone()),
@@ -80,10 +77,7 @@ impl<'a> Attempts<'a> {
         self.count += 1;
         let gateway = &self.target.cluster.gateway;
         match gateway.patch_node(&self.target.name, &patch, self.asked.dry_run).await {
-            Ok(after) => Ok(Some(Done {
-                before: self.node.clone(),
-                after,
-            })),
+            Ok(after) => Ok(Some(NodeChanged::between(&self.node, after))),
             Err(ClusterError::Conflict { .. }) if self.count < MOST => {
                 tokio::time::sleep(PAUSE * (self.count - 1)).await;
                 self.ask_again().await?;

@@ -108,16 +108,4 @@ impl ChangeError {
             ClusterError::Unavailable { .. } | ClusterError::TimedOut { .. } | ClusterError::Unreadable { .. }
         )
     }
-
-    /// What went wrong, with what lies below.
-    pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut below = std::error::Error::source(self);
-        while let Some(error) = below {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            below = error.source();
-        }
-        text
-    }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::attempt::Attempts;
-use super::{Asked, ChangeError, Done, Intent, NodeChanged, NodeChanges, Target, to_its_end};
+use super::{Asked, ChangeError, Intent, NodeChanged, NodeChanges, Target, to_its_end};
 
 /// Which holds are to be released, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl NodeChanges {
             let work = this.hold(&target, &request, &asked);
             this.audited(&target, intent, &asked, work).await
         };
-        to_its_end(work).await.map(|done| done.told(Vec::new()))
+        to_its_end(work).await
     }
 
     /// Releases holds; the node becomes schedulable with its last one, unless somebody else had cordoned it before.
@@ -81,8 +81,8 @@ impl NodeChanges {
             let work = this.unhold(&target, &request, &asked);
             this.audited(&target, intent, &asked, work).await
         };
-        let done = to_its_end(work).await?;
-        let warnings = match &done.after.cordon {
+        let changed = to_its_end(work).await?;
+        let warnings = match &changed.node.cordon {
             Some(cordon) if cordon.holds.is_empty() => {
                 vec!["the node stays cordoned: somebody else had cordoned it before".to_owned()]
             }
@@ -92,10 +92,10 @@ impl NodeChanges {
             )],
             None => Vec::new(),
         };
-        Ok(done.told(warnings))
+        Ok(NodeChanged { warnings, ..changed })
     }
 
-    async fn hold(&self, target: &Target, request: &HoldRequest, asked: &Asked) -> Result<Done, ChangeError> {
+    async fn hold(&self, target: &Target, request: &HoldRequest, asked: &Asked) -> Result<NodeChanged, ChangeError> {
         // Before the node: a hold that is active here was on the node when the node is asked for.
         let before = self.holds_of(target).await?;
         let mut attempts = Attempts::begin_fresh(target, asked).await?;
@@ -147,7 +147,7 @@ impl NodeChanges {
         outcome
     }
 
-    async fn unhold(&self, target: &Target, request: &Uncordon, asked: &Asked) -> Result<Done, ChangeError> {
+    async fn unhold(&self, target: &Target, request: &Uncordon, asked: &Asked) -> Result<NodeChanged, ChangeError> {
         let before = self.holds_of(target).await?;
         let mut attempts = Attempts::begin_fresh(target, asked).await?;
         let released = released(target, request, asked, &before, attempts.node())?;
@@ -167,7 +167,7 @@ impl NodeChanges {
         attempts: &mut Attempts<'_>,
         released: &[Hold],
         force: bool,
-    ) -> Result<Done, ChangeError> {
+    ) -> Result<NodeChanged, ChangeError> {
         let was_foreign = !force && released.iter().any(|hold| hold.over_foreign);
         loop {
             let mut left = self.holds_of(target).await?;

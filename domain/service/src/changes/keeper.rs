@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::attempt::Attempts;
-use super::{Asked, ChangeError, Done, Intent, NodeChanges, Target};
+use super::{Asked, ChangeError, Intent, NodeChanged, NodeChanges, Target};
 use crate::inventory::InventoryError;
 use crate::metric;
 
@@ -173,7 +173,7 @@ impl NodeChanges {
     }
 
     /// Takes a hold off its node.
-    async fn release_as_service(&self, target: &Target, hold: &Hold) -> Result<Done, ChangeError> {
+    async fn release_as_service(&self, target: &Target, hold: &Hold) -> Result<NodeChanged, ChangeError> {
         let asked = as_service();
         let mut attempts = Attempts::begin_fresh(target, &asked).await?;
         let released = std::slice::from_ref(hold);
