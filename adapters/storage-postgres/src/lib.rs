@@ -1,10 +1,16 @@
 //! Storage in PostgreSQL, shared by many replicas.
 
 mod admin;
+#[path = "../../storage-sql/tables/audit_log.rs"]
 mod audit_log;
+#[path = "../../storage-sql/tables/cluster_registrations.rs"]
 mod cluster_registrations;
+#[path = "../../storage-sql/tables/cordon_holds.rs"]
 mod cordon_holds;
+mod dialect;
+#[path = "../../storage-sql/tables/idempotency_keys.rs"]
 mod idempotency_keys;
+#[path = "../../storage-sql/tables/leases.rs"]
 mod leases;
 mod options;
 mod url;
@@ -21,11 +27,11 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, Postgres};
 
 use crate::admin::PostgresStorageAdmin;
-use crate::audit_log::PostgresAuditLog;
-use crate::cluster_registrations::PostgresClusterRegistrations;
-use crate::cordon_holds::PostgresCordonHolds;
-use crate::idempotency_keys::PostgresIdempotencyKeys;
-use crate::leases::PostgresLeases;
+use crate::audit_log::SqlAuditLog;
+use crate::cluster_registrations::SqlClusterRegistrations;
+use crate::cordon_holds::SqlCordonHolds;
+use crate::idempotency_keys::SqlIdempotencyKeys;
+use crate::leases::SqlLeases;
 pub use crate::options::{PostgresOptions, SslMode};
 pub use crate::url::UrlError;
 
@@ -71,11 +77,11 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
             options.acquire_timeout,
             options.migration_timeout,
         )),
-        clusters: Arc::new(PostgresClusterRegistrations::new(pool.clone())),
-        holds: Arc::new(PostgresCordonHolds::new(pool.clone())),
-        audit: Arc::new(PostgresAuditLog::new(pool.clone())),
-        keys: Arc::new(PostgresIdempotencyKeys::new(pool.clone())),
-        leases: Arc::new(PostgresLeases::new(pool)),
+        clusters: Arc::new(SqlClusterRegistrations::new(pool.clone())),
+        holds: Arc::new(SqlCordonHolds::new(pool.clone())),
+        audit: Arc::new(SqlAuditLog::new(pool.clone())),
+        keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),
+        leases: Arc::new(SqlLeases::new(pool)),
     })
 }
 

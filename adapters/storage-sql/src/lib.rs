@@ -8,10 +8,11 @@
 //!    runs all pending migrations in one transaction, so a migration must not ask to run without one.
 //! 2. One port in `ports/src/storage.rs`, each obligation a sentence with MUST, and its field in `Storage`.
 //! 3. One contract case per MUST in `tests/contract/src/storage/`, listed in the macro `storage_contract!`.
-//! 4. The adapter types `Memory<Port>`, `Sqlite<Port>` and `Postgres<Port>`, each a module of its crate, given out by its `open`. A row
-//!    that cannot be read as a value of the model is [`StorageError::Corrupt`](knm_ports::StorageError::Corrupt); what both dialects do
-//!    with a row stands here, as in [`cluster_registration`]. Statements whose filters come and go are put together from fixed
-//!    pieces with bound values, as in [`AuditStatements`].
+//! 4. The adapter types `Memory<Port>` and `Sql<Port>`, given out by `open` of each crate. `Sql<Port>` is one file in `tables/` beside this
+//!    crate's `src`, which both drivers' crates compile as a module of theirs: generic code over both would need the driver's traits, which
+//!    this crate does not know. Placeholders are `$1`, which SQLite understands, too; what differs stands in each crate's `dialect`. A row
+//!    that cannot be read as a value of the model is [`StorageError::Corrupt`](knm_ports::StorageError::Corrupt); what is done with a row
+//!    stands here, as in [`cluster_registration`].
 //!
 //! # How to talk to the database
 //!

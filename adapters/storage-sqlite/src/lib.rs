@@ -3,10 +3,16 @@
 //! The pool is always one connection. Several processes may share the file on one machine; they wait for each other.
 
 mod admin;
+#[path = "../../storage-sql/tables/audit_log.rs"]
 mod audit_log;
+#[path = "../../storage-sql/tables/cluster_registrations.rs"]
 mod cluster_registrations;
+#[path = "../../storage-sql/tables/cordon_holds.rs"]
 mod cordon_holds;
+mod dialect;
+#[path = "../../storage-sql/tables/idempotency_keys.rs"]
 mod idempotency_keys;
+#[path = "../../storage-sql/tables/leases.rs"]
 mod leases;
 #[cfg(test)]
 mod tests;
@@ -24,11 +30,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{Connection, Sqlite};
 
 use crate::admin::SqliteStorageAdmin;
-use crate::audit_log::SqliteAuditLog;
-use crate::cluster_registrations::SqliteClusterRegistrations;
-use crate::cordon_holds::SqliteCordonHolds;
-use crate::idempotency_keys::SqliteIdempotencyKeys;
-use crate::leases::SqliteLeases;
+use crate::audit_log::SqlAuditLog;
+use crate::cluster_registrations::SqlClusterRegistrations;
+use crate::cordon_holds::SqlCordonHolds;
+use crate::idempotency_keys::SqlIdempotencyKeys;
+use crate::leases::SqlLeases;
 
 /// How long a writer waits for another one, in this process or in another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,11 +83,11 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
     }
     Ok(Storage {
         admin: Arc::new(admin),
-        clusters: Arc::new(SqliteClusterRegistrations::new(pool.clone())),
-        holds: Arc::new(SqliteCordonHolds::new(pool.clone())),
-        audit: Arc::new(SqliteAuditLog::new(pool.clone())),
-        keys: Arc::new(SqliteIdempotencyKeys::new(pool.clone())),
-        leases: Arc::new(SqliteLeases::new(pool)),
+        clusters: Arc::new(SqlClusterRegistrations::new(pool.clone())),
+        holds: Arc::new(SqlCordonHolds::new(pool.clone())),
+        audit: Arc::new(SqlAuditLog::new(pool.clone())),
+        keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),
+        leases: Arc::new(SqlLeases::new(pool)),
     })
 }
 

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::admin::SqliteStorageAdmin;
-use crate::audit_log::PLACE_IN_REASON;
-use crate::cluster_registrations::SqliteClusterRegistrations;
+use crate::cluster_registrations::SqlClusterRegistrations;
+use crate::dialect::PLACE_IN_REASON;
 use crate::{SqliteOptions, pool};
 
 async fn fresh(change: impl FnOnce(&mut SqliteOptions)) -> (TempDir, WatchedPool<Sqlite>) {
@@ -161,7 +161,7 @@ async fn a_full_disk_is_an_error_that_names_the_file_and_reading_goes_on() {
     let (_folder, pool) = fresh(|_| {}).await;
     // The file may not grow beyond what it is, as on a disk without room.
     run(&pool, "PRAGMA max_page_count = 1").await;
-    let clusters = SqliteClusterRegistrations::new(pool);
+    let clusters = SqlClusterRegistrations::new(pool);
     let mut stored = 0;
     let error = loop {
         match clusters.insert(&registration(stored)).await {
@@ -179,7 +179,7 @@ async fn a_full_disk_is_an_error_that_names_the_file_and_reading_goes_on() {
 async fn a_file_for_reading_only_is_an_error_that_names_the_file_and_reading_goes_on() {
     let (_folder, pool) = fresh(|_| {}).await;
     run(&pool, "PRAGMA query_only = ON").await;
-    let clusters = SqliteClusterRegistrations::new(pool);
+    let clusters = SqlClusterRegistrations::new(pool);
 
     let error = clusters.insert(&registration(1)).await.unwrap_err();
 

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 use knm_ports::{ClusterRegistrations, StorageError};
 use knm_storage_sql::{ClusterRegistrationRow, WatchedPool, cluster_registration};
-use sqlx::Postgres;
+
+use crate::dialect::Driver;
 
 const WHAT: &str = "cluster registration";
 
@@ -18,12 +19,12 @@ const REPLACE: &str = "UPDATE cluster_registrations
     SET source = $2, registered_at_unix_ms = $3, changed_at_unix_ms = $4 WHERE name = $1";
 const REMOVE: &str = "DELETE FROM cluster_registrations WHERE name = $1";
 
-pub(crate) struct PostgresClusterRegistrations {
-    pool: WatchedPool<Postgres>,
+pub(crate) struct SqlClusterRegistrations {
+    pool: WatchedPool<Driver>,
 }
 
-impl PostgresClusterRegistrations {
-    pub(crate) fn new(pool: WatchedPool<Postgres>) -> Self {
+impl SqlClusterRegistrations {
+    pub(crate) fn new(pool: WatchedPool<Driver>) -> Self {
         Self { pool }
     }
 
@@ -51,7 +52,7 @@ impl PostgresClusterRegistrations {
 }
 
 #[async_trait]
-impl ClusterRegistrations for PostgresClusterRegistrations {
+impl ClusterRegistrations for SqlClusterRegistrations {
     async fn list(&self) -> Result<Vec<ClusterRegistration>, StorageError> {
         self.pool
             .within_deadline(async {

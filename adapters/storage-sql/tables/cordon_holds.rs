@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, Hold, HoldState, NodeName, Timestamp};
 use knm_ports::{CordonHolds, StorageError};
 use knm_storage_sql::{HoldRow, WatchedPool, hold, hold_state_number};
-use sqlx::Postgres;
 use uuid::Uuid;
+
+use crate::dialect::Driver;
 
 const WHAT: &str = "cordon hold";
 
@@ -21,18 +22,18 @@ const UNENDED: &str =
 const ADVANCE: &str = "UPDATE cordon_holds SET state = $2, changed_at_unix_ms = $3 WHERE id = $1 AND state < $2";
 const PROLONG: &str = "UPDATE cordon_holds SET until_unix_ms = $2 WHERE id = $1 AND state < 2";
 
-pub(crate) struct PostgresCordonHolds {
-    pool: WatchedPool<Postgres>,
+pub(crate) struct SqlCordonHolds {
+    pool: WatchedPool<Driver>,
 }
 
-impl PostgresCordonHolds {
-    pub(crate) fn new(pool: WatchedPool<Postgres>) -> Self {
+impl SqlCordonHolds {
+    pub(crate) fn new(pool: WatchedPool<Driver>) -> Self {
         Self { pool }
     }
 }
 
 #[async_trait]
-impl CordonHolds for PostgresCordonHolds {
+impl CordonHolds for SqlCordonHolds {
     async fn add(&self, hold: &Hold) -> Result<(), StorageError> {
         self.pool
             .within_deadline(async {

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use knm_model::{KeptAnswer, KeyClaim, KnownRequest, Timestamp};
 use knm_ports::{IdempotencyKeys, StorageError};
 use knm_storage_sql::{KnownRequestRow, WatchedPool, known_request};
-use sqlx::Postgres;
+
+use crate::dialect::Driver;
 
 const WHAT: &str = "idempotency key";
 
@@ -22,12 +23,12 @@ const FORGET: &str = "DELETE FROM idempotency_keys
     WHERE caller = $1 AND key = $2 AND claimed_at_unix_ms = $3 AND status IS NULL";
 const REMOVE_BEFORE: &str = "DELETE FROM idempotency_keys WHERE claimed_at_unix_ms < $1";
 
-pub(crate) struct PostgresIdempotencyKeys {
-    pool: WatchedPool<Postgres>,
+pub(crate) struct SqlIdempotencyKeys {
+    pool: WatchedPool<Driver>,
 }
 
-impl PostgresIdempotencyKeys {
-    pub(crate) fn new(pool: WatchedPool<Postgres>) -> Self {
+impl SqlIdempotencyKeys {
+    pub(crate) fn new(pool: WatchedPool<Driver>) -> Self {
         Self { pool }
     }
 
@@ -43,7 +44,7 @@ impl PostgresIdempotencyKeys {
 }
 
 #[async_trait]
-impl IdempotencyKeys for PostgresIdempotencyKeys {
+impl IdempotencyKeys for SqlIdempotencyKeys {
     async fn claim(
         &self,
         claim: &KeyClaim,

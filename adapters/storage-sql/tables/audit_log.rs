@@ -4,20 +4,19 @@ use async_trait::async_trait;
 use knm_model::{AuditCompletion, AuditFilter, AuditRecord, Timestamp};
 use knm_ports::{AuditLog, StorageError};
 use knm_storage_sql::{AuditRow, AuditStatements, WatchedPool, audit_record};
-use sqlx::{Postgres, QueryBuilder};
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-const WHAT: &str = "audit record";
-/// The collation lowers nothing but the letters of ASCII, whatever the database's locale is.
-const PLACE_IN_REASON: &str = "strpos(lower(reason COLLATE \"C\"), ";
+use crate::dialect::{Driver, PLACE_IN_REASON};
 
-pub(crate) struct PostgresAuditLog {
-    pool: WatchedPool<Postgres>,
-    statements: AuditStatements<Postgres>,
+const WHAT: &str = "audit record";
+pub(crate) struct SqlAuditLog {
+    pool: WatchedPool<Driver>,
+    statements: AuditStatements<Driver>,
 }
 
-impl PostgresAuditLog {
-    pub(crate) fn new(pool: WatchedPool<Postgres>) -> Self {
+impl SqlAuditLog {
+    pub(crate) fn new(pool: WatchedPool<Driver>) -> Self {
         Self {
             pool,
             statements: AuditStatements::new(PLACE_IN_REASON),
@@ -25,11 +24,7 @@ impl PostgresAuditLog {
     }
 
     /// Runs `statement` and returns how many rows it changed.
-    async fn change(
-        &self,
-        operation: &'static str,
-        mut statement: QueryBuilder<Postgres>,
-    ) -> Result<u64, StorageError> {
+    async fn change(&self, operation: &'static str, mut statement: QueryBuilder<Driver>) -> Result<u64, StorageError> {
         self.pool
             .within_deadline(async {
                 let mut held = self.pool.acquire(operation).await?;
@@ -43,7 +38,7 @@ impl PostgresAuditLog {
     async fn select(
         &self,
         operation: &'static str,
-        mut statement: QueryBuilder<Postgres>,
+        mut statement: QueryBuilder<Driver>,
     ) -> Result<Vec<AuditRecord>, StorageError> {
         self.pool
             .within_deadline(async {
@@ -59,7 +54,7 @@ impl PostgresAuditLog {
 }
 
 #[async_trait]
-impl AuditLog for PostgresAuditLog {
+impl AuditLog for SqlAuditLog {
     async fn open(&self, record: &AuditRecord) -> Result<(), StorageError> {
         self.change("audit_records.open", self.statements.open(record))
             .await

@@ -5,29 +5,32 @@ use std::time::Duration;
 use async_trait::async_trait;
 use knm_ports::{Leases, StorageError};
 use knm_storage_sql::WatchedPool;
-use sqlx::Sqlite;
+
+use crate::dialect::{Driver, now_unix_ms};
 
 const WHAT: &str = "lease";
 
-const HOLD: &str = "INSERT INTO leases (name, owner, expires_at_unix_ms)
-    VALUES (?1, ?2, CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?3)
-    ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires_at_unix_ms = excluded.expires_at_unix_ms
-    WHERE leases.owner = excluded.owner
-        OR leases.expires_at_unix_ms <= CAST(unixepoch('subsec') * 1000 AS INTEGER)";
-const RELEASE: &str = "DELETE FROM leases WHERE name = ?1 AND owner = ?2";
+const HOLD: &str = concat!(
+    "INSERT INTO leases (name, owner, expires_at_unix_ms) VALUES ($1, $2, ",
+    now_unix_ms!(),
+    " + $3) ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires_at_unix_ms = excluded.expires_at_unix_ms \
+        WHERE leases.owner = excluded.owner OR leases.expires_at_unix_ms <= ",
+    now_unix_ms!()
+);
+const RELEASE: &str = "DELETE FROM leases WHERE name = $1 AND owner = $2";
 
-pub(crate) struct SqliteLeases {
-    pool: WatchedPool<Sqlite>,
+pub(crate) struct SqlLeases {
+    pool: WatchedPool<Driver>,
 }
 
-impl SqliteLeases {
-    pub(crate) fn new(pool: WatchedPool<Sqlite>) -> Self {
+impl SqlLeases {
+    pub(crate) fn new(pool: WatchedPool<Driver>) -> Self {
         Self { pool }
     }
 }
 
 #[async_trait]
-impl Leases for SqliteLeases {
+impl Leases for SqlLeases {
     async fn hold(&self, name: &str, owner: &str, ttl: Duration) -> Result<bool, StorageError> {
         self.pool
             .within_deadline(async {

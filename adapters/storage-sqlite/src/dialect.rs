@@ -1,0 +1,14 @@
+//! What the tables must know of SQLite; the rest of them is the same for every SQL database.
+
+pub(crate) use sqlx::Sqlite as Driver;
+
+/// Where a text is in the reason in lower case, see `AuditStatements`. SQLite lowers nothing but the letters of ASCII.
+pub(crate) const PLACE_IN_REASON: &str = "instr(lower(reason), ";
+
+/// The time of the database, in milliseconds since 1970.
+macro_rules! now_unix_ms {
+    () => {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    };
+}
+pub(crate) use now_unix_ms;
