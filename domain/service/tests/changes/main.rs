@@ -1,0 +1,9 @@
+//! Changes of nodes, on a simulated fleet and a store in memory.
+
+#![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
+
+mod holds;
+mod labels_and_taints;
+#[path = "../support/nodes.rs"]
+mod nodes;
+mod stage;
