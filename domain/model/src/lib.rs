@@ -14,6 +14,7 @@ mod idempotency;
 mod label;
 mod name;
 mod node;
+mod operation;
 mod parameter;
 mod placement;
 mod pod;
@@ -43,6 +44,11 @@ pub use idempotency::{KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempo
 pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
+pub use operation::{
+    EventKind, NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationKind, OperationLease,
+    OperationProgress, OperationState, OperationStep, OperationTarget, RawStrategy, RefusedWish, Share, StepOutcome,
+    Strategy, TargetOrder, TargetState, UncordonAfter, Wish,
+};
 pub use placement::{NodeTerm, Toleration, TolerationOperator};
 pub use pod::{Controller, Pod, PodPhase, PodRequests};
 pub use quantity::{Quantity, QuantityError};
