@@ -7,9 +7,11 @@ use uuid::Uuid;
 
 use crate::{Actor, AuditAction, AuditCompletion, AuditRecord, ClusterName, Hold, HoldState, NodeName, Timestamp};
 
+mod schedule;
 mod state;
 mod strategy;
 
+pub use schedule::{Next, TargetNode};
 pub use state::{OperationState, RefusedWish, TargetState, Wish};
 pub use strategy::{RawStrategy, Share, Strategy, TargetOrder, UncordonAfter};
 
