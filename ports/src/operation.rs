@@ -55,6 +55,7 @@ pub trait Operations: Send + Sync + 'static {
     /// - MUST return `false` and change nothing if it is in another state, or if there is none.
     /// - MUST let exactly one of several callers move it.
     /// - MUST take the message of an earlier state away.
+    /// - MUST excuse the nodes that failed until now when it moves the operation to [`OperationState::Running`].
     async fn request(
         &self,
         id: Uuid,

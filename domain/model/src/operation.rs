@@ -50,6 +50,8 @@ pub struct Operation {
     pub message: Option<String>,
     /// How many nodes are how far.
     pub progress: OperationProgress,
+    /// How many nodes had failed when somebody last resumed it: these do not count again.
+    pub excused: u32,
 }
 
 /// What is done to the nodes of an operation.
@@ -406,6 +408,7 @@ mod tests {
             state: OperationState::Running,
             message: None,
             progress: progress(10, 3, 1, 0),
+            excused: 0,
         };
         let later = start.plus(std::time::Duration::from_secs(40));
         assert_eq!(operation.eta_seconds(later), Some(60));

@@ -36,8 +36,6 @@ pub struct DrainProgress {
     pub notice: Option<String>,
     /// The pods that are or were to go.
     pub pods: Vec<DrainedPod>,
-    /// How often nothing had changed in a row.
-    quiet: u32,
 }
 
 /// What is being done to a node that is drained.
@@ -198,11 +196,6 @@ impl DrainProgress {
                 changed.push(place);
             }
         }
-        self.quiet = if changed.is_empty() {
-            self.quiet.saturating_add(1)
-        } else {
-            0
-        };
         changed
     }
 
@@ -273,11 +266,7 @@ impl DrainProgress {
             pod.attempts = pod.attempts.saturating_add(1);
             pod.retry_at = Some(now.plus(retry));
         }
-        let changed = pod.becomes(state, now);
-        if changed {
-            self.quiet = 0;
-        }
-        changed.then_some(place)
+        pod.becomes(state, now).then_some(place)
     }
 
     /// Where it stands.
@@ -307,7 +296,6 @@ impl DrainProgress {
     /// When the time is up: what is left is deleted from now on.
     pub fn force(&mut self, now: Timestamp) {
         self.forced = true;
-        self.quiet = 0;
         for pod in &mut self.pods {
             pod.retry_at = None;
             if matches!(pod.state, PodProgress::Failed { .. }) {
@@ -320,8 +308,13 @@ impl DrainProgress {
     /// at which a pod may be asked again.
     #[must_use]
     pub fn rest(&self, now: Timestamp) -> Duration {
-        let quiet = i32::try_from(self.quiet.min(32)).unwrap_or(32);
-        let look = FIRST_LOOK.mul_f64(1.5_f64.powi(quiet)).min(LONGEST_LOOK);
+        let quiet = self
+            .pods
+            .iter()
+            .map(|pod| now.since(pod.since))
+            .min()
+            .unwrap_or_default();
+        let look = (quiet / 4).clamp(FIRST_LOOK, LONGEST_LOOK);
         let retries = self
             .pods
             .iter()
