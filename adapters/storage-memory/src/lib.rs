@@ -4,6 +4,7 @@ mod audit_log;
 mod cordon_holds;
 mod idempotency_keys;
 mod leases;
+mod operations;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use crate::audit_log::MemoryAuditLog;
 use crate::cordon_holds::MemoryCordonHolds;
 use crate::idempotency_keys::{Claimed, MemoryIdempotencyKeys};
 use crate::leases::{Lease, MemoryLeases};
+use crate::operations::{MemoryOperations, StoredOperation};
 
 /// Opens an empty store. Clones of what it returns share it.
 #[must_use]
@@ -28,7 +30,9 @@ pub fn open() -> Storage {
         holds: Arc::new(MemoryCordonHolds(Arc::clone(&memory))),
         audit: Arc::new(MemoryAuditLog(Arc::clone(&memory))),
         keys: Arc::new(MemoryIdempotencyKeys(Arc::clone(&memory))),
-        leases: Arc::new(MemoryLeases(memory)),
+        leases: Arc::new(MemoryLeases(Arc::clone(&memory))),
+        operations: Arc::new(MemoryOperations(Arc::clone(&memory))),
+        work: Arc::new(MemoryOperations(memory)),
     }
 }
 
@@ -46,6 +50,7 @@ struct Tables {
     /// By caller and key.
     keys: BTreeMap<(String, String), Claimed>,
     leases: BTreeMap<String, Lease>,
+    operations: BTreeMap<Uuid, StoredOperation>,
 }
 
 struct MemoryStorageAdmin(Arc<Memory>);
