@@ -1,0 +1,12 @@
+//! Operations over a simulated cluster: what is accepted is done, whatever happens to those who do it.
+
+#![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
+#![expect(clippy::panic, reason = "a test that waits in vain says for what")]
+
+mod accepting;
+mod batches;
+mod drains;
+#[path = "../support/nodes.rs"]
+mod nodes;
+mod stage;
+mod takeovers;

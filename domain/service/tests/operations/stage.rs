@@ -1,0 +1,326 @@
+//! What the tests work on: a simulated cluster, a store in memory, and replicas that work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use knm_cluster_memory::{Fleet, FleetOptions};
+use knm_domain::{
+    Asker, ClusterHandle, Inventory, NodeChanges, OperationError, OperationRequest, OperationRunner, OperationShown,
+    Operations, RunnerSettings, TargetRequest,
+};
+use knm_model::{
+    Actor, ActorKind, AuditFilter, AuditRecord, ClusterName, ClusterSource, Controller, DisruptionBudget,
+    DrainProgress, Hold, Node, NodeName, NodePatch, ObjectName, OperationEvent, OperationKind, OperationState,
+    OperationTarget, Pod, PodPhase, PodRequests, RawStrategy, Selector, Timestamp, UnhealthyPods, Wish,
+};
+use knm_ports::{Clock, CountedIds, Storage};
+use serde_json::{Map, Value};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::nodes::{node, settle};
+
+/// How long a lease lasts here.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+
+/// The time of the runtime, which is paused in these tests: it passes when nothing else is to be done.
+struct RuntimeClock {
+    start: Timestamp,
+    began: Instant,
+}
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        self.start.plus(self.began.elapsed())
+    }
+}
+
+pub(crate) struct Stage {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) storage: Storage,
+    pub(crate) operations: Arc<Operations>,
+    pub(crate) clock: Arc<dyn Clock>,
+    inventory: Arc<Inventory>,
+    changes: Arc<NodeChanges>,
+    ids: Arc<CountedIds>,
+}
+
+/// A replica that works on operations.
+pub(crate) struct Replica {
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+impl Replica {
+    /// Ends it as `kill -9` would.
+    pub(crate) fn kill(&self) {
+        self.task.abort();
+    }
+
+    /// Ends it as SIGTERM would.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+impl Stage {
+    /// A cluster with these nodes.
+    pub(crate) async fn with(names: &[&str]) -> Self {
+        let start = Timestamp::parse("2030-01-01T00:00:00Z").unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock {
+            start,
+            began: Instant::now(),
+        });
+        let fleet = Fleet::new(FleetOptions {
+            nodes: 0,
+            seed: 1,
+            change_every: None,
+            started_at: start,
+        });
+        for name in names {
+            fleet.put_node(node(name, "1"));
+        }
+        let handle = ClusterHandle {
+            name: ClusterName::from_any("test"),
+            source: ClusterSource::Demo,
+            gateway: fleet.gateway(),
+        };
+        let inventory = Inventory::start(Arc::clone(&clock), vec![handle], CancellationToken::new());
+        settle().await;
+        let storage = knm_storage_memory::open();
+        let ids = Arc::new(CountedIds::default());
+        let changes = NodeChanges::new(
+            Arc::clone(&inventory),
+            Arc::clone(&storage.audit),
+            Arc::clone(&storage.holds),
+            Arc::clone(&clock),
+            ids.clone(),
+        );
+        let operations = Operations::new(
+            Arc::clone(&inventory),
+            Arc::clone(&storage.operations),
+            Arc::clone(&clock),
+            ids.clone(),
+        );
+        Self {
+            fleet,
+            storage,
+            operations,
+            clock,
+            inventory,
+            changes,
+            ids,
+        }
+    }
+
+    /// Starts a replica.
+    pub(crate) fn replica(&self, name: &str) -> Replica {
+        self.replica_with(name, |_| {})
+    }
+
+    pub(crate) fn replica_with(&self, name: &str, change: impl FnOnce(&mut RunnerSettings)) -> Replica {
+        let mut settings = RunnerSettings {
+            owner: name.to_owned(),
+            lease: LEASE,
+            max_concurrent_evictions: None,
+            own_pod: None,
+        };
+        change(&mut settings);
+        // Each replica has its own view of the operations, as processes do.
+        let operations = Operations::new(
+            Arc::clone(&self.inventory),
+            Arc::clone(&self.storage.operations),
+            Arc::clone(&self.clock),
+            self.ids.clone(),
+        );
+        let runner = OperationRunner::new(
+            operations,
+            Arc::clone(&self.changes),
+            Arc::clone(&self.storage.work),
+            settings,
+        );
+        let shutdown = CancellationToken::new();
+        Replica {
+            task: tokio::spawn(runner.run(shutdown.clone())),
+            shutdown,
+        }
+    }
+
+    pub(crate) async fn accept(&self, request: OperationRequest) -> Result<OperationShown, OperationError> {
+        self.operations.accept(request, asker()).await
+    }
+
+    /// Accepts the drain of node `a`.
+    pub(crate) async fn drain(&self, options: Value) -> Uuid {
+        let request = request(OperationKind::Drain, &["a"], options);
+        self.accept(request).await.unwrap().operation.id
+    }
+
+    pub(crate) async fn shown(&self, id: Uuid) -> OperationShown {
+        self.operations.find(id).await.unwrap()
+    }
+
+    pub(crate) async fn state(&self, id: Uuid) -> OperationState {
+        self.shown(id).await.operation.state
+    }
+
+    /// Waits until the operation is over, for an hour at most.
+    pub(crate) async fn end(&self, id: Uuid) -> OperationShown {
+        self.until(id, |shown| shown.operation.state.is_ended()).await
+    }
+
+    /// Waits until it is so, for an hour at most.
+    pub(crate) async fn until(&self, id: Uuid, is_so: impl Fn(&OperationShown) -> bool) -> OperationShown {
+        for _ in 0..36_000 {
+            let shown = self.shown(id).await;
+            if is_so(&shown) {
+                return shown;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it never came to that: {:?}", self.shown(id).await);
+    }
+
+    pub(crate) async fn wish(&self, id: Uuid, wish: Wish) {
+        self.operations.wish(id, wish, &asker()).await.unwrap();
+    }
+
+    pub(crate) async fn node(&self, name: &str) -> Node {
+        let found = self.fleet.gateway().node(&node_name(name)).await.unwrap();
+        found.unwrap()
+    }
+
+    /// The names of the pods on a node.
+    pub(crate) async fn pods(&self, name: &str) -> Vec<String> {
+        let pods = self.fleet.gateway().pods_on_node(&node_name(name)).await.unwrap();
+        pods.into_iter().map(|pod| pod.name).collect()
+    }
+
+    /// What somebody with kubectl does.
+    pub(crate) async fn set_schedulable(&self, name: &str, schedulable: bool) {
+        let patch = NodePatch {
+            schedulable: Some(schedulable),
+            ..NodePatch::default()
+        };
+        self.fleet
+            .gateway()
+            .patch_node(&node_name(name), &patch, false)
+            .await
+            .unwrap();
+        settle().await;
+    }
+
+    pub(crate) async fn audit(&self) -> Vec<AuditRecord> {
+        self.storage
+            .audit
+            .page(&AuditFilter::default(), None, 1_000)
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn holds(&self) -> Vec<Hold> {
+        self.storage.holds.unended().await.unwrap()
+    }
+
+    pub(crate) async fn events(&self, id: Uuid) -> Vec<OperationEvent> {
+        let all: Vec<_> = self.operations.follow(id, 0).collect().await;
+        all.into_iter().flat_map(|events| events.unwrap()).collect()
+    }
+}
+
+pub(crate) fn asker() -> Asker {
+    Asker {
+        actor: Actor {
+            name: Some("ann".to_owned()),
+            kind: ActorKind::Anonymous,
+            address: None,
+        },
+        request_id: Some("r-1".to_owned()),
+    }
+}
+
+pub(crate) fn request(kind: OperationKind, nodes: &[&str], options: Value) -> OperationRequest {
+    OperationRequest {
+        kind,
+        targets: vec![TargetRequest {
+            cluster: "test".to_owned(),
+            nodes: nodes.iter().map(|name| (*name).to_owned()).collect(),
+            label_selector: None,
+        }],
+        reason: None,
+        ticket: None,
+        options: match options {
+            Value::Object(options) => options,
+            _ => Map::new(),
+        },
+        strategy: RawStrategy::default(),
+        dry_run: false,
+        retry_of: None,
+    }
+}
+
+pub(crate) fn node_name(name: &str) -> NodeName {
+    NodeName::parse(name).unwrap()
+}
+
+/// A pod of a replica set that runs on `node`.
+pub(crate) fn pod(name: &str, node: &str) -> Pod {
+    Pod {
+        namespace: "team".to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        node: node_name(node),
+        labels: [("app".to_owned(), name.split('-').next().unwrap_or_default().to_owned())].into(),
+        phase: PodPhase::Running,
+        ready: true,
+        controller: Some(Controller {
+            api_version: "apps/v1".to_owned(),
+            kind: "ReplicaSet".to_owned(),
+            name: "web".to_owned(),
+        }),
+        requests: PodRequests::default(),
+        created_at: None,
+        deletion_at: None,
+        deletion_grace: None,
+        is_mirror: false,
+        has_empty_dir: false,
+        priority: 0,
+        priority_class: None,
+        node_selector: Default::default(),
+        node_terms: None,
+        tolerations: Vec::new(),
+    }
+}
+
+/// A budget over the pods `web-…` with room for so many.
+pub(crate) fn budget(allowed: u32) -> DisruptionBudget {
+    DisruptionBudget {
+        namespace: "team".to_owned(),
+        name: "web".to_owned(),
+        selector: Selector::parse("app=web").ok(),
+        disruptions_allowed: allowed,
+        current_healthy: 5,
+        desired_healthy: 4,
+        expected_pods: 9,
+        unhealthy_pods: UnhealthyPods::default(),
+    }
+}
+
+pub(crate) fn own_pod(name: &str) -> ObjectName {
+    ObjectName {
+        namespace: "team".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+/// The pods of a drained node and how far they are.
+pub(crate) fn pods_of(target: &OperationTarget) -> Vec<(String, &'static str)> {
+    let detail = Value::Object(target.detail.clone());
+    let progress: DrainProgress = serde_json::from_value(detail).unwrap();
+    let pods = progress.pods.iter();
+    pods.map(|pod| (pod.name.clone(), pod.state.as_str())).collect()
+}
