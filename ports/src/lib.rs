@@ -9,6 +9,7 @@ mod eviction;
 mod hold;
 mod idempotency;
 mod lease;
+mod pods;
 mod storage;
 mod system;
 
@@ -29,6 +30,7 @@ pub use idempotency::MockIdempotencyKeys;
 pub use lease::Leases;
 #[cfg(feature = "mocks")]
 pub use lease::MockLeases;
+pub use pods::{PodEvent, PodEvents};
 pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};

@@ -46,6 +46,8 @@ pub struct Fleet {
 pub(crate) enum Told {
     Applied(NodeName),
     Deleted(NodeName),
+    /// There are other pods on the node, or they changed.
+    Pods(NodeName),
     Lost,
     Recovered,
 }
@@ -153,7 +155,19 @@ impl Fleet {
         let key = (pod.namespace.clone(), pod.name.clone());
         let mut state = self.state();
         state.moves.forget_pod(&pod.uid);
-        state.pods.insert(key, pod);
+        let node = pod.node.clone();
+        let before = state.pods.insert(key, pod).map(|before| before.node);
+        for node in before.filter(|before| *before != node).into_iter().chain([node]) {
+            self.tell(Told::Pods(node));
+        }
+    }
+
+    /// Removes a pod that was put there; nothing happens if there is none under this name.
+    pub fn remove_pod(&self, namespace: &str, name: &str) {
+        let mut state = self.state();
+        if let Some(pod) = state.pods.remove(&(namespace.to_owned(), name.to_owned())) {
+            self.tell(Told::Pods(pod.node));
+        }
     }
 
     /// Adds a disruption budget or changes the one under its namespace and name.
@@ -188,6 +202,7 @@ impl Fleet {
         let mut state = self.state();
         state.ticks = state.ticks.saturating_add(1);
         let now = self.now(&state);
+        self.settle(&mut state);
         let size = state.nodes.len() as u64;
         let place = state.chance.below(size);
         let dice = state.chance.below(1000);
@@ -203,6 +218,7 @@ impl Fleet {
         let Some(Member::Simulated(node)) = state.nodes.get_mut(&name) else {
             return;
         };
+        let before = node.status;
         let control_plane = Role::of(node.number, self.fleet()) == Role::ControlPlane;
         if !control_plane && (5..10).contains(&dice) && self.fleet() < size + self.slack() {
             state.nodes.remove(&name);
@@ -221,7 +237,12 @@ impl Fleet {
         if node.status != NodeStatus::Unknown {
             node.heartbeat_at = now;
         }
-        self.tell(Told::Applied(name));
+        let is_other = node.status != before;
+        self.tell(Told::Applied(name.clone()));
+        if is_other {
+            // How pods are depends on how their node is.
+            self.tell(Told::Pods(name));
+        }
     }
 
     pub(crate) fn reachable(&self) -> Result<(), ClusterError> {
@@ -330,7 +351,8 @@ impl Fleet {
             revision: state.revision,
         };
         state.nodes.insert(name.clone(), Member::Simulated(node));
-        self.tell(Told::Applied(name));
+        self.tell(Told::Applied(name.clone()));
+        self.tell(Told::Pods(name));
     }
 
     /// How many nodes the fleet began with.

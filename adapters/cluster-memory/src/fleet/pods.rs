@@ -1,11 +1,12 @@
 //! What runs on the fleet's nodes, and what protects it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use knm_model::{DisruptionBudget, Node, NodeName, NodeStatus, ObjectName, Pod, Resources, Taint, TaintEffect};
+use knm_model::{DisruptionBudget, Node, NodeName, NodeStatus, ObjectName, Pod, Taint, TaintEffect};
 use knm_ports::{ClusterError, EvictOptions, Eviction, PodRef};
+use tokio::sync::broadcast;
 
-use super::{Fleet, Member, State, reachable};
+use super::{Fleet, Member, State, Told, reachable};
 use crate::workload;
 
 impl Fleet {
@@ -28,19 +29,13 @@ impl Fleet {
         Ok(daemon_sets)
     }
 
-    pub(crate) fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
-        let mut state = self.state();
-        reachable(&state)?;
-        self.settle(&mut state);
-        let sum = |name: &NodeName| {
-            let mut sum = Resources::default();
-            let pods = self.pods_of(&state, name);
-            for pod in pods.iter().filter(|pod| !pod.is_finished()) {
-                sum.add(&Resources::of_pod(&pod.requests));
-            }
-            sum
-        };
-        Ok(state.nodes.keys().map(|name| (name.clone(), sum(name))).collect())
+    /// The nodes that may have pods, and what happens on them from then on.
+    pub(crate) fn watch_pods(&self) -> (Result<Vec<NodeName>, ClusterError>, broadcast::Receiver<Told>) {
+        let state = self.state();
+        let with_pods = state.pods.values().map(|pod| &pod.node);
+        let names: BTreeSet<_> = state.nodes.keys().chain(with_pods).cloned().collect();
+        let names = reachable(&state).map(|()| names.into_iter().collect());
+        (names, self.told.subscribe())
     }
 
     pub(crate) fn budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
@@ -90,8 +85,10 @@ impl Fleet {
             }
         };
         if !options.dry_run {
-            let now = self.now(state);
+            let (now, node) = (self.now(state), pod.node.clone());
             state.moves.evict(pod, counted, options, now);
+            self.tell(Told::Pods(node));
+            self.settle(state);
         }
         Ok(Eviction::Accepted)
     }
@@ -123,11 +120,11 @@ impl Fleet {
         found.into_iter().next()
     }
 
-    /// Starts pods in the place of those that are gone.
-    fn settle(&self, state: &mut State) {
+    /// Starts pods in the place of those that are gone, and tells what else time did to pods.
+    pub(super) fn settle(&self, state: &mut State) {
         let now = self.now(state);
         let mut moves = std::mem::take(&mut state.moves);
-        moves.settle(self.options.seed, now, |pod, chance| {
+        let hosts = moves.settle(self.options.seed, now, |pod, chance| {
             if pod
                 .controller
                 .as_ref()
@@ -143,6 +140,7 @@ impl Fleet {
             suitable.next().map(|(name, _)| name.clone())
         });
         state.moves = moves;
+        hosts.into_iter().for_each(|host| self.tell(Told::Pods(host)));
     }
 
     fn budgets_of(&self, state: &State) -> Vec<DisruptionBudget> {

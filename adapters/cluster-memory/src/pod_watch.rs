@@ -1,0 +1,130 @@
+//! The watch of the fleet's pods.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream;
+use knm_model::{NodeName, Pod};
+use knm_ports::{ClusterError, PodEvent, PodEvents};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::{Instant, timeout_at};
+
+use crate::fleet::{Fleet, Told};
+use crate::gateway::ALIVE_EVERY;
+
+/// Nothing happens before the stream is first polled.
+pub(crate) fn open(fleet: Arc<Fleet>) -> PodEvents {
+    stream::once(async move {
+        let (names, told) = fleet.watch_pods();
+        let mut watch = PodWatch {
+            fleet,
+            told,
+            known: BTreeMap::new(),
+            unlisted: None,
+            waiting: VecDeque::new(),
+        };
+        watch.list(names);
+        stream::unfold(watch, |mut watch| async move { Some((watch.next().await, watch)) })
+    })
+    .flatten()
+    .boxed()
+}
+
+struct PodWatch {
+    fleet: Arc<Fleet>,
+    told: broadcast::Receiver<Told>,
+    /// The ids of the pods that were told, by their nodes.
+    known: BTreeMap<NodeName, BTreeSet<String>>,
+    /// The nodes whose pods the list still lacks, the next one at the end; `None`: there is no list on its way.
+    unlisted: Option<Vec<NodeName>>,
+    /// What is told next.
+    waiting: VecDeque<PodEvent>,
+}
+
+impl PodWatch {
+    async fn next(&mut self) -> PodEvent {
+        let alive_at = Instant::now() + ALIVE_EVERY;
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return event;
+            }
+            if self.unlisted.is_some() {
+                self.list_on();
+                continue;
+            }
+            let told = match timeout_at(alive_at, self.told.recv()).await {
+                Ok(told) => told,
+                Err(_) => match self.fleet.reachable() {
+                    Ok(()) => return PodEvent::Alive,
+                    // It is told when it is back.
+                    Err(_) => self.told.recv().await,
+                },
+            };
+            match told {
+                Ok(Told::Pods(node) | Told::Deleted(node)) => {
+                    // Out of reach: everything is told when it is back.
+                    if let Ok(pods) = self.fleet.pods(&node) {
+                        self.tell(node, pods);
+                    }
+                }
+                Ok(Told::Applied(_)) => {}
+                Ok(Told::Lost | Told::Recovered) | Err(RecvError::Lagged(_)) => {
+                    let (names, told) = self.fleet.watch_pods();
+                    self.told = told;
+                    self.list(names);
+                }
+                // The fleet, which holds the other end, is held here: this cannot be, and waiting is all that is left.
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Begins a list.
+    fn list(&mut self, names: Result<Vec<NodeName>, ClusterError>) {
+        match names {
+            Ok(mut names) => {
+                names.reverse();
+                self.known.clear();
+                self.unlisted = Some(names);
+                self.waiting.push_back(PodEvent::Listing);
+            }
+            Err(error) => {
+                self.unlisted = None;
+                self.waiting.push_back(PodEvent::Lost(error));
+            }
+        }
+    }
+
+    /// Adds the pods of one more node to the list.
+    fn list_on(&mut self) {
+        let Some(node) = self.unlisted.as_mut().and_then(Vec::pop) else {
+            self.unlisted = None;
+            return self.waiting.push_back(PodEvent::Complete);
+        };
+        match self.fleet.pods(&node) {
+            Ok(pods) => {
+                self.known.insert(node, ids(&pods));
+                self.waiting.push_back(PodEvent::Listed(pods));
+            }
+            Err(error) => self.list(Err(error)),
+        }
+    }
+
+    /// Tells the pods on a node, and which ones are there no longer.
+    fn tell(&mut self, node: NodeName, pods: Vec<Pod>) {
+        let before = match pods.is_empty() {
+            true => self.known.remove(&node),
+            false => self.known.insert(node, ids(&pods)),
+        };
+        let gone = before.unwrap_or_default().into_iter();
+        let gone = gone.filter(|uid| !self.known.values().any(|uids| uids.contains(uid)));
+        self.waiting.extend(gone.map(|uid| PodEvent::Deleted { uid }));
+        self.waiting
+            .extend(pods.into_iter().map(|pod| PodEvent::Applied(Box::new(pod))));
+    }
+}
+
+fn ids(pods: &[Pod]) -> BTreeSet<String> {
+    pods.iter().map(|pod| pod.uid.clone()).collect()
+}
