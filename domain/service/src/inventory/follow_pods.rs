@@ -131,7 +131,7 @@ impl PodFollower {
         let Some(mut pods) = self.cluster.pods() else {
             return;
         };
-        let was_lost = pods.lost;
+        let was_lost = pods.lost && pods.listed;
         match event {
             PodEvent::Listing => {
                 pods.listing = true;
