@@ -16,6 +16,7 @@ use crate::Shared;
 use crate::answer::Changed;
 use crate::body::Written;
 use crate::edge::RequestId;
+use crate::list::node_state;
 use crate::problem::{Failure, OfChanging, Problem};
 use crate::view::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
 
@@ -200,7 +201,7 @@ fn known(headers: &HeaderMap) -> Option<Vec<String>> {
     if tags.is_empty() || tags.contains(&"*") {
         return None;
     }
-    Some(tags.into_iter().map(str::to_owned).collect())
+    Some(tags.into_iter().map(|tag| node_state(tag).to_owned()).collect())
 }
 
 fn uncordon(body: &UncordonBody) -> Result<Uncordon, Vec<QueryError>> {
@@ -262,5 +263,7 @@ mod tests {
         let both = Some(vec!["a-1".to_owned(), "a-2".to_owned()]);
         assert_eq!(known(&headers(&["\"a-1\", W/\"a-2\""])), both);
         assert_eq!(known(&headers(&["\"a-1\"", "\"a-2\""])), both);
+        // Pods that came or went do not matter.
+        assert_eq!(known(&headers(&["\"a-1+5f\", W/\"a-2+0\""])), both);
     }
 }

@@ -134,7 +134,7 @@ impl TaintKeyBody {
 impl ChangedNodeView {
     pub(crate) fn of(cluster: &ClusterName, changed: &NodeChanged, dry_run: bool) -> Self {
         Self {
-            node: NodeView::of(cluster, &changed.node),
+            node: NodeView::of(cluster, &changed.node, None),
             change: ChangeView {
                 dry_run,
                 before: changed.before.clone().into_iter().collect(),

@@ -94,7 +94,7 @@ fn full(number: u8) -> Pod {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Apply(Pod),
+    Apply(Box<Pod>),
     Delete(u8),
     Begin,
     Complete,
@@ -112,7 +112,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         ..pod(number, node)
     });
     let step = prop_oneof![
-        60 => pods.prop_map(Step::Apply),
+        60 => pods.prop_map(|pod| Step::Apply(Box::new(pod))),
         20 => (0..40_u8).prop_map(Step::Delete),
         1 => Just(Step::Begin),
         1 => Just(Step::Complete),
@@ -142,8 +142,8 @@ proptest! {
             let revision = index.revision();
             match step {
                 Step::Apply(pod) => {
-                    plain.insert(pod.uid.clone(), (pod.clone(), list));
-                    index.apply(pod);
+                    plain.insert(pod.uid.clone(), (pod.as_ref().clone(), list));
+                    index.apply(*pod);
                 }
                 Step::Delete(number) => {
                     let uid = pod(number, 0).uid;
