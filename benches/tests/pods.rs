@@ -1,7 +1,5 @@
 //! What pods cost, counted by the allocator: the same on every machine.
 
-#![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
-
 use std::alloc::System;
 
 use cap::Cap;

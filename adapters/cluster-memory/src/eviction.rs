@@ -30,6 +30,15 @@ pub(crate) struct Moves {
     settled_at: Option<Timestamp>,
 }
 
+/// What time did to pods on the move.
+#[derive(Default)]
+pub(crate) struct Settled {
+    /// The ids of those that are gone.
+    pub(crate) gone: Vec<String>,
+    /// The nodes to which some came, or on which they became ready.
+    pub(crate) hosts: BTreeSet<NodeName>,
+}
+
 /// A pod that was evicted.
 struct Departure {
     pod: Pod,
@@ -101,16 +110,16 @@ impl Moves {
         self.departures.insert(departure.pod.uid.clone(), departure);
     }
 
-    /// Starts pods in the place of those that are gone, on the nodes that `choose` finds for them. Returns the nodes on which pods came, ended
-    /// or became ready since the last time.
+    /// Starts pods in the place of those that are gone, on the nodes that `choose` finds for them. Returns what
+    /// happened since the last time.
     pub(crate) fn settle(
         &mut self,
         seed: u64,
         now: Timestamp,
         mut choose: impl FnMut(&Pod, &mut Chance) -> Option<NodeName>,
-    ) -> BTreeSet<NodeName> {
+    ) -> Settled {
         let since = self.settled_at.replace(now);
-        let mut hosts = BTreeSet::new();
+        let mut settled = Settled::default();
         for departure in self.departures.values_mut() {
             let is_due = departure.gone_at <= now && departure.replaced_at.is_none() && !departure.pod.is_finished();
             if !is_due || departure.pod.controller.is_none() {
@@ -121,7 +130,7 @@ impl Moves {
                 continue;
             };
             self.count += 1;
-            hosts.insert(node.clone());
+            settled.hosts.insert(node.clone());
             let pod = successor(&departure.pod, node, departure.gone_at, &mut chance);
             let ready_at = departure.gone_at.plus(STARTS_WITHIN);
             departure.replaced_at = Some(ready_at);
@@ -129,9 +138,9 @@ impl Moves {
         }
         let is_new = |at: Timestamp| at <= now && since.is_none_or(|since| since < at);
         let ended = self.departures.values().filter(|departure| is_new(departure.gone_at));
-        hosts.extend(ended.map(|departure| departure.pod.node.clone()));
+        settled.gone.extend(ended.map(|departure| departure.pod.uid.clone()));
         let ready = self.arrivals.values().filter(|arrival| is_new(arrival.ready_at));
-        hosts.extend(ready.map(|arrival| arrival.pod.node.clone()));
+        settled.hosts.extend(ready.map(|arrival| arrival.pod.node.clone()));
         // What came, went and was replaced in full is told by nothing else.
         let arrivals = &mut self.arrivals;
         self.departures.retain(|uid, departure| {
@@ -141,7 +150,7 @@ impl Moves {
             }
             !is_over
         });
-        hosts
+        settled
     }
 
     /// Takes what evictions use up out of `budget`, until the pods that take the places are ready.

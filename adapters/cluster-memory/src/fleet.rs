@@ -46,8 +46,10 @@ pub struct Fleet {
 pub(crate) enum Told {
     Applied(NodeName),
     Deleted(NodeName),
-    /// There are other pods on the node, or they changed.
+    /// There are more pods on the node, or they changed.
     Pods(NodeName),
+    /// The pod with this id is gone.
+    PodGone(String),
     Lost,
     Recovered,
 }
@@ -143,10 +145,9 @@ impl Fleet {
     /// Removes a node, and the pods on it; nothing happens if there is none under this name.
     pub fn delete_node(&self, name: &NodeName) {
         let mut state = self.state();
-        if state.nodes.remove(name).is_some() {
+        if state.nodes.contains_key(name) {
+            self.remove(&mut state, name);
             state.pods.retain(|_, pod| pod.node != *name);
-            state.moves.forget_node(name);
-            self.tell(Told::Deleted(name.clone()));
         }
     }
 
@@ -155,18 +156,18 @@ impl Fleet {
         let key = (pod.namespace.clone(), pod.name.clone());
         let mut state = self.state();
         state.moves.forget_pod(&pod.uid);
-        let node = pod.node.clone();
-        let before = state.pods.insert(key, pod).map(|before| before.node);
-        for node in before.filter(|before| *before != node).into_iter().chain([node]) {
-            self.tell(Told::Pods(node));
+        let (node, uid) = (pod.node.clone(), pod.uid.clone());
+        if let Some(before) = state.pods.insert(key, pod).filter(|before| before.uid != uid) {
+            self.tell(Told::PodGone(before.uid));
         }
+        self.tell(Told::Pods(node));
     }
 
     /// Removes a pod that was put there; nothing happens if there is none under this name.
     pub fn remove_pod(&self, namespace: &str, name: &str) {
         let mut state = self.state();
         if let Some(pod) = state.pods.remove(&(namespace.to_owned(), name.to_owned())) {
-            self.tell(Told::Pods(pod.node));
+            self.tell(Told::PodGone(pod.uid));
         }
     }
 
@@ -221,10 +222,7 @@ impl Fleet {
         let before = node.status;
         let control_plane = Role::of(node.number, self.fleet()) == Role::ControlPlane;
         if !control_plane && (5..10).contains(&dice) && self.fleet() < size + self.slack() {
-            state.nodes.remove(&name);
-            state.overlays.remove(&name);
-            state.moves.forget_node(&name);
-            return self.tell(Told::Deleted(name));
+            return self.remove(&mut state, &name);
         }
         node.revision = revision;
         if !control_plane {
@@ -332,6 +330,16 @@ impl Fleet {
     fn now(&self, state: &State) -> Timestamp {
         let passed = self.options.change_every.unwrap_or(Duration::from_secs(1)) * state.ticks;
         self.options.started_at.plus(passed)
+    }
+
+    /// Removes a node with what is simulated on it.
+    fn remove(&self, state: &mut State, name: &NodeName) {
+        let pods = self.pods_of(state, name);
+        state.nodes.remove(name);
+        state.overlays.remove(name);
+        state.moves.forget_node(name);
+        self.tell(Told::Deleted(name.clone()));
+        pods.into_iter().for_each(|pod| self.tell(Told::PodGone(pod.uid)));
     }
 
     fn add(&self, state: &mut State, now: Timestamp) {

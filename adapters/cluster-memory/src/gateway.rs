@@ -117,7 +117,7 @@ impl Watch {
                         return NodeEvent::Deleted(name);
                     }
                 }
-                Ok(Told::Pods(_)) => {}
+                Ok(Told::Pods(_) | Told::PodGone(_)) => {}
                 Ok(Told::Lost | Told::Recovered) | Err(RecvError::Lagged(_)) => {
                     return listed(self.fleet.catch_up(&mut self.told));
                 }

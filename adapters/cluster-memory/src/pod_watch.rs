@@ -1,11 +1,11 @@
 //! The watch of the fleet's pods.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream;
-use knm_model::{NodeName, Pod};
+use knm_model::NodeName;
 use knm_ports::{ClusterError, PodEvent, PodEvents};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, timeout_at};
@@ -20,7 +20,6 @@ pub(crate) fn open(fleet: Arc<Fleet>) -> PodEvents {
         let mut watch = PodWatch {
             fleet,
             told,
-            known: BTreeMap::new(),
             unlisted: None,
             waiting: VecDeque::new(),
         };
@@ -34,8 +33,6 @@ pub(crate) fn open(fleet: Arc<Fleet>) -> PodEvents {
 struct PodWatch {
     fleet: Arc<Fleet>,
     told: broadcast::Receiver<Told>,
-    /// The ids of the pods that were told, by their nodes.
-    known: BTreeMap<NodeName, BTreeSet<String>>,
     /// The nodes whose pods the list still lacks, the next one at the end; `None`: there is no list on its way.
     unlisted: Option<Vec<NodeName>>,
     /// What is told next.
@@ -62,13 +59,14 @@ impl PodWatch {
                 },
             };
             match told {
-                Ok(Told::Pods(node) | Told::Deleted(node)) => {
+                Ok(Told::Pods(node)) => {
                     // Out of reach: everything is told when it is back.
-                    if let Ok(pods) = self.fleet.pods(&node) {
-                        self.tell(node, pods);
-                    }
+                    let pods = self.fleet.pods(&node).unwrap_or_default();
+                    let changed = pods.into_iter().map(|pod| PodEvent::Applied(Box::new(pod)));
+                    self.waiting.extend(changed);
                 }
-                Ok(Told::Applied(_)) => {}
+                Ok(Told::PodGone(uid)) if self.fleet.reachable().is_ok() => return PodEvent::Deleted { uid },
+                Ok(Told::Applied(_) | Told::Deleted(_) | Told::PodGone(_)) => {}
                 Ok(Told::Lost | Told::Recovered) | Err(RecvError::Lagged(_)) => {
                     let (names, told) = self.fleet.watch_pods();
                     self.told = told;
@@ -85,7 +83,6 @@ impl PodWatch {
         match names {
             Ok(mut names) => {
                 names.reverse();
-                self.known.clear();
                 self.unlisted = Some(names);
                 self.waiting.push_back(PodEvent::Listing);
             }
@@ -103,28 +100,8 @@ impl PodWatch {
             return self.waiting.push_back(PodEvent::Complete);
         };
         match self.fleet.pods(&node) {
-            Ok(pods) => {
-                self.known.insert(node, ids(&pods));
-                self.waiting.push_back(PodEvent::Listed(pods));
-            }
+            Ok(pods) => self.waiting.push_back(PodEvent::Listed(pods)),
             Err(error) => self.list(Err(error)),
         }
     }
-
-    /// Tells the pods on a node, and which ones are there no longer.
-    fn tell(&mut self, node: NodeName, pods: Vec<Pod>) {
-        let before = match pods.is_empty() {
-            true => self.known.remove(&node),
-            false => self.known.insert(node, ids(&pods)),
-        };
-        let gone = before.unwrap_or_default().into_iter();
-        let gone = gone.filter(|uid| !self.known.values().any(|uids| uids.contains(uid)));
-        self.waiting.extend(gone.map(|uid| PodEvent::Deleted { uid }));
-        self.waiting
-            .extend(pods.into_iter().map(|pod| PodEvent::Applied(Box::new(pod))));
-    }
-}
-
-fn ids(pods: &[Pod]) -> BTreeSet<String> {
-    pods.iter().map(|pod| pod.uid.clone()).collect()
 }

@@ -17,6 +17,7 @@ use futures::future::join_all;
 use knm_model::{ClusterName, ClusterRegistration, ClusterSource, NodeName, NodeStatus, Pod, Timestamp};
 use knm_ports::{Clock, ClusterError, ClusterGateway};
 use metrics::gauge;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use draining::DrainPreview;
@@ -79,6 +80,8 @@ struct Cluster {
     contact: Mutex<Contact>,
     /// `None` if its pods are not watched.
     pods: Option<Mutex<Pods>>,
+    /// There is a complete list of its pods.
+    pods_listed: Notify,
 }
 
 /// How we get on with a cluster.
@@ -281,6 +284,7 @@ impl Cluster {
     fn new(handle: ClusterHandle, epoch: u64) -> Self {
         Self {
             pods: handle.watch_pods.then(Mutex::default),
+            pods_listed: Notify::new(),
             handle,
             feed: Arc::new(Feed::new(epoch)),
             contact: Mutex::new(Contact {

@@ -86,14 +86,18 @@ impl Fleet {
         };
         if !options.dry_run {
             let (now, node) = (self.now(state), pod.node.clone());
+            let uid = pod.uid.clone();
             state.moves.evict(pod, counted, options, now);
-            self.tell(Told::Pods(node));
+            match self.pods_of(state, &node).iter().any(|pod| pod.uid == uid) {
+                true => self.tell(Told::Pods(node)),
+                false => self.tell(Told::PodGone(uid)),
+            }
             self.settle(state);
         }
         Ok(Eviction::Accepted)
     }
 
-    fn pods_of(&self, state: &State, name: &NodeName) -> Vec<Pod> {
+    pub(super) fn pods_of(&self, state: &State, name: &NodeName) -> Vec<Pod> {
         let mut pods = match state.nodes.get(name) {
             Some(Member::Simulated(node)) => workload::pods(self.options.seed, self.fleet(), name, node),
             Some(Member::Given(_)) | None => Vec::new(),
@@ -124,7 +128,7 @@ impl Fleet {
     pub(super) fn settle(&self, state: &mut State) {
         let now = self.now(state);
         let mut moves = std::mem::take(&mut state.moves);
-        let hosts = moves.settle(self.options.seed, now, |pod, chance| {
+        let settled = moves.settle(self.options.seed, now, |pod, chance| {
             if pod
                 .controller
                 .as_ref()
@@ -140,7 +144,8 @@ impl Fleet {
             suitable.next().map(|(name, _)| name.clone())
         });
         state.moves = moves;
-        hosts.into_iter().for_each(|host| self.tell(Told::Pods(host)));
+        settled.gone.into_iter().for_each(|uid| self.tell(Told::PodGone(uid)));
+        settled.hosts.into_iter().for_each(|host| self.tell(Told::Pods(host)));
     }
 
     fn budgets_of(&self, state: &State) -> Vec<DisruptionBudget> {

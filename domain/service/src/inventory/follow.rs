@@ -73,6 +73,7 @@ impl Follower {
     }
 
     async fn follow(&mut self) {
+        let cluster = Arc::clone(&self.cluster);
         let mut turns = self.cluster.pods.as_ref().map(|_| {
             let mut turns = interval(SHOW_PODS);
             turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,6 +103,10 @@ impl Follower {
                         self.show_pods();
                         continue;
                     }
+                    () = cluster.pods_listed.notified() => {
+                        self.show_pods();
+                        continue;
+                    }
                 }
                 silent_until = Instant::now() + SILENCE;
             }
@@ -114,25 +119,24 @@ impl Follower {
 
     /// Shows the nodes with what their pods ask for by now. Nobody is told of that as a change of the node: only the snapshot is a new one.
     fn show_pods(&mut self) {
-        if !self.listed {
-            return;
-        }
-        let differs = {
-            let Some(pods) = self.cluster.pods() else {
-                return;
-            };
-            let Ok(current) = pods.current() else {
-                return;
-            };
-            let revision = Some(current.revision());
-            if std::mem::replace(&mut self.shown_pods, revision) == revision {
-                return;
-            }
-            self.index.show_requested(|node| pods.requested(node))
-        };
-        if differs {
+        if self.listed && self.take_pods() {
             self.publish_snapshot(Vec::new());
         }
+    }
+
+    /// Whether what the pods ask for differs from what was known.
+    fn take_pods(&mut self) -> bool {
+        let Some(pods) = self.cluster.pods() else {
+            return false;
+        };
+        let Ok(current) = pods.current() else {
+            return false;
+        };
+        let revision = Some(current.revision());
+        if std::mem::replace(&mut self.shown_pods, revision) == revision {
+            return false;
+        }
+        self.index.show_requested(|node| pods.requested(node))
     }
 
     fn take(&mut self, event: NodeEvent) {
@@ -147,6 +151,7 @@ impl Follower {
                 self.index.replace(nodes);
                 self.listed = true;
                 self.seen();
+                self.take_pods();
                 self.publish_snapshot(Vec::new());
                 let (nodes, took) = (self.index.len(), self.started.elapsed());
                 tracing::info!(cluster = %self.cluster.handle.name, nodes, ?took, "cluster seen");

@@ -142,6 +142,7 @@ impl PodFollower {
                 pods.seen(now);
                 pods.index.complete();
                 pods.listing = false;
+                self.cluster.pods_listed.notify_one();
                 if !std::mem::replace(&mut pods.listed, true) {
                     let (count, took) = (pods.index.len(), self.started.elapsed());
                     tracing::info!(cluster = %self.cluster.handle.name, pods = count, ?took, "pods seen");
