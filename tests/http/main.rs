@@ -11,6 +11,7 @@ mod events;
 mod identity;
 mod methods;
 mod paths;
+mod pods;
 mod problems;
 mod shutdown;
 

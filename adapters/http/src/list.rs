@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use knm_domain::{InventoryError, NodeEntry, Snapshot, SnapshotVersion};
-use knm_model::{ClusterName, Cursor, NodeField, NodeQuery};
+use knm_model::{ClusterName, Cursor, Node, NodeField, NodeQuery, Resources};
 use moka::future::Cache;
 use poem::Body;
 
@@ -103,7 +103,16 @@ pub(crate) fn node_tag(snapshot: &Snapshot, entry: &NodeEntry) -> String {
         true => format!("{version}-{}", snapshot.as_of().unix_millis()),
         false => version,
     };
-    match entry.requested() {
+    state_tag(&state, entry.requested())
+}
+
+/// Names the state of a node as it will be answered alone once its change is known from watching.
+pub(crate) fn changed_tag(node: &Node, requested: Option<&Resources>) -> String {
+    state_tag(&node.version(), requested)
+}
+
+fn state_tag(state: &str, requested: Option<&Resources>) -> String {
+    match requested {
         Some(requested) => format!("\"{state}+{:x}\"", hash(requested)),
         None => format!("\"{state}\""),
     }

@@ -16,7 +16,7 @@ use crate::Shared;
 use crate::answer::Changed;
 use crate::body::Written;
 use crate::edge::RequestId;
-use crate::list::node_state;
+use crate::list::{changed_tag, node_state};
 use crate::problem::{Failure, OfChanging, Problem};
 use crate::view::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
 
@@ -157,10 +157,12 @@ impl ChangesApi {
 
 impl Shared {
     fn answer(&self, cluster: &str, changed: &NodeChanged, dry_run: bool) -> Outcome {
-        let cluster = self.inventory.cluster(cluster)?.name;
+        let snapshot = self.inventory.snapshot(cluster)?;
+        let entry = snapshot.find(changed.node.name.as_str());
+        let requested = entry.and_then(|entry| entry.requested());
         // What did not happen is no state of the node.
-        let tag = (!dry_run).then(|| format!("\"{}\"", changed.node.version()));
-        let view = ChangedNodeView::of(&cluster, changed, dry_run);
+        let tag = (!dry_run).then(|| changed_tag(&changed.node, requested));
+        let view = ChangedNodeView::of(snapshot.cluster(), changed, requested, dry_run);
         Ok(Changed::new(tag.as_deref(), &view))
     }
 }

@@ -38,8 +38,8 @@ pub(crate) struct NodeView {
     pub(crate) capacity: ResourcesView,
     /// What pods may use of it.
     pub(crate) allocatable: ResourcesView,
-    /// What its pods ask for together and how many they are, without those that ended, about a second ago. Null while the pods of the cluster
-    /// are not known or not watched, and in the answer to a change.
+    /// What its pods ask for together and how many they are, without those that ended, about a second ago; null while the pods of the cluster
+    /// are not known or not watched.
     pub(crate) requested: Option<ResourcesView>,
     /// Versions of what runs on it.
     pub(crate) system: SystemView,
