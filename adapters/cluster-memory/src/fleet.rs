@@ -151,26 +151,6 @@ impl Fleet {
         }
     }
 
-    /// Adds a pod or changes the one under its namespace and name.
-    pub fn put_pod(&self, pod: Pod) {
-        let key = (pod.namespace.clone(), pod.name.clone());
-        let mut state = self.state();
-        state.moves.forget_pod(&pod.uid);
-        let (node, uid) = (pod.node.clone(), pod.uid.clone());
-        if let Some(before) = state.pods.insert(key, pod).filter(|before| before.uid != uid) {
-            self.tell(Told::PodGone(before.uid));
-        }
-        self.tell(Told::Pods(node));
-    }
-
-    /// Removes a pod that was put there; nothing happens if there is none under this name.
-    pub fn remove_pod(&self, namespace: &str, name: &str) {
-        let mut state = self.state();
-        if let Some(pod) = state.pods.remove(&(namespace.to_owned(), name.to_owned())) {
-            self.tell(Told::PodGone(pod.uid));
-        }
-    }
-
     /// Adds a disruption budget or changes the one under its namespace and name.
     pub fn put_budget(&self, budget: DisruptionBudget) {
         let key = (budget.namespace.clone(), budget.name.clone());
