@@ -64,6 +64,19 @@ pub trait ClusterGateway: Send + Sync + 'static {
     /// - MUST work on clusters that only know `policy/v1beta1`.
     async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError>;
 
+    /// Deletes a pod, whatever disruption budgets say. Answers are those to evictions, but for those that come from budgets.
+    ///
+    /// - MUST leave a pod with another UID alone and return [`Eviction::Replaced`].
+    /// - MUST return [`Eviction::Gone`] if there is no pod under this name.
+    /// - MUST give the pod the grace period that was asked for, or its own if none was.
+    /// - MUST change nothing with `dry_run`.
+    async fn delete_pod(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError>;
+
+    /// The volumes that are attached to a node at this moment, by their names in the cluster.
+    ///
+    /// - MUST return none for a node without volumes and for one that does not exist.
+    async fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError>;
+
     /// A node at this moment.
     ///
     /// - MUST return `None` if there is none.

@@ -9,6 +9,7 @@ mod eviction;
 mod hold;
 mod idempotency;
 mod lease;
+mod operation;
 mod pods;
 mod storage;
 mod system;
@@ -30,6 +31,9 @@ pub use idempotency::MockIdempotencyKeys;
 pub use lease::Leases;
 #[cfg(feature = "mocks")]
 pub use lease::MockLeases;
+#[cfg(feature = "mocks")]
+pub use operation::{MockOperationWork, MockOperations};
+pub use operation::{OperationWork, Operations};
 pub use pods::{PodEvent, PodEvents};
 pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 #[cfg(feature = "mocks")]

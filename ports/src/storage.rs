@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
 use crate::cluster::BoxedSource;
-use crate::{AuditLog, CordonHolds, IdempotencyKeys, Leases};
+use crate::{AuditLog, CordonHolds, IdempotencyKeys, Leases, OperationWork, Operations};
 
 /// Everything that an opened store offers.
 #[derive(Clone)]
@@ -24,6 +24,10 @@ pub struct Storage {
     pub keys: Arc<dyn IdempotencyKeys>,
     /// Who does what only one replica may do.
     pub leases: Arc<dyn Leases>,
+    /// What takes longer than one call, as callers see it.
+    pub operations: Arc<dyn Operations>,
+    /// The same as those see it who do the work.
+    pub work: Arc<dyn OperationWork>,
 }
 
 /// The store as such: whether it works, what its schema is, what its pool does.

@@ -9,7 +9,7 @@ use crate::connection::{Connection, Question, encoded};
 use crate::convert;
 use crate::error::Failure;
 use crate::metric::Call;
-use crate::wire::WireNode;
+use crate::wire::{NodeVolumes, WireNode};
 
 const GET: Call = Call {
     verb: "get",
@@ -26,6 +26,23 @@ pub(crate) async fn node(connection: &Connection, name: &NodeName) -> Result<Opt
     match connection.get(GET, &path, connection.request_timeout).await {
         Ok(wire) => read(wire, GET).map(Some),
         Err(failure) if failure.code == Some(StatusCode::NOT_FOUND) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The volumes that are attached to the node, in the cluster's own words.
+pub(crate) async fn attached_volumes(connection: &Connection, name: &NodeName) -> Result<Vec<String>, Failure> {
+    match connection
+        .get::<NodeVolumes>(GET, &path(name), connection.request_timeout)
+        .await
+    {
+        Ok(wire) => Ok(wire
+            .status
+            .volumes_attached
+            .into_iter()
+            .map(|volume| volume.name)
+            .collect()),
+        Err(failure) if failure.code == Some(StatusCode::NOT_FOUND) => Ok(Vec::new()),
         Err(failure) => Err(failure),
     }
 }

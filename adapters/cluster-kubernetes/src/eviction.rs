@@ -19,6 +19,10 @@ const EVICT: Call = Call {
     verb: "create",
     resource: "pods/eviction",
 };
+const DELETE: Call = Call {
+    verb: "delete",
+    resource: "pods",
+};
 const DAEMON_SETS: Call = Call {
     verb: "list",
     resource: "daemonsets",
@@ -44,11 +48,7 @@ pub(crate) async fn evict(
     pod: &PodRef,
     options: &EvictOptions,
 ) -> Result<Option<Eviction>, Failure> {
-    let path = format!(
-        "/api/v1/namespaces/{}/pods/{}/eviction",
-        encoded(&pod.namespace),
-        encoded(&pod.name)
-    );
+    let path = format!("{}/eviction", path(pod));
     let question = Question {
         method: Method::POST,
         path: &path,
@@ -69,7 +69,41 @@ pub(crate) async fn evict(
         .ok_or_else(|| Failure::refused(EVICT, reply.code, &reply.headers, &reply.body))
 }
 
+/// Deletes a pod.
+pub(crate) async fn delete(connection: &Connection, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, Failure> {
+    let path = path(pod);
+    let mut body = delete_options(pod, options);
+    body["apiVersion"] = json!("v1");
+    body["kind"] = json!("DeleteOptions");
+    let question = Question {
+        method: Method::DELETE,
+        path: &path,
+        body: Some(("application/json", Bytes::from(body.to_string()))),
+    };
+    let reply = connection.reply(DELETE, &question).await?;
+    let status: Status = serde_json::from_slice(&reply.body).unwrap_or_default();
+    eviction(reply.code, &status, reply.retry_after())
+        .ok_or_else(|| Failure::refused(DELETE, reply.code, &reply.headers, &reply.body))
+}
+
+fn path(pod: &PodRef) -> String {
+    format!(
+        "/api/v1/namespaces/{}/pods/{}",
+        encoded(&pod.namespace),
+        encoded(&pod.name)
+    )
+}
+
 fn body(version: PolicyVersion, pod: &PodRef, options: &EvictOptions) -> Value {
+    json!({
+        "apiVersion": version.as_str(),
+        "kind": "Eviction",
+        "metadata": {"name": pod.name, "namespace": pod.namespace},
+        "deleteOptions": delete_options(pod, options),
+    })
+}
+
+fn delete_options(pod: &PodRef, options: &EvictOptions) -> Value {
     let mut delete_options = json!({"preconditions": {"uid": pod.uid}});
     if let Some(seconds) = options.grace_period_seconds {
         delete_options["gracePeriodSeconds"] = json!(seconds);
@@ -77,12 +111,7 @@ fn body(version: PolicyVersion, pod: &PodRef, options: &EvictOptions) -> Value {
     if options.dry_run {
         delete_options["dryRun"] = json!(["All"]);
     }
-    json!({
-        "apiVersion": version.as_str(),
-        "kind": "Eviction",
-        "metadata": {"name": pod.name, "namespace": pod.namespace},
-        "deleteOptions": delete_options,
-    })
+    delete_options
 }
 
 /// What an answer means; `None` if it says nothing about the pod.

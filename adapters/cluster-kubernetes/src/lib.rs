@@ -150,6 +150,14 @@ impl ClusterGateway for KubernetesGateway {
         })
     }
 
+    async fn delete_pod(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
+        Ok(eviction::delete(&self.connection, pod, options).await?)
+    }
+
+    async fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
+        Ok(change::attached_volumes(&self.connection, node).await?)
+    }
+
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
         Ok(change::node(&self.connection, name).await?)
     }

@@ -287,6 +287,24 @@ pub(crate) struct PodCondition {
     pub(crate) status: String,
 }
 
+/// A node of which only the attached volumes matter.
+#[derive(Deserialize)]
+pub(crate) struct NodeVolumes {
+    #[serde(default)]
+    pub(crate) status: VolumesState,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct VolumesState {
+    pub(crate) volumes_attached: Vec<AttachedVolume>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct AttachedVolume {
+    pub(crate) name: String,
+}
+
 /// An object of which only the name matters.
 #[derive(Deserialize)]
 pub(crate) struct Named {

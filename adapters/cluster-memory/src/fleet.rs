@@ -11,6 +11,7 @@ use knm_model::{
 };
 use knm_ports::{ClusterError, ClusterGateway};
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::change::{Overlay, patched};
@@ -37,6 +38,7 @@ pub struct FleetOptions {
 /// A simulated fleet of nodes with pods and budgets.
 pub struct Fleet {
     options: FleetOptions,
+    began: Instant,
     state: Mutex<State>,
     told: broadcast::Sender<Told>,
 }
@@ -62,6 +64,8 @@ struct State {
     pods: BTreeMap<(String, String), Pod>,
     budgets: BTreeMap<(String, String), DisruptionBudget>,
     daemon_sets: BTreeSet<ObjectName>,
+    /// Volumes that are attached, with their nodes.
+    volumes: BTreeSet<(NodeName, String)>,
     moves: Moves,
     reachable: bool,
     /// The number of the next node that is added.
@@ -91,12 +95,14 @@ impl Fleet {
             .collect();
         let fleet = Arc::new(Self {
             options,
+            began: Instant::now(),
             state: Mutex::new(State {
                 nodes,
                 overlays: BTreeMap::new(),
                 pods: BTreeMap::new(),
                 budgets: BTreeMap::new(),
                 daemon_sets: BTreeSet::new(),
+                volumes: BTreeSet::new(),
                 moves: Moves::default(),
                 reachable: true,
                 next: count,
@@ -160,6 +166,16 @@ impl Fleet {
     /// Adds a DaemonSet, which has only the pods that are put there.
     pub fn put_daemon_set(&self, name: ObjectName) {
         self.state().daemon_sets.insert(name);
+    }
+
+    /// Attaches a volume to a node.
+    pub fn attach_volume(&self, node: NodeName, volume: &str) {
+        self.state().volumes.insert((node, volume.to_owned()));
+    }
+
+    /// Detaches a volume from a node.
+    pub fn detach_volume(&self, node: &NodeName, volume: &str) {
+        self.state().volumes.remove(&(node.clone(), volume.to_owned()));
     }
 
     /// Makes the fleet unreachable.
@@ -306,7 +322,12 @@ impl Fleet {
         }
     }
 
-    /// The time in the fleet.
+    /// The time by which pods come and go: it passes in a fleet that stands still, too.
+    fn pod_time(&self, state: &State) -> Timestamp {
+        self.now(state).max(self.options.started_at.plus(self.began.elapsed()))
+    }
+
+    /// The time in the fleet, by which nodes change.
     fn now(&self, state: &State) -> Timestamp {
         let passed = self.options.change_every.unwrap_or(Duration::from_secs(1)) * state.ticks;
         self.options.started_at.plus(passed)

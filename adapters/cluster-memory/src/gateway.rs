@@ -72,6 +72,14 @@ impl ClusterGateway for MemoryClusterGateway {
         self.fleet.daemon_sets()
     }
 
+    async fn delete_pod(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
+        self.fleet.delete_pod(pod, options)
+    }
+
+    async fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
+        self.fleet.attached_volumes(node)
+    }
+
     async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
         self.fleet.evict(pod, options)
     }

@@ -2,16 +2,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
 use knm_model::NodeName;
 use knm_ports::{ClusterError, PodEvent, PodEvents};
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::fleet::{Fleet, Told};
 use crate::gateway::ALIVE_EVERY;
+
+/// How often it is looked whether time did something to pods, while nothing else happens.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Nothing happens before the stream is first polled.
 pub(crate) fn open(fleet: Arc<Fleet>) -> PodEvents {
@@ -50,13 +54,16 @@ impl PodWatch {
                 self.list_on();
                 continue;
             }
-            let told = match timeout_at(alive_at, self.told.recv()).await {
+            if alive_at <= Instant::now() && self.fleet.reachable().is_ok() {
+                return PodEvent::Alive;
+            }
+            let told = match timeout(TICK, self.told.recv()).await {
                 Ok(told) => told,
-                Err(_) => match self.fleet.reachable() {
-                    Ok(()) => return PodEvent::Alive,
-                    // It is told when it is back.
-                    Err(_) => self.told.recv().await,
-                },
+                Err(_) => {
+                    // Pods come and go by the time, and tell it when somebody looks.
+                    self.fleet.let_time_pass();
+                    continue;
+                }
             };
             match told {
                 Ok(Told::Pods(node)) => {

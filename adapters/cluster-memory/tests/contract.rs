@@ -47,6 +47,10 @@ impl ClusterDriver for FleetDriver {
         self.0.put_daemon_set(name);
     }
 
+    async fn attach_volume(&self, node: &NodeName, volume: &str) {
+        self.0.attach_volume(node.clone(), volume);
+    }
+
     async fn lose(&self) {
         self.0.lose();
     }

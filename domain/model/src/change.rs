@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::label::{check_label_key, check_label_value};
@@ -49,7 +50,8 @@ pub struct TaintChange {
 }
 
 /// A taint as a caller writes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RawTaint {
     /// The key.
     pub key: String,

@@ -94,7 +94,7 @@ impl HoldRequest {
         let mut errors = Vec::new();
         errors.extend(check_reason(reason).err());
         if let Some(ticket) = ticket {
-            errors.extend(check_text("ticket", ticket, LONGEST_TICKET).err());
+            errors.extend(check_ticket(ticket).err());
         }
         let until = until.and_then(|text| match Timestamp::parse(text) {
             Ok(until) if until <= now => {
@@ -129,6 +129,11 @@ impl HoldRequest {
 /// What is wrong with it.
 pub fn check_reason(text: &str) -> Result<(), QueryError> {
     check_text("reason", text, LONGEST_REASON)
+}
+
+/// Checks a ticket, as [`check_reason`] checks a reason.
+pub(crate) fn check_ticket(text: &str) -> Result<(), QueryError> {
+    check_text("ticket", text, LONGEST_TICKET)
 }
 
 /// What stands in [`HOLDS_ANNOTATION`](crate::HOLDS_ANNOTATION) for these holds; `None` for none of them.

@@ -14,6 +14,7 @@ mod idempotency;
 mod label;
 mod name;
 mod node;
+mod operation;
 mod parameter;
 mod placement;
 mod pod;
@@ -23,6 +24,7 @@ mod selector;
 mod summary;
 mod taint;
 mod time;
+mod work;
 
 pub use actor::{Actor, ActorKind};
 pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
@@ -34,15 +36,20 @@ pub use cordon::{
     NotedHold,
 };
 pub use drain::{
-    AfterDeadline, Barrier, Decision, DrainOptions, DrainPlan, DrainTotals, Fit, NOT_CONSIDERED, ObjectName, Obstacle,
-    OnCancel, Placement, PlannedBudget, PlannedPod, RawDrainOptions, RawTier, Removal, Rule, Tier, Turn, Verdict,
-    Warning,
+    AfterDeadline, Barrier, Decision, DrainOptions, DrainPhase, DrainPlan, DrainProgress, DrainTotals, DrainedPod,
+    Farewell, Fit, NOT_CONSIDERED, ObjectName, Obstacle, OnCancel, Placement, PlannedBudget, PlannedPod, PodProgress,
+    RawDrainOptions, RawTier, Removal, Rule, Standing, Tier, Turn, Verdict, Warning,
 };
 pub use hold::{Hold, HoldRequest, HoldState, check_reason, holds_annotation};
 pub use idempotency::{KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempotency_key};
 pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
+pub use operation::{
+    EventKind, NewEvent, Next, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationKind,
+    OperationLease, OperationProgress, OperationState, OperationStep, OperationTarget, RawStrategy, RefusedWish, Share,
+    StepOutcome, Strategy, TargetNode, TargetOrder, TargetState, UncordonAfter, Wish,
+};
 pub use placement::{NodeTerm, Toleration, TolerationOperator};
 pub use pod::{Controller, Pod, PodPhase, PodRequests};
 pub use quantity::{Quantity, QuantityError};
@@ -51,3 +58,4 @@ pub use selector::{Operator, Requirement, Selector, SelectorError};
 pub use summary::{ClusterSummary, StatusCounts};
 pub use taint::{Taint, TaintEffect, TaintError, TaintFilter};
 pub use time::{Timestamp, TimestampError, go_duration};
+pub use work::Work;

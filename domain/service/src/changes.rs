@@ -65,11 +65,11 @@ pub struct NodeChanged {
 
 /// The node that is changed.
 #[derive(Clone)]
-struct Target {
-    cluster: ClusterHandle,
-    name: NodeName,
+pub(crate) struct Target {
+    pub(crate) cluster: ClusterHandle,
+    pub(crate) name: NodeName,
     /// As it is known already; `None` if it is not.
-    known: Option<Node>,
+    pub(crate) known: Option<Node>,
 }
 
 /// What the audit log is told of a change before it is made.
@@ -116,15 +116,7 @@ impl NodeChanges {
         let intent = Intent::of(AuditAction::NodeLabel, change.options());
         let this = Arc::clone(self);
         let work = async move {
-            let work = async {
-                let mut attempts = Attempts::begin(&target, &asked).await?;
-                loop {
-                    let patch = change.patch(attempts.node());
-                    if let Some(done) = attempts.send(patch).await? {
-                        return Ok(done);
-                    }
-                }
-            };
+            let work = apply_labels(&target, &change, &asked);
             this.audited(&target, intent, &asked, work).await
         };
         let changed = to_its_end(work).await?;
@@ -151,25 +143,18 @@ impl NodeChanges {
         let intent = Intent::of(AuditAction::NodeTaint, options);
         let this = Arc::clone(self);
         let work = async move {
-            let work = async {
-                let mut attempts = Attempts::begin(&target, &asked).await?;
-                loop {
-                    if !confirm_no_execute && change.evicts(attempts.node()) {
-                        target.refuse_if_pods_run().await?;
-                    }
-                    let patch = change.patch(attempts.node());
-                    if let Some(done) = attempts.send(patch).await? {
-                        return Ok(done);
-                    }
-                }
-            };
+            let work = apply_taints(&target, &change, confirm_no_execute, &asked);
             this.audited(&target, intent, &asked, work).await
         };
         let changed = to_its_end(work).await?;
         Ok(NodeChanged { warnings, ..changed })
     }
 
-    fn target(&self, cluster: &str, node: &str) -> Result<Target, ChangeError> {
+    /// The node of this name, as it is known.
+    ///
+    /// # Errors
+    /// [`InventoryError`] if there is no such cluster, or if the name cannot be that of a node.
+    pub(crate) fn target(&self, cluster: &str, node: &str) -> Result<Target, ChangeError> {
         let handle = self.inventory.handle(cluster)?.clone();
         let known = self.inventory.snapshot(cluster);
         let known = known
@@ -321,6 +306,40 @@ impl Target {
 
     fn failed(&self, source: knm_ports::ClusterError) -> ChangeError {
         ChangeError::of_cluster(self, source)
+    }
+}
+
+/// Changes labels; done again, it changes nothing.
+pub(crate) async fn apply_labels(
+    target: &Target,
+    change: &LabelChange,
+    asked: &Asked,
+) -> Result<NodeChanged, ChangeError> {
+    let mut attempts = Attempts::begin(target, asked).await?;
+    loop {
+        let patch = change.patch(attempts.node());
+        if let Some(done) = attempts.send(patch).await? {
+            return Ok(done);
+        }
+    }
+}
+
+/// Changes taints; done again, it changes nothing.
+pub(crate) async fn apply_taints(
+    target: &Target,
+    change: &TaintChange,
+    confirm_no_execute: bool,
+    asked: &Asked,
+) -> Result<NodeChanged, ChangeError> {
+    let mut attempts = Attempts::begin(target, asked).await?;
+    loop {
+        if !confirm_no_execute && change.evicts(attempts.node()) {
+            target.refuse_if_pods_run().await?;
+        }
+        let patch = change.patch(attempts.node());
+        if let Some(done) = attempts.send(patch).await? {
+            return Ok(done);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod health;
 mod idempotency;
 mod inventory;
 mod metric;
+mod operations;
 mod registrations;
 
 pub use audit::{Audit, AuditKeeper, AuditPage};
@@ -20,4 +21,8 @@ pub use inventory::{
     SubscriptionStart, UnseenReason,
 };
 pub use metric::describe_metrics;
+pub use operations::{
+    Asker, OperationError, OperationPage, OperationRequest, OperationRunner, OperationShown, Operations,
+    RunnerSettings, TargetRequest,
+};
 pub use registrations::Registrations;

@@ -1,6 +1,6 @@
 //! The names of the metrics that the use cases keep.
 
-use metrics::{Unit, describe_counter, describe_gauge};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// One gauge or counter: its name, its unit if it has one, and its help.
 type Description = (&'static str, Option<Unit>, &'static str);
@@ -23,6 +23,17 @@ pub(crate) const CLUSTER_LAST_EVENT_AGE: &str = "kube_node_manager_cluster_last_
 pub(crate) const NODE_CHANGES: &str = "kube_node_manager_node_changes_total";
 pub(crate) const AUDIT_FAILURES: &str = "kube_node_manager_audit_failures_total";
 pub(crate) const CORDON_HOLDS: &str = "kube_node_manager_cordon_holds";
+pub(crate) const OPERATIONS: &str = "kube_node_manager_operations";
+pub(crate) const OPERATIONS_ENDED: &str = "kube_node_manager_operations_ended_total";
+pub(crate) const OPERATION_DURATION: &str = "kube_node_manager_operation_duration_seconds";
+pub(crate) const OPERATION_NODES: &str = "kube_node_manager_operation_nodes_total";
+pub(crate) const OPERATION_QUEUE_AGE: &str = "kube_node_manager_operation_queue_age_seconds";
+pub(crate) const OPERATION_TAKEOVERS: &str = "kube_node_manager_operation_takeovers_total";
+pub(crate) const OPERATION_LEASES_LOST: &str = "kube_node_manager_operation_leases_lost_total";
+pub(crate) const OPERATION_EVENT_LAG: &str = "kube_node_manager_operation_event_lag_duration_seconds";
+pub(crate) const EVICTIONS: &str = "kube_node_manager_evictions_total";
+pub(crate) const PODS_BLOCKED: &str = "kube_node_manager_drain_pods_blocked";
+pub(crate) const OLDEST_BLOCK: &str = "kube_node_manager_drain_oldest_block_age_seconds";
 pub(crate) const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub(crate) const PROCESS_RESIDENT: &str = "process_resident_memory_bytes";
 pub(crate) const PROCESS_VIRTUAL: &str = "process_virtual_memory_bytes";
@@ -31,7 +42,7 @@ pub(crate) const PROCESS_MAX_FDS: &str = "process_max_fds";
 pub(crate) const PROCESS_THREADS: &str = "process_threads";
 pub(crate) const PROCESS_START_TIME: &str = "process_start_time_seconds";
 
-const GAUGES: [Description; 21] = [
+const GAUGES: [Description; 25] = [
     (UP, None, "1 while the service is ready, else 0."),
     (
         START_TIME,
@@ -87,6 +98,26 @@ const GAUGES: [Description; 21] = [
         None,
         "Holds on nodes that are not ended, by state, as the replica sees it that looks after them.",
     ),
+    (
+        OPERATIONS,
+        None,
+        "Operations that are not over, by state, of all replicas together.",
+    ),
+    (
+        OPERATION_QUEUE_AGE,
+        Some(Unit::Seconds),
+        "How long the oldest queued operation waits for a replica, 0 if there is none.",
+    ),
+    (
+        PODS_BLOCKED,
+        None,
+        "Pods that disruption budgets block now, in drains that this replica works on.",
+    ),
+    (
+        OLDEST_BLOCK,
+        Some(Unit::Seconds),
+        "How long the pod is blocked that is blocked for longest, in drains that this replica works on; 0 if none is.",
+    ),
     (PROCESS_RESIDENT, Some(Unit::Bytes), "Resident memory of the process."),
     (PROCESS_VIRTUAL, Some(Unit::Bytes), "Virtual memory of the process."),
     (PROCESS_OPEN_FDS, None, "Open file descriptors."),
@@ -112,6 +143,33 @@ pub fn describe_metrics() {
         AUDIT_FAILURES,
         "Writes into the audit log that failed; a change whose intent cannot be written is not made."
     );
+    describe_counter!(
+        OPERATIONS_ENDED,
+        "Operations that ended on this replica, by kind and result."
+    );
+    describe_histogram!(
+        OPERATION_DURATION,
+        Unit::Seconds,
+        "From the first node of an operation to its end, by kind."
+    );
+    describe_counter!(
+        OPERATION_NODES,
+        "Nodes of operations that ended on this replica, by kind and result."
+    );
+    describe_counter!(
+        OPERATION_TAKEOVERS,
+        "Operations that this replica took over after another one, or itself before a restart."
+    );
+    describe_counter!(
+        OPERATION_LEASES_LOST,
+        "Operations that this replica lost because it could not extend their lease in time."
+    );
+    describe_histogram!(
+        OPERATION_EVENT_LAG,
+        Unit::Seconds,
+        "From an event of an operation to its delivery to a reader who follows it."
+    );
+    describe_counter!(EVICTIONS, "Pods that drains asked to go, by result.");
     describe_counter!(
         PROCESS_CPU,
         Unit::Seconds,

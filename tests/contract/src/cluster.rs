@@ -5,6 +5,7 @@
 
 mod asking;
 mod changing;
+mod deleting;
 mod evicting;
 mod samples;
 mod watching;
@@ -19,6 +20,7 @@ use knm_ports::ClusterGateway;
 
 pub use asking::*;
 pub use changing::*;
+pub use deleting::*;
 pub use evicting::*;
 pub use samples::{node, pod};
 pub use watching::*;
@@ -62,6 +64,9 @@ pub trait ClusterDriver: Send + Sync {
 
     /// Adds a DaemonSet.
     async fn put_daemon_set(&self, name: ObjectName);
+
+    /// Attaches a volume to a node.
+    async fn attach_volume(&self, node: &NodeName, volume: &str);
 
     /// Cuts the gateway off from the cluster.
     async fn lose(&self);
@@ -127,6 +132,12 @@ macro_rules! cluster_contract {
             a_pod_that_several_budgets_match_is_never_evicted,
             each_eviction_uses_up_room_of_its_budget,
             a_dry_run_of_an_eviction_changes_nothing,
+            a_deletion_of_another_uid_deletes_nobody,
+            a_deletion_of_an_absent_pod_finds_it_gone,
+            a_deleted_pod_gets_the_grace_period_that_was_asked_for_whatever_budgets_say,
+            a_dry_run_of_a_deletion_changes_nothing,
+            the_volumes_attached_to_a_node_are_told,
+            a_node_without_volumes_and_an_unknown_node_have_none_attached,
         );
     };
 }

@@ -105,16 +105,53 @@ impl Fleet {
             }
         };
         if !options.dry_run {
-            let (now, node) = (self.now(state), pod.node.clone());
-            let uid = pod.uid.clone();
-            state.moves.evict(pod, counted, options, now);
-            match self.pods_of(state, &node).iter().any(|pod| pod.uid == uid) {
-                true => self.tell(Told::Pods(node)),
-                false => self.tell(Told::PodGone(uid)),
-            }
-            self.settle(state);
+            self.send_away(state, pod, counted, options);
         }
         Ok(Eviction::Accepted)
+    }
+
+    /// Deletes a pod, whatever its budgets say; with `dry_run` only says whether it would.
+    pub(crate) fn delete_pod(&self, wanted: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        reachable(state)?;
+        self.settle(state);
+        match self.pod(state, &wanted.namespace, &wanted.name) {
+            None => Ok(Eviction::Gone),
+            Some(pod) if pod.uid != wanted.uid => Ok(Eviction::Replaced),
+            Some(pod) => {
+                if !options.dry_run {
+                    // Its absence counts in budgets as that of an evicted pod does.
+                    let counted = !pod.is_outside_budgets();
+                    self.send_away(state, pod, counted, options);
+                }
+                Ok(Eviction::Accepted)
+            }
+        }
+    }
+
+    fn send_away(&self, state: &mut State, pod: Pod, counted: bool, options: &EvictOptions) {
+        let (node, uid) = (pod.node.clone(), pod.uid.clone());
+        let now = self.pod_time(state);
+        state.moves.evict(pod, counted, options, now);
+        match self.pods_of(state, &node).iter().any(|pod| pod.uid == uid) {
+            true => self.tell(Told::Pods(node)),
+            false => self.tell(Told::PodGone(uid)),
+        }
+        self.settle(state);
+    }
+
+    /// Lets what time does to pods happen, and tells it.
+    pub(crate) fn let_time_pass(&self) {
+        let mut state = self.state();
+        self.settle(&mut state);
+    }
+
+    pub(crate) fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
+        let state = self.state();
+        reachable(&state)?;
+        let volumes = state.volumes.iter().filter(|(on, _)| on == node);
+        Ok(volumes.map(|(_, volume)| volume.clone()).collect())
     }
 
     pub(super) fn pods_of(&self, state: &State, name: &NodeName) -> Vec<Pod> {
@@ -123,12 +160,12 @@ impl Fleet {
             Some(Member::Given(_)) | None => Vec::new(),
         };
         pods.extend(state.pods.values().filter(|pod| pod.node == *name).cloned());
-        state.moves.apply(name, &mut pods, self.now(state));
+        state.moves.apply(name, &mut pods, self.pod_time(state));
         pods
     }
 
     fn pod(&self, state: &State, namespace: &str, name: &str) -> Option<Pod> {
-        let now = self.now(state);
+        let now = self.pod_time(state);
         let given = state.pods.get(&(namespace.to_owned(), name.to_owned())).cloned();
         let simulated = state.nodes.iter().filter_map(|(host, member)| match member {
             Member::Simulated(node) => workload::pod(self.options.seed, self.fleet(), host, node, namespace, name),
@@ -146,7 +183,7 @@ impl Fleet {
 
     /// Starts pods in the place of those that are gone, and tells what else time did to pods.
     pub(super) fn settle(&self, state: &mut State) {
-        let now = self.now(state);
+        let now = self.pod_time(state);
         let mut moves = std::mem::take(&mut state.moves);
         let settled = moves.settle(self.options.seed, now, |pod, chance| {
             if pod
@@ -179,7 +216,7 @@ impl Fleet {
         };
         budgets.extend(state.budgets.values().cloned());
         for budget in &mut budgets {
-            state.moves.count_down(budget, self.now(state));
+            state.moves.count_down(budget, self.pod_time(state));
         }
         budgets
     }

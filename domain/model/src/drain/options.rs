@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::{Pod, QueryError, Selector, excerpt};
 
 #[cfg(test)]
@@ -93,7 +95,8 @@ pub enum Tier {
 }
 
 /// Options of a drain as they came; what was not given is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RawDrainOptions {
     /// `force`.
     pub force: Option<bool>,
@@ -126,7 +129,8 @@ pub struct RawDrainOptions {
 }
 
 /// A tier as it came: one of both is expected.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RawTier {
     /// `pod_selector`, in Kubernetes' grammar.
     pub pod_selector: Option<String>,

@@ -55,6 +55,22 @@ impl<'a> Attempts<'a> {
         Ok(attempts)
     }
 
+    /// Begins with what the cluster said a moment ago.
+    pub(super) fn begin_at(target: &'a Target, asked: &'a Asked, node: Node) -> Self {
+        Self {
+            target,
+            asked,
+            node,
+            is_fresh: true,
+            count: 0,
+        }
+    }
+
+    /// The node that the next patch would have been worked out from.
+    pub(super) fn into_node(self) -> Node {
+        self.node
+    }
+
     /// The node that the next patch is worked out from.
     pub(super) fn node(&self) -> &Node {
         &self.node

@@ -25,6 +25,19 @@ pub struct Uncordon {
     pub force: bool,
 }
 
+/// A hold that is to be brought onto a node.
+#[derive(Clone, Debug)]
+pub(crate) struct HoldPlan {
+    /// The hold.
+    pub(crate) hold: Hold,
+    /// Whether it is not stored yet.
+    pub(crate) is_new: bool,
+    /// Holds that somebody ended who uncordoned the node without us.
+    pub(crate) over: Vec<Hold>,
+    /// The node as it is before.
+    pub(crate) node: Node,
+}
+
 impl NodeChanges {
     /// Holds a node: it is cordoned until its last hold is released. The same hold again only gets another end.
     ///
@@ -96,43 +109,17 @@ impl NodeChanges {
     }
 
     async fn hold(&self, target: &Target, request: &HoldRequest, asked: &Asked) -> Result<NodeChanged, ChangeError> {
-        // Before the node: a hold that is active here was on the node when the node is asked for.
-        let before = self.holds_of(target).await?;
-        let mut attempts = Attempts::begin_fresh(target, asked).await?;
-        let is_open = attempts.node().schedulable;
-        let (over, before): (Vec<Hold>, Vec<Hold>) = before
-            .into_iter()
-            .partition(|hold| is_open && hold.state == HoldState::Active);
-        let hold = self.wanted(target, request, asked, &before, attempts.node());
-        let is_new = !before.iter().any(|known| known.id == hold.id);
+        let plan = self.plan_hold(target, request, asked).await?;
+        let hold = &plan.hold;
         if !asked.dry_run {
-            // Somebody uncordoned the node meanwhile, which ended the holds that it had.
-            for hold in &over {
-                self.end_outside(target, hold).await?;
-            }
-            match is_new {
-                true => self.holds.add(&hold).await,
-                false => self.holds.prolong(hold.id, hold.until).await.map(drop),
-            }
-            .map_err(|source| ChangeError::Holds { source })?;
+            self.end_before(target, &plan).await?;
+            match plan.is_new {
+                true => self.holds.add(hold).await.map_err(ChangeError::from),
+                false => self.prolong(hold).await,
+            }?;
         }
-        let outcome = loop {
-            let mut noted = self.holds_of(target).await?;
-            noted.retain(|known| known.id != hold.id && !over.iter().any(|over| over.id == known.id));
-            noted.push(hold.clone());
-            noted.sort_by_key(|hold| hold.id);
-            let patch = NodePatch {
-                annotations: BTreeMap::from([(HOLDS_ANNOTATION.to_owned(), holds_annotation(&noted))]),
-                schedulable: attempts.node().schedulable.then_some(false),
-                ..NodePatch::default()
-            };
-            match attempts.send(patch).await {
-                Ok(Some(done)) => break Ok(done),
-                Ok(None) => {}
-                Err(error) => break Err(error),
-            }
-        };
-        if is_new && !asked.dry_run {
+        let outcome = self.bring_hold(target, &plan, asked).await;
+        if plan.is_new && !asked.dry_run {
             let (state, now) = match &outcome {
                 Ok(_) => (HoldState::Active, self.clock.now()),
                 // It stays pending where nobody knows: the keeper looks at the node.
@@ -147,17 +134,108 @@ impl NodeChanges {
         outcome
     }
 
-    async fn unhold(&self, target: &Target, request: &Uncordon, asked: &Asked) -> Result<NodeChanged, ChangeError> {
+    /// What has to be stored before a node is held; nothing is changed yet.
+    pub(crate) async fn plan_hold(
+        &self,
+        target: &Target,
+        request: &HoldRequest,
+        asked: &Asked,
+    ) -> Result<HoldPlan, ChangeError> {
+        // Before the node: a hold that is active here was on the node when the node is asked for.
         let before = self.holds_of(target).await?;
-        let mut attempts = Attempts::begin_fresh(target, asked).await?;
-        let released = released(target, request, asked, &before, attempts.node())?;
-        let done = self.release(target, &mut attempts, &released, request.force).await?;
+        let node = Attempts::begin_fresh(target, asked).await?.into_node();
+        let (over, before): (Vec<Hold>, Vec<Hold>) = before
+            .into_iter()
+            .partition(|hold| node.schedulable && hold.state == HoldState::Active);
+        let hold = self.wanted(target, request, asked, &before, &node);
+        Ok(HoldPlan {
+            is_new: !before.iter().any(|known| known.id == hold.id),
+            hold,
+            over,
+            node,
+        })
+    }
+
+    /// Ends the holds of which the plan says that somebody ended them by uncordoning the node without us.
+    pub(crate) async fn end_before(&self, target: &Target, plan: &HoldPlan) -> Result<(), ChangeError> {
+        for hold in &plan.over {
+            self.end_outside(target, hold).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a hold that is stored the end that it has here.
+    pub(crate) async fn prolong(&self, hold: &Hold) -> Result<(), ChangeError> {
+        self.holds.prolong(hold.id, hold.until).await?;
+        Ok(())
+    }
+
+    /// A hold that is stored and not over, to be brought onto its node.
+    pub(crate) async fn stored_hold(
+        &self,
+        target: &Target,
+        id: Uuid,
+        asked: &Asked,
+    ) -> Result<Option<HoldPlan>, ChangeError> {
+        let stored = self.holds_of(target).await?;
+        let Some(hold) = stored.into_iter().find(|hold| hold.id == id) else {
+            return Ok(None);
+        };
+        let node = Attempts::begin_fresh(target, asked).await?.into_node();
+        Ok(Some(HoldPlan {
+            hold,
+            is_new: false,
+            over: Vec::new(),
+            node,
+        }))
+    }
+
+    /// Brings a hold that is stored onto its node; done again, it changes nothing.
+    pub(crate) async fn bring_hold(
+        &self,
+        target: &Target,
+        plan: &HoldPlan,
+        asked: &Asked,
+    ) -> Result<NodeChanged, ChangeError> {
+        let mut attempts = Attempts::begin_at(target, asked, plan.node.clone());
+        loop {
+            let mut noted = self.holds_of(target).await?;
+            noted.retain(|known| known.id != plan.hold.id && !plan.over.iter().any(|over| over.id == known.id));
+            noted.push(plan.hold.clone());
+            noted.sort_by_key(|hold| hold.id);
+            let patch = NodePatch {
+                annotations: BTreeMap::from([(HOLDS_ANNOTATION.to_owned(), holds_annotation(&noted))]),
+                schedulable: attempts.node().schedulable.then_some(false),
+                ..NodePatch::default()
+            };
+            if let Some(done) = attempts.send(patch).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn unhold(&self, target: &Target, request: &Uncordon, asked: &Asked) -> Result<NodeChanged, ChangeError> {
+        let (done, released) = self.free(target, request, asked).await?;
         if !asked.dry_run {
             for hold in &released {
                 self.end(hold).await;
             }
         }
         Ok(done)
+    }
+
+    /// Takes the holds off the node that `request` names, and returns them: they are over, which is not stored yet.
+    pub(crate) async fn free(
+        &self,
+        target: &Target,
+        request: &Uncordon,
+        asked: &Asked,
+    ) -> Result<(NodeChanged, Vec<Hold>), ChangeError> {
+        let before = self.holds_of(target).await?;
+        let mut attempts = Attempts::begin_fresh(target, asked).await?;
+        let released = released(target, request, asked, &before, attempts.node())?;
+        let done = self.release(target, &mut attempts, &released, request.force).await?;
+        Ok((done, released))
     }
 
     /// Takes `released` off the node.

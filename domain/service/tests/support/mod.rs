@@ -51,6 +51,14 @@ impl ClusterGateway for Scripted {
         std::future::pending().await
     }
 
+    async fn delete_pod(&self, _: &PodRef, _: &EvictOptions) -> Result<Eviction, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn attached_volumes(&self, _: &NodeName) -> Result<Vec<String>, ClusterError> {
+        std::future::pending().await
+    }
+
     async fn node(&self, _: &NodeName) -> Result<Option<Node>, ClusterError> {
         std::future::pending().await
     }

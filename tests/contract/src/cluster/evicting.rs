@@ -213,7 +213,7 @@ pub async fn a_dry_run_of_an_eviction_changes_nothing(fixture: &ClusterFixture) 
 }
 
 /// A pod on node `a` that runs and is ready, as the gateway tells it.
-async fn running(fixture: &ClusterFixture, name: &str) -> Pod {
+pub(super) async fn running(fixture: &ClusterFixture, name: &str) -> Pod {
     fixture.driver.put_node(node("a")).await;
     let given = Pod {
         phase: PodPhase::Running,
@@ -232,7 +232,7 @@ fn protected(name: &str) -> Pod {
     }
 }
 
-async fn current(fixture: &ClusterFixture, name: &str) -> Option<Pod> {
+pub(super) async fn current(fixture: &ClusterFixture, name: &str) -> Option<Pod> {
     let pods = fixture.gateway.pods_on_node(&node_name("a")).await.expect("the pods");
     pods.into_iter().find(|pod| pod.name == name)
 }
@@ -241,7 +241,7 @@ async fn evict(fixture: &ClusterFixture, pod: &PodRef, options: &EvictOptions) -
     fixture.gateway.evict(pod, options).await.expect("an answer")
 }
 
-fn of(pod: &Pod) -> PodRef {
+pub(super) fn of(pod: &Pod) -> PodRef {
     PodRef {
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
@@ -250,7 +250,7 @@ fn of(pod: &Pod) -> PodRef {
 }
 
 /// A budget that allows so many disruptions.
-fn with_room(name: &str, disruptions_allowed: u32) -> DisruptionBudget {
+pub(super) fn with_room(name: &str, disruptions_allowed: u32) -> DisruptionBudget {
     let web = Selector::new(vec![Requirement {
         key: "app".to_owned(),
         operator: Operator::In(BTreeSet::from(["web".to_owned()])),

@@ -1,0 +1,298 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::fixture::pod;
+use crate::{DisruptionBudget, Pod, Selector, Tier, UnhealthyPods};
+
+fn at(seconds: u64) -> Timestamp {
+    let start = Timestamp::parse("2030-01-01T00:00:00Z").unwrap();
+    start.plus(Duration::from_secs(seconds))
+}
+
+fn plan_of(pods: Vec<Pod>, budgets: &[DisruptionBudget], options: &DrainOptions) -> DrainPlan {
+    DrainPlan::new(pods, budgets, &BTreeSet::new(), options, at(0))
+}
+
+fn plan(pods: &[Pod]) -> DrainPlan {
+    plan_of(pods.to_vec(), &[], &DrainOptions::default())
+}
+
+fn pods<const N: usize>(names: [&str; N]) -> Vec<Pod> {
+    names.map(pod).into()
+}
+
+fn due(progress: &DrainProgress, plan: &DrainPlan, options: &DrainOptions) -> Vec<String> {
+    let due = progress.due(plan, options, None, usize::MAX, at(0));
+    due.into_iter().map(|planned| planned.pod.name.clone()).collect()
+}
+
+fn budget(allowed: u32) -> DisruptionBudget {
+    DisruptionBudget {
+        namespace: "team".into(),
+        name: "web".into(),
+        selector: Some(Selector::default()),
+        disruptions_allowed: allowed,
+        current_healthy: 3,
+        desired_healthy: 2,
+        expected_pods: 3,
+        unhealthy_pods: UnhealthyPods::IfHealthyBudget,
+    }
+}
+
+fn leaving(name: &str) -> Pod {
+    Pod {
+        deletion_at: Some(at(30)),
+        deletion_grace: Some(Duration::from_secs(30)),
+        ..pod(name)
+    }
+}
+
+#[test]
+fn a_pod_is_gone_when_it_cannot_be_found_and_not_when_it_was_asked_to_go() {
+    let mut progress = DrainProgress::default();
+    let all = pods(["a", "b"]);
+    assert_eq!(progress.look(&plan(&all), at(0)), [0, 1]);
+    assert_eq!(progress.answered("uid-of-a", Farewell::Accepted, at(1)), Some(0));
+    assert_eq!(progress.standing(), Standing::Under);
+    assert_eq!(progress.look(&plan(&[leaving("a"), pod("b")]), at(2)), [0]);
+    let until = Some(at(30));
+    assert_eq!(progress.pods[0].state, PodProgress::Terminating { until });
+    assert_eq!(progress.pods[0].since, at(1));
+    assert_eq!(progress.look(&plan(&pods(["b"])), at(3)), [0]);
+    assert_eq!(progress.pods[0].state, PodProgress::Gone);
+    assert_eq!(progress.standing(), Standing::Under);
+    progress.look(&plan(&[]), at(4));
+    assert_eq!(progress.standing(), Standing::Drained);
+}
+
+#[test]
+fn another_pod_under_the_same_name_is_another_pod() {
+    let mut progress = DrainProgress::default();
+    progress.look(&plan(&pods(["a"])), at(0));
+    let successor = Pod {
+        uid: "another".into(),
+        ..pod("a")
+    };
+    progress.look(&plan(&[successor]), at(1));
+    let states: Vec<_> = progress.pods.iter().map(|pod| pod.state.as_str()).collect();
+    assert_eq!(states, ["gone", "waiting"]);
+}
+
+#[test]
+fn pods_that_no_budget_allows_are_blocked_since_the_first_time_and_not_asked() {
+    let mut progress = DrainProgress::default();
+    let options = DrainOptions::default();
+    let full = plan_of(pods(["a", "b"]), &[budget(0)], &options);
+    progress.look(&full, at(0));
+    assert_eq!(progress.look(&full, at(5)), Vec::<usize>::new());
+    assert_eq!(progress.pods[0].state.budget(), Some("web"));
+    assert_eq!((progress.pods[0].since, progress.blocked()), (at(0), 2));
+    assert_eq!(due(&progress, &full, &options), Vec::<String>::new());
+    let room = plan_of(pods(["a", "b"]), &[budget(1)], &options);
+    progress.look(&room, at(6));
+    assert_eq!(due(&progress, &room, &options), ["a"]);
+}
+
+#[test]
+fn a_refusal_by_a_budget_is_tried_again_when_the_cluster_says_or_later_and_later() {
+    let mut progress = DrainProgress::default();
+    let all = plan(&pods(["a"]));
+    progress.look(&all, at(0));
+    let refusal = |retry_after| Farewell::Blocked {
+        budget: Some("web".into()),
+        message: "no room".into(),
+        retry_after,
+    };
+    progress.answered("uid-of-a", refusal(Some(Duration::from_secs(9))), at(0));
+    assert_eq!(progress.pods[0].retry_at, Some(at(9)));
+    // What the plan thinks meanwhile does not matter.
+    progress.look(&all, at(1));
+    assert_eq!((progress.blocked(), progress.pods[0].since), (1, at(0)));
+    let asked =
+        |progress: &DrainProgress, second| progress.due(&all, &DrainOptions::default(), None, 9, at(second)).len();
+    assert_eq!((asked(&progress, 8), asked(&progress, 9)), (0, 1));
+    let mut before = Duration::ZERO;
+    for _ in 0..3 {
+        progress.answered("uid-of-a", refusal(None), at(10));
+        let pause = progress.pods[0].retry_at.unwrap().since(at(10));
+        assert!(before < pause && FIRST_RETRY <= pause, "{pause:?}");
+        before = pause;
+    }
+    for _ in 0..99 {
+        progress.answered("uid-of-a", refusal(None), at(10));
+    }
+    assert!(progress.pods[0].retry_at.unwrap().since(at(10)) <= LONGEST_RETRY * 5 / 4);
+}
+
+#[test]
+fn a_pod_that_cannot_be_removed_fails_and_the_others_go_on() {
+    let mut progress = DrainProgress::default();
+    let all = plan(&pods(["a", "b"]));
+    progress.look(&all, at(0));
+    let never = Farewell::Never {
+        message: "not this one".into(),
+    };
+    progress.answered("uid-of-a", never, at(0));
+    assert_eq!(due(&progress, &all, &DrainOptions::default()), ["b"]);
+    assert_eq!(progress.standing(), Standing::Under);
+    progress.look(&plan(&pods(["a"])), at(1));
+    assert_eq!(
+        progress.standing(),
+        Standing::Stuck(vec!["team/a: not this one".into()])
+    );
+}
+
+#[test]
+fn pods_that_two_budgets_match_fail_without_being_asked() {
+    let mut progress = DrainProgress::default();
+    let both = [
+        budget(5),
+        DisruptionBudget {
+            name: "all".into(),
+            ..budget(5)
+        },
+    ];
+    progress.look(&plan_of(pods(["a"]), &both, &DrainOptions::default()), at(0));
+    let Standing::Stuck(left) = progress.standing() else {
+        panic!("{progress:?}");
+    };
+    assert!(left[0].contains("web") && left[0].contains("all"), "{left:?}");
+}
+
+#[test]
+fn tiers_are_drained_one_after_the_other() {
+    let low = Tier::PriorityClass("low".into());
+    let options = DrainOptions {
+        order: vec![low],
+        ..DrainOptions::default()
+    };
+    let in_low = |pod: Pod| Pod {
+        priority_class: Some("low".into()),
+        ..pod
+    };
+    let mut progress = DrainProgress::default();
+    let first = plan_of(vec![in_low(pod("a")), pod("b")], &[], &options);
+    progress.look(&first, at(0));
+    assert_eq!(due(&progress, &first, &options), ["a"]);
+    let second = plan_of(vec![in_low(leaving("a")), pod("b")], &[], &options);
+    progress.look(&second, at(1));
+    assert_eq!(
+        due(&progress, &second, &options),
+        Vec::<String>::new(),
+        "the first tier is still going"
+    );
+    let third = plan_of(vec![pod("b")], &[], &options);
+    progress.look(&third, at(2));
+    assert_eq!(due(&progress, &third, &options), ["b"]);
+}
+
+#[test]
+fn a_tier_whose_pod_failed_holds_the_later_ones_back() {
+    let options = DrainOptions {
+        order: vec![Tier::PriorityClass("low".into())],
+        ..DrainOptions::default()
+    };
+    let low = Pod {
+        priority_class: Some("low".into()),
+        ..pod("a")
+    };
+    let mut progress = DrainProgress::default();
+    let all = plan_of(vec![low, pod("b")], &[], &options);
+    progress.look(&all, at(0));
+    let never = Farewell::Never { message: "no".into() };
+    progress.answered("uid-of-a", never, at(0));
+    assert_eq!(due(&progress, &all, &options), Vec::<String>::new());
+    assert!(matches!(progress.standing(), Standing::Stuck(left) if left.len() == 2));
+}
+
+#[test]
+fn no_more_pods_are_on_their_way_out_than_asked_for() {
+    let options = DrainOptions {
+        max_concurrent_evictions: Some(2),
+        ..DrainOptions::default()
+    };
+    let mut progress = DrainProgress::default();
+    let all = plan_of(vec![leaving("a"), pod("b"), pod("c")], &[], &options);
+    progress.look(&all, at(0));
+    assert_eq!(due(&progress, &all, &options), ["b"]);
+    assert_eq!(progress.due(&all, &DrainOptions::default(), None, 0, at(0)).len(), 0);
+}
+
+#[test]
+fn own_pod_goes_last() {
+    let own = ObjectName {
+        namespace: "team".into(),
+        name: "a".into(),
+    };
+    let mut progress = DrainProgress::default();
+    let all = plan(&pods(["a", "b"]));
+    progress.look(&all, at(0));
+    let due = |progress: &DrainProgress, plan: &DrainPlan| {
+        let due = progress.due(plan, &DrainOptions::default(), Some(&own), 9, at(0));
+        due.into_iter()
+            .map(|planned| planned.pod.name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(due(&progress, &all), ["b"]);
+    let last = plan(&pods(["a"]));
+    progress.look(&last, at(1));
+    assert_eq!(due(&progress, &last), ["a"]);
+}
+
+#[test]
+fn a_terminating_pod_that_is_overdue_is_passed() {
+    let options = DrainOptions {
+        skip_wait_for_delete_timeout: Some(Duration::from_secs(60)),
+        ..DrainOptions::default()
+    };
+    let mut progress = DrainProgress::default();
+    let stuck = [leaving("a")];
+    let plan_at = |now| DrainPlan::new(stuck.to_vec(), &[], &BTreeSet::new(), &options, now);
+    progress.look(&plan_at(at(80)), at(80));
+    assert_eq!(progress.standing(), Standing::Under);
+    progress.look(&plan_at(at(91)), at(91));
+    assert_eq!(progress.pods[0].state.as_str(), "passed");
+    assert_eq!(progress.standing(), Standing::Drained);
+}
+
+#[test]
+fn after_the_deadline_everything_is_due_if_asked_for() {
+    let mut progress = DrainProgress::default();
+    let options = DrainOptions::default();
+    let full = plan_of(pods(["a", "b"]), &[budget(0)], &options);
+    progress.look(&full, at(0));
+    progress.answered("uid-of-b", Farewell::Never { message: "no".into() }, at(0));
+    progress.force(at(1));
+    assert_eq!(due(&progress, &full, &options), ["a", "b"]);
+}
+
+#[test]
+fn it_is_looked_often_while_something_happens_and_seldom_while_nothing_does() {
+    let mut progress = DrainProgress::default();
+    let full = plan_of(pods(["a"]), &[budget(0)], &DrainOptions::default());
+    progress.look(&full, at(0));
+    assert_eq!(progress.rest(at(0)), FIRST_LOOK);
+    assert_eq!(progress.rest(at(8)), Duration::from_secs(2));
+    assert_eq!(progress.rest(at(99)), LONGEST_LOOK);
+    progress.deadline = Some(at(102));
+    assert_eq!(progress.rest(at(99)), Duration::from_secs(3));
+}
+
+#[test]
+fn what_is_stored_is_read_back() {
+    let mut progress = DrainProgress {
+        phase: DrainPhase::Removing,
+        deadline: Some(at(60)),
+        notice: Some("slow".into()),
+        ..DrainProgress::default()
+    };
+    let all = [pod("a"), leaving("b"), pod("c")];
+    progress.look(&plan(&all), at(0));
+    progress.answered("uid-of-c", Farewell::Never { message: "no".into() }, at(0));
+    let text = serde_json::to_string(&progress).unwrap();
+    assert_eq!(serde_json::from_str::<DrainProgress>(&text).unwrap(), progress);
+    assert_eq!(
+        serde_json::from_str::<DrainProgress>("{}").unwrap(),
+        DrainProgress::default()
+    );
+}

@@ -1,0 +1,192 @@
+//! What is accepted: an operation that can be done, with its nodes in their order.
+
+use std::collections::HashSet;
+
+use knm_model::{
+    ClusterName, Node, NodeName, Operation, OperationProgress, OperationState, OperationTarget, QueryError, Selector,
+    Strategy, TargetOrder, TargetState, Timestamp, Work, excerpt,
+};
+use serde_json::Map;
+use uuid::Uuid;
+
+use super::{Asker, OperationError, OperationRequest, OperationShown, TargetRequest};
+use crate::inventory::{Inventory, Snapshot};
+
+/// The most nodes that an operation may have.
+const MOST_NODES: usize = 5_000;
+/// How many unknown names an error tells.
+const MOST_NAMED: usize = 10;
+
+/// Checks `request` and fixes its nodes.
+pub(super) fn accept(
+    inventory: &Inventory,
+    request: OperationRequest,
+    asker: Asker,
+    id: Uuid,
+    now: Timestamp,
+) -> Result<OperationShown, OperationError> {
+    let mut errors = Vec::new();
+    let (reason, ticket) = (request.reason.as_deref(), request.ticket.as_deref());
+    errors.extend(
+        Work::parse(request.kind, reason, ticket, &request.options, now)
+            .err()
+            .into_iter()
+            .flatten(),
+    );
+    let strategy = Strategy::parse(&request.strategy, request.kind).unwrap_or_else(|wrong| {
+        errors.extend(wrong);
+        Strategy::of(request.kind)
+    });
+    let mut found = Vec::new();
+    for (place, wanted) in request.targets.iter().enumerate() {
+        let parameter = match request.targets.len() {
+            1 => "targets".to_owned(),
+            _ => format!("targets[{place}]"),
+        };
+        let snapshot = inventory.snapshot(&wanted.cluster)?;
+        match select(&snapshot, wanted, &parameter) {
+            Ok(nodes) => found.extend(nodes.into_iter().map(|node| Candidate::of(snapshot.cluster(), node))),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    let mut known = HashSet::new();
+    if let Some(twice) = found.iter().find(|one| !known.insert((&one.cluster, &one.node))) {
+        let message = format!(
+            "node {} of cluster {} comes twice: once is allowed",
+            twice.node, twice.cluster
+        );
+        errors.push(QueryError::new("targets", message));
+    }
+    if MOST_NODES < found.len() {
+        let message = format!("{} nodes are too many: at most {MOST_NODES} are allowed", found.len());
+        errors.push(QueryError::new("targets", message));
+    }
+    if found.is_empty() && errors.is_empty() {
+        let message = "there is no node to work on: names, or a label_selector that finds some, are expected";
+        errors.push(QueryError::new("targets", message));
+    }
+    if !errors.is_empty() {
+        return Err(OperationError::Invalid { errors });
+    }
+    match strategy.order {
+        TargetOrder::AsGiven => {}
+        TargetOrder::ByZone => found.sort_by(|one, other| {
+            let key = |candidate: &Candidate| (candidate.cluster.clone(), candidate.zone.clone());
+            key(one).cmp(&key(other))
+        }),
+        TargetOrder::LeastPodsFirst => {
+            return Err(OperationError::Invalid {
+                errors: vec![QueryError::new(
+                    "strategy.order",
+                    "least_pods_first needs the number of pods of each node, which is not known",
+                )],
+            });
+        }
+    }
+    let targets: Vec<OperationTarget> = (0..).zip(found).map(|(place, one)| one.target(place)).collect();
+    let operation = Operation {
+        id,
+        kind: request.kind,
+        actor: asker.actor,
+        request_id: asker.request_id,
+        reason: request.reason,
+        ticket: request.ticket,
+        options: request.options,
+        strategy,
+        dry_run: request.dry_run,
+        retry_of: request.retry_of,
+        created_at: now,
+        started_at: None,
+        ended_at: None,
+        state: OperationState::Queued,
+        message: None,
+        progress: OperationProgress::of(&targets),
+        excused: 0,
+    };
+    Ok(OperationShown {
+        operation,
+        targets,
+        eta_seconds: None,
+    })
+}
+
+/// A node that is to be worked on.
+struct Candidate {
+    cluster: ClusterName,
+    node: NodeName,
+    zone: Option<String>,
+}
+
+impl Candidate {
+    fn of(cluster: &ClusterName, node: &Node) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            node: node.name.clone(),
+            zone: node.zone.clone(),
+        }
+    }
+
+    fn target(self, place: u32) -> OperationTarget {
+        OperationTarget {
+            place,
+            cluster: self.cluster,
+            node: self.node,
+            state: TargetState::Waiting,
+            message: None,
+            started_at: None,
+            ended_at: None,
+            audit: None,
+            hold: None,
+            detail: Map::new(),
+        }
+    }
+}
+
+fn select<'a>(
+    snapshot: &'a Snapshot,
+    wanted: &TargetRequest,
+    parameter: &str,
+) -> Result<Vec<&'a Node>, Vec<QueryError>> {
+    match (&wanted.label_selector, wanted.nodes.is_empty()) {
+        (Some(text), true) => {
+            let selector = Selector::parse(text).map_err(|error| {
+                vec![QueryError {
+                    parameter: format!("{parameter}.label_selector").into(),
+                    position: Some(error.position),
+                    message: error.message,
+                }]
+            })?;
+            let nodes = snapshot.entries().map(|entry| entry.node());
+            Ok(nodes.filter(|node| selector.matches(&node.labels)).collect())
+        }
+        (None, false) => {
+            let (mut found, mut unknown) = (Vec::new(), Vec::new());
+            for name in &wanted.nodes {
+                match snapshot.find(name) {
+                    Some(entry) => found.push(entry.node()),
+                    None => unknown.push(format!("\"{}\"", excerpt(name))),
+                }
+            }
+            if unknown.is_empty() {
+                return Ok(found);
+            }
+            let rest = unknown.len().saturating_sub(MOST_NAMED);
+            unknown.truncate(MOST_NAMED);
+            let more = if rest == 0 {
+                String::new()
+            } else {
+                format!(" and {rest} more")
+            };
+            let message = format!(
+                "{}{more}: cluster {} has no such node",
+                unknown.join(", "),
+                snapshot.cluster()
+            );
+            Err(vec![QueryError::new(format!("{parameter}.nodes"), message)])
+        }
+        (Some(_), false) | (None, true) => Err(vec![QueryError::new(
+            parameter.to_owned(),
+            "either nodes, a list of names, or a label_selector is expected",
+        )]),
+    }
+}

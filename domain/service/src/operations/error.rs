@@ -1,0 +1,47 @@
+//! Why an operation was not accepted, or not changed.
+
+use knm_model::{OperationState, QueryError, RefusedWish};
+use knm_ports::StorageError;
+use uuid::Uuid;
+
+use crate::inventory::InventoryError;
+
+/// Why an operation was not accepted, or not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// There is no such operation.
+    #[error("there is no operation {id}")]
+    Unknown {
+        /// The id.
+        id: Uuid,
+    },
+    /// What was asked for is wrong in itself.
+    #[error("what is asked for is wrong: {}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid {
+        /// Everything that is wrong with it.
+        errors: Vec<QueryError>,
+    },
+    /// There is no such cluster, or nothing is known of it yet.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// It cannot be done in the state that the operation is in.
+    #[error(transparent)]
+    Refused(#[from] RefusedWish),
+    /// Only what is over can be tried again.
+    #[error("operation {id} is {}: only one that is over can be tried again", state.as_str())]
+    NotEnded {
+        /// The operation.
+        id: Uuid,
+        /// Its state.
+        state: OperationState,
+    },
+    /// There is nothing to be tried again.
+    #[error("operation {id} failed for none of its nodes")]
+    NothingFailed {
+        /// The operation.
+        id: Uuid,
+    },
+    /// The store failed.
+    #[error("the operation could not be read or written")]
+    Storage(#[from] StorageError),
+}

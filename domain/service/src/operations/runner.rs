@@ -1,0 +1,342 @@
+//! Works on operations: takes leases, keeps them, and gives each operation a task of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knm_model::{ObjectName, OperationLease, OperationState};
+use knm_ports::{OperationWork, StorageError};
+use metrics::{counter, gauge};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Operations;
+use super::room::{Blocks, Facts, Leaving};
+use super::step::Bench;
+use super::task::{Task, TaskEnd};
+use crate::changes::NodeChanges;
+use crate::metric;
+
+/// How many operations a replica takes at once; with the next look it takes more.
+const CLAIMED_AT_ONCE: u32 = 50;
+/// How often leases are extended and new operations looked for, as a part of the time of a lease.
+const LOOKS_PER_LEASE: u32 = 5;
+/// How often it is counted what there is to do.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
+/// How long handing over may take at the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How operations are worked on.
+#[derive(Clone, Debug)]
+pub struct RunnerSettings {
+    /// This process, under a name that no other one has.
+    pub owner: String,
+    /// How long an operation waits for its replica before another one takes over.
+    pub lease: Duration,
+    /// How many pods of a cluster may be on their way out at once, as far as this replica asked them; `None`: any number.
+    pub max_concurrent_evictions: Option<u32>,
+    /// The pod that this process runs in, as namespace and name; `None` if it runs in none.
+    pub own_pod: Option<ObjectName>,
+}
+
+/// Works on operations.
+pub struct OperationRunner {
+    operations: Arc<Operations>,
+    work: Arc<dyn OperationWork>,
+    settings: RunnerSettings,
+    bench: Arc<Bench>,
+    handovers: mpsc::UnboundedReceiver<HandoverNews>,
+}
+
+/// What a task hears of its operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    /// The state that it is in.
+    pub(super) state: OperationState,
+    /// Until when the lease is certainly ours.
+    pub(super) valid_until: Instant,
+}
+
+/// Work is handed over before this process ends its own pod.
+#[derive(Clone)]
+pub(super) struct Handover(mpsc::UnboundedSender<HandoverNews>);
+
+enum HandoverNews {
+    /// All operations but this one go to others; then it is told.
+    Begin(Uuid, oneshot::Sender<()>),
+    /// The pod stays: work goes on here.
+    TakeBack,
+}
+
+impl Handover {
+    /// Gives all operations but `operation` to others, and waits until that is done.
+    pub(super) async fn begin(&self, operation: Uuid) {
+        let (done, told) = oneshot::channel();
+        if self.0.send(HandoverNews::Begin(operation, done)).is_ok() {
+            // Without an answer the runner is gone, which hands over, too.
+            let _ = told.await;
+        }
+    }
+
+    /// Goes on as before.
+    pub(super) async fn take_back(&self) {
+        let _ = self.0.send(HandoverNews::TakeBack);
+    }
+}
+
+/// An operation that this replica works on.
+struct Running {
+    lease: OperationLease,
+    heard: watch::Sender<Heard>,
+    abort: tokio::task::AbortHandle,
+}
+
+impl OperationRunner {
+    /// Works on `operations`, whose leases `work` gives.
+    #[must_use]
+    pub fn new(
+        operations: Arc<Operations>,
+        changes: Arc<NodeChanges>,
+        work: Arc<dyn OperationWork>,
+        settings: RunnerSettings,
+    ) -> Self {
+        for name in [metric::OPERATION_TAKEOVERS, metric::OPERATION_LEASES_LOST] {
+            // So that the series is there before the first one: rates need it.
+            counter!(name).increment(0);
+        }
+        let (news, handovers) = mpsc::unbounded_channel();
+        let bench = Bench {
+            inventory: Arc::clone(&operations.inventory),
+            changes,
+            clock: Arc::clone(&operations.clock),
+            facts: Facts::default(),
+            leaving: Leaving::default(),
+            own_pod: settings.own_pod.clone(),
+            most_leaving: settings
+                .max_concurrent_evictions
+                .and_then(|most| usize::try_from(most).ok()),
+            blocks: Blocks::default(),
+            handover: Handover(news),
+        };
+        Self {
+            operations,
+            work,
+            settings,
+            bench: Arc::new(bench),
+            handovers,
+        }
+    }
+
+    /// Works until `shutdown`, then gives all operations to others at once.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let wake = Arc::clone(&self.operations.wake);
+        let mut running: HashMap<Uuid, Running> = HashMap::new();
+        let mut tasks: JoinSet<(OperationLease, TaskEnd)> = JoinSet::new();
+        let mut takes_more = true;
+        let mut look = tokio::time::interval(self.settings.lease / LOOKS_PER_LEASE);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = tokio::time::interval(COUNT_EVERY);
+        count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = count.tick() => self.count().await,
+                _ = look.tick() => {
+                    self.renew(&mut running).await;
+                    if takes_more {
+                        self.claim(&mut running, &mut tasks).await;
+                    }
+                }
+                () = woken(&wake) => {
+                    self.renew(&mut running).await;
+                    if takes_more {
+                        self.claim(&mut running, &mut tasks).await;
+                    }
+                }
+                Some(ended) = tasks.join_next() => self.ended(ended, &mut running).await,
+                Some(news) = self.handovers.recv() => match news {
+                    HandoverNews::Begin(keep, done) => {
+                        takes_more = false;
+                        self.release(&mut running, Some(keep)).await;
+                        let _ = done.send(());
+                    }
+                    HandoverNews::TakeBack => takes_more = true,
+                },
+            }
+        }
+        let last = self.release(&mut running, None);
+        if tokio::time::timeout(LAST_WORDS, last).await.is_err() {
+            tracing::warn!("operations could not be handed over in time: others wait until their leases run out");
+        }
+    }
+
+    /// Extends the leases of what runs. Whoever lost one is stopped.
+    async fn renew(&self, running: &mut HashMap<Uuid, Running>) {
+        self.bench.blocks.observe(self.bench.clock.now());
+        if running.is_empty() {
+            return;
+        }
+        let valid_until = Instant::now() + self.settings.lease;
+        let kept = match self.work.renew(&self.settings.owner, self.settings.lease).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                // Each task stops by itself when its lease is over.
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the leases of operations could not be extended"
+                );
+                return;
+            }
+        };
+        let kept: HashMap<Uuid, (OperationLease, OperationState)> = kept
+            .into_iter()
+            .map(|(lease, state)| (lease.operation, (lease, state)))
+            .collect();
+        running.retain(|id, one| match kept.get(id) {
+            Some((lease, state)) if *lease == one.lease => {
+                let heard = Heard {
+                    state: *state,
+                    valid_until,
+                };
+                one.heard.send_replace(heard);
+                true
+            }
+            Some(_) | None => {
+                // One whose task is finished was given back a moment ago.
+                if !one.abort.is_finished() {
+                    one.abort.abort();
+                    lost(&one.lease);
+                }
+                self.bench.forget(*id);
+                false
+            }
+        });
+    }
+
+    /// Takes what nobody works on.
+    async fn claim(&self, running: &mut HashMap<Uuid, Running>, tasks: &mut JoinSet<(OperationLease, TaskEnd)>) {
+        let valid_until = Instant::now() + self.settings.lease;
+        let claimed = self
+            .work
+            .claim(&self.settings.owner, self.settings.lease, CLAIMED_AT_ONCE)
+            .await;
+        let claimed = claimed.unwrap_or_else(|error| {
+            // The database is away or not migrated, which its own checks tell.
+            tracing::debug!(error = &error as &dyn std::error::Error, "no operations could be taken");
+            Vec::new()
+        });
+        for lease in claimed {
+            if 1 < lease.epoch {
+                counter!(metric::OPERATION_TAKEOVERS).increment(1);
+                tracing::info!(operation = %lease.operation, epoch = lease.epoch, "operation taken over");
+            }
+            // What it says of the state is only a beginning: the task reads the operation.
+            let heard = Heard {
+                state: OperationState::Queued,
+                valid_until,
+            };
+            let (heard, hears) = watch::channel(heard);
+            let task = Task::new(
+                Arc::clone(&self.bench),
+                Arc::clone(&self.operations),
+                Arc::clone(&self.work),
+                lease.clone(),
+                hears,
+            );
+            let ours = lease.clone();
+            let abort = tasks.spawn(async move { (ours, task.run().await) });
+            if let Some(before) = running.insert(lease.operation, Running { lease, heard, abort }) {
+                before.abort.abort();
+            }
+        }
+    }
+
+    /// A task is over: what it leaves is given back.
+    async fn ended(
+        &self,
+        ended: Result<(OperationLease, TaskEnd), tokio::task::JoinError>,
+        running: &mut HashMap<Uuid, Running>,
+    ) {
+        let (lease, end) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!("the work on an operation ended in a panic; it is taken up again");
+                }
+                return;
+            }
+        };
+        if running.get(&lease.operation).is_some_and(|one| one.lease == lease) {
+            running.remove(&lease.operation);
+        }
+        self.bench.forget(lease.operation);
+        match end {
+            TaskEnd::Over => {}
+            TaskEnd::LeaseLost => lost(&lease),
+            TaskEnd::GiveBack => {
+                if let Err(error) = self.work.release(&[lease]).await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a lease runs out by itself");
+                }
+            }
+        }
+    }
+
+    /// Stops the work on all operations but `keep`, and gives them to others.
+    async fn release(&self, running: &mut HashMap<Uuid, Running>, keep: Option<Uuid>) {
+        let mut leases = Vec::new();
+        running.retain(|id, one| {
+            if Some(*id) == keep {
+                return true;
+            }
+            one.abort.abort();
+            self.bench.forget(*id);
+            leases.push(one.lease.clone());
+            false
+        });
+        if leases.is_empty() {
+            return;
+        }
+        match self.work.release(&leases).await {
+            Ok(()) => tracing::info!(operations = leases.len(), "operations handed over"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "operations could not be handed over: others wait until their leases run out"
+            ),
+        }
+    }
+
+    /// Shows how much there is to do.
+    async fn count(&self) {
+        let backlog = match self.work.backlog().await {
+            Ok(backlog) => backlog,
+            Err(error) => return log_uncounted(&error),
+        };
+        for state in OperationState::ALL.into_iter().filter(|state| !state.is_ended()) {
+            let count = backlog.by_state.get(&state).copied().unwrap_or_default();
+            gauge!(metric::OPERATIONS, "state" => state.as_str()).set(count as f64);
+        }
+        let now = self.operations.clock.now();
+        let age = backlog.oldest_queued.map_or(0.0, |at| now.since(at).as_secs_f64());
+        gauge!(metric::OPERATION_QUEUE_AGE).set(age);
+    }
+}
+
+fn lost(lease: &OperationLease) {
+    counter!(metric::OPERATION_LEASES_LOST).increment(1);
+    tracing::warn!(operation = %lease.operation, "the lease of an operation was lost: others go on with it");
+}
+
+fn log_uncounted(error: &StorageError) {
+    tracing::debug!(
+        error = error as &dyn std::error::Error,
+        "operations could not be counted"
+    );
+}
+
+/// Several wakes at once are one.
+async fn woken(wake: &Notify) {
+    wake.notified().await;
+}

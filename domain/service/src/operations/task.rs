@@ -1,0 +1,475 @@
+//! The work on one operation, as long as its lease is ours.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use knm_model::{
+    AuditRecord, EventKind, NewEvent, Next, OnCancel, Operation, OperationLease, OperationProgress, OperationState,
+    OperationStep, OperationTarget, StepOutcome, TargetNode, TargetState, Timestamp, Work,
+};
+use knm_ports::{OperationWork, StorageError};
+use metrics::{counter, histogram};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Operations;
+use super::runner::Heard;
+use super::step::{Bench, TargetStep, count_end, target_event};
+use super::{changing, draining};
+use crate::metric;
+
+/// How long the store is left alone after it failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How long nobody looks whether nodes came back, so that others may be begun.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How many nodes are worked on at the same moment.
+const MOST_AT_ONCE: usize = 64;
+
+/// How the work on an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskEnd {
+    /// There is nothing more to do, and the lease is given back.
+    Over,
+    /// The lease is somebody else's, or ran out.
+    LeaseLost,
+    /// There is nothing to do now; the lease is still ours.
+    GiveBack,
+}
+
+/// The work on one operation.
+pub(super) struct Task {
+    bench: Arc<Bench>,
+    operations: Arc<Operations>,
+    work: Arc<dyn OperationWork>,
+    lease: OperationLease,
+    heard: watch::Receiver<Heard>,
+}
+
+/// An operation that was read.
+struct Job {
+    operation: Arc<Operation>,
+    targets: Vec<OperationTarget>,
+    work: Arc<Work>,
+    /// When the nodes that run are to be looked at again, by their places; those that are not here are looked at now.
+    rests: HashMap<usize, Instant>,
+    /// Nodes that are being worked on at the moment.
+    busy: HashSet<usize>,
+    /// When nodes may be begun again.
+    begin_at: Option<Instant>,
+}
+
+/// Steps under way.
+type Steps = FuturesUnordered<BoxFuture<'static, TargetStep>>;
+
+/// Why the work is interrupted.
+enum Interrupted {
+    /// For good.
+    End(TaskEnd),
+    /// The operation is read anew: what was known of it is not what is stored.
+    Again,
+    /// The store failed.
+    Store(StorageError),
+}
+
+impl From<StorageError> for Interrupted {
+    fn from(error: StorageError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Task {
+    pub(super) fn new(
+        bench: Arc<Bench>,
+        operations: Arc<Operations>,
+        work: Arc<dyn OperationWork>,
+        lease: OperationLease,
+        heard: watch::Receiver<Heard>,
+    ) -> Self {
+        Self {
+            bench,
+            operations,
+            work,
+            lease,
+            heard,
+        }
+    }
+
+    /// Works on the operation until nothing is left to do, or the lease is lost. While the store is away nothing is begun, and the work goes
+    /// on from what is stored.
+    pub(super) async fn run(mut self) -> TaskEnd {
+        loop {
+            match self.attempt().await {
+                Interrupted::End(end) => return end,
+                Interrupted::Again => {}
+                Interrupted::Store(error) if error.is_transient() => {
+                    tracing::warn!(
+                        operation = %self.lease.operation, error = &error as &dyn std::error::Error,
+                        "the work on an operation waits for the database"
+                    );
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+                Interrupted::Store(error) => {
+                    tracing::error!(
+                        operation = %self.lease.operation, error = &error as &dyn std::error::Error,
+                        "the work on an operation could not be stored"
+                    );
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+            if self.is_lost() {
+                return TaskEnd::LeaseLost;
+            }
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.heard.borrow().valid_until <= Instant::now()
+    }
+
+    /// Works on the operation as it is stored.
+    async fn attempt(&mut self) -> Interrupted {
+        match self.work_on_it().await {
+            Ok(end) => Interrupted::End(end),
+            Err(interrupted) => interrupted,
+        }
+    }
+
+    async fn work_on_it(&mut self) -> Result<TaskEnd, Interrupted> {
+        let Some(mut job) = self.read().await? else {
+            return Ok(TaskEnd::GiveBack);
+        };
+        let mut steps = Steps::new();
+        let mut finished: Vec<TargetStep> = Vec::new();
+        loop {
+            if self.is_lost() {
+                return Ok(TaskEnd::LeaseLost);
+            }
+            let now = self.bench.clock.now();
+            let mut step = OperationStep::at(now, job.operation.progress);
+            let mut changed = job.take(&mut finished, &mut step);
+            let state = job.operation.state;
+            match state {
+                OperationState::Queued => {
+                    step.transition = Some((state, OperationState::Running, None));
+                }
+                OperationState::Running => self.begin(&mut job, &mut changed, &mut step),
+                OperationState::Cancelling if steps.is_empty() => {
+                    if !self.cancel(&mut job, &mut changed, &mut step).await {
+                        tokio::time::sleep(AFTER_FAILURE).await;
+                    }
+                }
+                OperationState::Paused if steps.is_empty() && changed.is_empty() => return Ok(TaskEnd::GiveBack),
+                OperationState::Cancelling | OperationState::Paused => {}
+                OperationState::Cancelled
+                | OperationState::Succeeded
+                | OperationState::Failed
+                | OperationState::PartlyFailed => return Ok(TaskEnd::Over),
+            }
+            if !changed.is_empty() || step.transition.is_some() {
+                self.write(&mut job, changed, step).await?;
+                continue;
+            }
+            if state == OperationState::Running {
+                self.start_steps(&mut job, &mut steps);
+            }
+            self.wait(&mut job, &mut steps, &mut finished).await;
+        }
+    }
+
+    /// The operation as it is stored; `None` if it cannot be worked on.
+    async fn read(&self) -> Result<Option<Job>, StorageError> {
+        let store = &self.operations.store;
+        let Some(operation) = store.find(self.lease.operation).await? else {
+            return Ok(None);
+        };
+        let targets = store.targets(self.lease.operation).await?;
+        let (reason, ticket) = (operation.reason.as_deref(), operation.ticket.as_deref());
+        let work = Work::parse(
+            operation.kind,
+            reason,
+            ticket,
+            &operation.options,
+            // What was right when it was accepted still is.
+            operation.created_at,
+        );
+        match work {
+            Ok(work) => Ok(Some(Job {
+                operation: Arc::new(operation),
+                targets,
+                work: Arc::new(work),
+                rests: HashMap::new(),
+                busy: HashSet::new(),
+                begin_at: None,
+            })),
+            Err(errors) => {
+                tracing::error!(operation = %operation.id, ?errors, "what is stored of an operation cannot be read");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Begins nodes, or ends or pauses the operation.
+    fn begin(&self, job: &mut Job, changed: &mut BTreeSet<usize>, step: &mut OperationStep) {
+        if changed.is_empty() && job.begin_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        let has = |wanted| job.targets.iter().any(|target| target.state == wanted);
+        if has(TargetState::Running) && !has(TargetState::Waiting) {
+            return;
+        }
+        let nodes: Vec<TargetNode> = job.targets.iter().map(|target| self.known(target)).collect();
+        let operation = Arc::clone(&job.operation);
+        let from = operation.state;
+        match operation
+            .strategy
+            .next(&job.targets, &nodes, operation.excused, step.at)
+        {
+            Next::Begin(places) => {
+                job.begin_at = None;
+                for place in places {
+                    self.begun(&operation, &mut job.targets[place], step);
+                    changed.insert(place);
+                }
+            }
+            Next::Wait { until } => {
+                let wait = until.map_or(LOOK_EVERY, |until| until.since(step.at));
+                job.begin_at = Some(Instant::now() + wait.min(LOOK_EVERY));
+            }
+            Next::Pause { message } => {
+                step.transition = Some((from, OperationState::Paused, Some(message)));
+            }
+            Next::End => {
+                let end = OperationProgress::of(&job.targets).end();
+                step.transition = Some((from, end, None));
+            }
+        }
+    }
+
+    /// What is known of the node of a target.
+    fn known(&self, target: &OperationTarget) -> TargetNode {
+        let snapshot = self.bench.inventory.snapshot(target.cluster.as_str()).ok();
+        let entry = snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.find(target.node.as_str()));
+        TargetNode::of(entry.map(|entry| entry.node()))
+    }
+
+    /// A node that is begun: its intent goes into the audit log with it.
+    fn begun(&self, operation: &Operation, target: &mut OperationTarget, step: &mut OperationStep) {
+        target.state = TargetState::Running;
+        target.started_at = Some(step.at);
+        if !operation.dry_run {
+            let record = AuditRecord {
+                id: self.operations.ids.next(step.at),
+                at: step.at,
+                actor: operation.actor.clone(),
+                action: operation.kind.action(),
+                cluster: target.cluster.clone(),
+                node: Some(target.node.clone()),
+                operation: Some(operation.id),
+                request_id: operation.request_id.clone(),
+                reason: operation.reason.clone(),
+                ticket: operation.ticket.clone(),
+                options: operation.options.clone(),
+                completion: None,
+            };
+            target.audit = Some(record.id);
+            step.intents.push(record);
+        }
+        step.events.push(target_event(target, step.at));
+    }
+
+    /// Stops what is not over; whether all of it was.
+    async fn cancel(&self, job: &mut Job, changed: &mut BTreeSet<usize>, step: &mut OperationStep) -> bool {
+        let restore = matches!(&*job.work, Work::Drain { options, .. } if options.on_cancel == OnCancel::Restore);
+        for place in 0..job.targets.len() {
+            if job.targets[place].state.is_ended() {
+                continue;
+            }
+            let target = job.targets[place].clone();
+            let stopped = draining::cancel(&self.bench, &job.operation, restore, target).await;
+            job.note(place, stopped, step);
+            changed.insert(place);
+        }
+        let all = job.targets.iter().all(|target| target.state.is_ended());
+        if all {
+            step.transition = Some((OperationState::Cancelling, OperationState::Cancelled, None));
+        }
+        all
+    }
+
+    /// Writes a step down.
+    async fn write(
+        &mut self,
+        job: &mut Job,
+        changed: BTreeSet<usize>,
+        mut step: OperationStep,
+    ) -> Result<(), Interrupted> {
+        step.progress = OperationProgress::of(&job.targets);
+        step.targets = changed.into_iter().map(|place| job.targets[place].clone()).collect();
+        if let Some((_, to, message)) = &step.transition {
+            let progress = step.progress;
+            step.events.push(NewEvent::new(
+                step.at,
+                EventKind::Operation,
+                [
+                    ("state", json!(to.as_str())),
+                    ("message", json!(message)),
+                    ("done", json!(progress.done)),
+                    ("failed", json!(progress.failed)),
+                    ("skipped", json!(progress.skipped)),
+                    ("total", json!(progress.total)),
+                ],
+            ));
+        }
+        match self.work.advance(&self.lease, &step).await? {
+            StepOutcome::Written(state) => {
+                for target in step.targets.iter().filter(|target| target.state.is_ended()) {
+                    count_end(&job.operation, target);
+                }
+                let operation = Arc::make_mut(&mut job.operation);
+                operation.progress = step.progress;
+                if let Some((_, to, message)) = step.transition {
+                    operation.started_at = operation.started_at.or(Some(step.at));
+                    operation.message = message;
+                    if to.is_ended() {
+                        over(operation, to, step.at);
+                    }
+                }
+                if state == OperationState::Running && operation.state == OperationState::Paused {
+                    // Somebody resumed it: what is excused is in the store.
+                    return Err(Interrupted::Again);
+                }
+                operation.state = state;
+                Ok(())
+            }
+            StepOutcome::LeaseLost => Err(Interrupted::End(TaskEnd::LeaseLost)),
+            StepOutcome::OtherState(_) => Err(Interrupted::Again),
+        }
+    }
+
+    /// Works on the nodes whose time has come.
+    fn start_steps(&self, job: &mut Job, steps: &mut Steps) {
+        let now = Instant::now();
+        for (place, target) in job.targets.iter().enumerate() {
+            if MOST_AT_ONCE <= job.busy.len() {
+                break;
+            }
+            let is_due = target.state == TargetState::Running
+                && !job.busy.contains(&place)
+                && job.rests.get(&place).is_none_or(|at| *at <= now);
+            if !is_due {
+                continue;
+            }
+            job.busy.insert(place);
+            let (bench, operation, work) = (
+                Arc::clone(&self.bench),
+                Arc::clone(&job.operation),
+                Arc::clone(&job.work),
+            );
+            let target = target.clone();
+            steps.push(async move { take_step(&bench, &operation, &work, target).await }.boxed());
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self, job: &mut Job, steps: &mut Steps, finished: &mut Vec<TargetStep>) {
+        let mut next = self.heard.borrow().valid_until;
+        if job.operation.state == OperationState::Running {
+            let idle = job
+                .targets
+                .iter()
+                .enumerate()
+                .filter(|(place, target)| target.state == TargetState::Running && !job.busy.contains(place));
+            let rests = idle.filter_map(|(place, _)| job.rests.get(&place).copied());
+            next = rests.chain(job.begin_at).chain([next]).min().unwrap_or(next);
+        }
+        tokio::select! {
+            Some(done) = steps.next(), if !steps.is_empty() => {
+                finished.push(done);
+                // Those that are ready, too, are written in one go.
+                while let Some(Some(done)) = steps.next().now_or_never() {
+                    finished.push(done);
+                }
+            }
+            () = tokio::time::sleep_until(next) => {}
+            changed = self.heard.changed() => {
+                let heard = *self.heard.borrow();
+                if changed.is_ok() {
+                    job.hear(heard.state);
+                }
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Takes what came of steps into `step`, and returns the places of the nodes that are to be written.
+    fn take(&mut self, finished: &mut Vec<TargetStep>, step: &mut OperationStep) -> BTreeSet<usize> {
+        let mut changed = BTreeSet::new();
+        for done in finished.drain(..) {
+            let place = usize::try_from(done.target.place).unwrap_or(usize::MAX);
+            self.busy.remove(&place);
+            self.rests.insert(place, Instant::now() + done.rest);
+            let has_news = !done.events.is_empty() || !done.hold_states.is_empty();
+            if has_news || done.target != self.targets[place] {
+                changed.insert(place);
+            }
+            self.note(place, done, step);
+        }
+        changed
+    }
+
+    /// Takes what came of a step into `step`.
+    fn note(&mut self, place: usize, done: TargetStep, step: &mut OperationStep) {
+        step.events.extend(done.events);
+        step.holds.extend(done.holds);
+        step.hold_states.extend(done.hold_states);
+        if let (Some(id), Some(completion)) = (done.target.audit, done.completion) {
+            step.completions.push((id, completion));
+        }
+        self.targets[place] = done.target;
+    }
+
+    /// What was heard of the state; what is known from writing is newer than what was heard before.
+    fn hear(&mut self, state: OperationState) {
+        let known = self.operation.state;
+        if known.may_become(state) && state != OperationState::Running {
+            Arc::make_mut(&mut self.operation).state = state;
+        }
+    }
+}
+
+async fn take_step(bench: &Bench, operation: &Operation, work: &Work, target: OperationTarget) -> TargetStep {
+    match work {
+        Work::Cordon(request) => changing::cordon(bench, operation, request, target).await,
+        Work::Uncordon { force } => changing::uncordon(bench, operation, *force, target).await,
+        Work::Label(change) => changing::label(bench, operation, change, target).await,
+        Work::Taint {
+            change,
+            confirm_no_execute,
+        } => changing::taint(bench, operation, change, *confirm_no_execute, target).await,
+        Work::Drain { options, hold } => draining::drain(bench, operation, options, hold, target).await,
+    }
+}
+
+/// Tells that an operation is over.
+fn over(operation: &Operation, state: OperationState, now: Timestamp) {
+    let labels = [("kind", operation.kind.as_str()), ("result", state.as_str())];
+    counter!(metric::OPERATIONS_ENDED, &labels).increment(1);
+    let took = operation
+        .started_at
+        .map(|started| now.since(started))
+        .unwrap_or_default();
+    histogram!(metric::OPERATION_DURATION, "kind" => operation.kind.as_str()).record(took.as_secs_f64());
+    let progress = operation.progress;
+    tracing::info!(
+        operation = %operation.id, kind = operation.kind.as_str(), state = state.as_str(),
+        done = progress.done, failed = progress.failed, skipped = progress.skipped, "operation over"
+    );
+}

@@ -1,0 +1,111 @@
+//! Operations.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use knm_model::{
+    NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationLease, OperationState,
+    OperationStep, OperationTarget, StepOutcome,
+};
+use uuid::Uuid;
+
+use crate::StorageError;
+
+/// Operations as their callers see them. Times are stored to the millisecond.
+///
+/// Contract cases: `knm_contract::storage`.
+#[cfg_attr(feature = "mocks", mockall::automock)]
+#[async_trait]
+pub trait Operations: Send + Sync + 'static {
+    /// Accepts an operation with its nodes and its first event.
+    ///
+    /// - MUST store all of it or nothing.
+    /// - MUST return [`StorageError::Conflict`] if the id is taken, and leave the old one as it was.
+    async fn open(
+        &self,
+        operation: &Operation,
+        targets: &[OperationTarget],
+        event: &NewEvent,
+    ) -> Result<(), StorageError>;
+
+    /// The operation with this id.
+    ///
+    /// - MUST return what was stored, its times to the millisecond.
+    /// - MUST return `None` if there is none.
+    async fn find(&self, id: Uuid) -> Result<Option<Operation>, StorageError>;
+
+    /// The nodes of an operation in their order; none if there is no such operation.
+    ///
+    /// - MUST return what was stored, its times to the millisecond.
+    async fn targets(&self, id: Uuid) -> Result<Vec<OperationTarget>, StorageError>;
+
+    /// Operations that satisfy `filter`, at most `limit`, the latest id first; `before`: only ids below it.
+    ///
+    /// - MUST return exactly those that have everything that the filter names; cluster and node are those of one of its nodes.
+    /// - MUST return each operation once.
+    async fn page(
+        &self,
+        filter: &OperationFilter,
+        before: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Vec<Operation>, StorageError>;
+
+    /// Moves an operation from one state to another because somebody asked for it, notes the event, and returns whether it did.
+    ///
+    /// - MUST return `false` and change nothing if it is in another state, or if there is none.
+    /// - MUST let exactly one of several callers move it.
+    /// - MUST take the message of an earlier state away.
+    /// - MUST excuse the nodes that failed until now when it moves the operation to [`OperationState::Running`].
+    async fn request(
+        &self,
+        id: Uuid,
+        from: OperationState,
+        to: OperationState,
+        event: &NewEvent,
+    ) -> Result<bool, StorageError>;
+
+    /// Events of an operation with a number above `after`, at most `limit`, in their order.
+    ///
+    /// - MUST number the events of an operation from 1 without a gap, in the order in which they were noted.
+    async fn events_after(&self, id: Uuid, after: u64, limit: u32) -> Result<Vec<OperationEvent>, StorageError>;
+}
+
+/// Operations as those see them who do the work. A lease runs out by the store's own clock.
+///
+/// Contract cases: `knm_contract::storage`.
+#[cfg_attr(feature = "mocks", mockall::automock)]
+#[async_trait]
+pub trait OperationWork: Send + Sync + 'static {
+    /// Takes leases, each until `ttl` from now, for at most `limit` operations that want work and that nobody has; the oldest first.
+    ///
+    /// - MUST give an operation to exactly one of several owners that want it at once.
+    /// - MUST give an operation whose lease ran out to another owner, or to the same one, with a higher epoch.
+    /// - MUST leave operations alone whose state does not want work, see [`OperationState::wants_work`].
+    async fn claim(&self, owner: &str, ttl: Duration, limit: u32) -> Result<Vec<OperationLease>, StorageError>;
+
+    /// Extends all leases of `owner` that did not run out until `ttl` from now, and returns them with the states of their operations.
+    ///
+    /// - MUST leave leases alone that ran out.
+    async fn renew(&self, owner: &str, ttl: Duration) -> Result<Vec<(OperationLease, OperationState)>, StorageError>;
+
+    /// Gives leases back, so that others need not wait until they run out.
+    ///
+    /// - MUST do nothing for a lease that ran out and was taken by somebody else.
+    async fn release(&self, leases: &[OperationLease]) -> Result<(), StorageError>;
+
+    /// Writes a step of an operation down: all of it or nothing. `started_at` and `ended_at` of the operation are set by its transitions to
+    /// [`OperationState::Running`], the first one, and to states at the end.
+    ///
+    /// - MUST return [`StepOutcome::LeaseLost`] and change nothing if the lease ran out or has another owner or epoch.
+    /// - MUST return [`StepOutcome::OtherState`] and change nothing if the transition does not begin at the operation's state.
+    /// - MUST complete audit records that are not completed yet and pass over others.
+    /// - MUST pass over holds and intents whose ids are taken: they were written by whoever had the lease before.
+    /// - MUST only move holds forward, as [`HoldState`](knm_model::HoldState) orders them.
+    /// - MUST give the lease back with a transition to a state that does not want work.
+    async fn advance(&self, lease: &OperationLease, step: &OperationStep) -> Result<StepOutcome, StorageError>;
+
+    /// How much there is to do, for all owners together.
+    ///
+    /// - MUST leave out operations that are ended.
+    async fn backlog(&self) -> Result<OperationBacklog, StorageError>;
+}
