@@ -82,7 +82,9 @@ fn a_cluster_that_was_away_is_served_stale_and_seen_again_without_a_restart() {
     let metrics = service.get("/metrics").body;
     let restarts = metrics
         .lines()
-        .find_map(|line| line.strip_prefix("kube_node_manager_cluster_watch_restarts_total{cluster=\"test\"} "))
+        .find_map(|line| {
+            line.strip_prefix("kube_node_manager_cluster_watch_restarts_total{cluster=\"test\",resource=\"nodes\"} ")
+        })
         .unwrap();
     assert_ne!(restarts, "0");
     let lines = service.lines();

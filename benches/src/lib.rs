@@ -4,6 +4,7 @@ pub mod bare;
 pub mod client;
 pub mod contest;
 pub mod cores;
+pub mod pods;
 pub mod process;
 pub mod procfs;
 pub mod statistics;

@@ -294,14 +294,20 @@ async fn whole_list(service: &Process) -> Result<Listed, Failure> {
     loop {
         let listed = list(service, LIST).await;
         match listed {
-            Ok((listed, NODES)) => return Ok(listed),
+            Ok((listed, NODES)) if knows_pods(&listed) => return Ok(listed),
             Ok((_, total)) if PATIENCE < start.elapsed() => {
-                return Err(format!("{total} nodes are listed where {NODES} are expected").into());
+                return Err(format!("{total} nodes are listed where {NODES} with their pods are expected").into());
             }
             Err(error) if PATIENCE < start.elapsed() => return Err(error),
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
+}
+
+/// Whether every node tells what its pods ask for; that comes a little later than the nodes do, and makes it another list.
+fn knows_pods(listed: &Listed) -> bool {
+    let unknown: &[u8] = b"\"requested\":null";
+    !listed.answer.body.windows(unknown.len()).any(|part| part == unknown)
 }
 
 /// A list with a selector that keeps one node of ten.

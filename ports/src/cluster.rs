@@ -1,12 +1,13 @@
 //! Clusters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
+use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
 
 use crate::eviction::{EvictOptions, Eviction, PodRef};
+use crate::pods::PodEvents;
 
 /// What one cluster can be asked. One gateway serves one cluster.
 ///
@@ -24,6 +25,19 @@ pub trait ClusterGateway: Send + Sync + 'static {
     /// - MUST tell [`NodeEvent::Alive`] or another event at least every 15 s while the cluster can be seen.
     fn watch_nodes(&self) -> NodeEvents;
 
+    /// Watches the pods that are on nodes, those that ended among them.
+    ///
+    /// - MUST start with a list of all of them ([`PodEvent::Listing`](crate::PodEvent::Listing), parts, and
+    ///   [`PodEvent::Complete`](crate::PodEvent::Complete)), or with [`PodEvent::Lost`](crate::PodEvent::Lost) while they cannot be seen.
+    /// - MUST leave out pods that are on no node, and tell each when it comes to one.
+    /// - MUST tell each later change of a pod, in order for each pod; several changes of one pod may be told as one.
+    /// - MUST tell which pods are gone.
+    /// - MUST never end by itself, as the watch of the nodes: it tells [`PodEvent::Lost`](crate::PodEvent::Lost), tries again by itself with a
+    ///   backoff, and tells a list or goes on where it was.
+    /// - MUST NOT call a list complete that an error cut short.
+    /// - MUST tell [`PodEvent::Alive`](crate::PodEvent::Alive) or another event at least every 15 s while the pods can be seen.
+    fn watch_pods(&self) -> PodEvents;
+
     /// The pods on a node at this moment, sorted by namespace and name.
     ///
     /// - MUST return an empty list for a node without pods and for a node that does not exist.
@@ -36,11 +50,6 @@ pub trait ClusterGateway: Send + Sync + 'static {
 
     /// All DaemonSets of the cluster at this moment.
     async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError>;
-
-    /// What the pods on each node ask for together, and how many they are, at this moment. A node without pods may be left out.
-    ///
-    /// - MUST leave pods out that ended or are on no node.
-    async fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError>;
 
     /// Asks the cluster to let go of a pod, as its disruption budgets allow. Errors are for what says nothing about this pod: a cluster that
     /// cannot be reached or does not know us.

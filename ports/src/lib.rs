@@ -10,6 +10,7 @@ mod hold;
 mod idempotency;
 mod lease;
 mod operation;
+mod pods;
 mod storage;
 mod system;
 
@@ -33,6 +34,7 @@ pub use lease::MockLeases;
 #[cfg(feature = "mocks")]
 pub use operation::{MockOperationWork, MockOperations};
 pub use operation::{OperationWork, Operations};
+pub use pods::{PodEvent, PodEvents};
 pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};

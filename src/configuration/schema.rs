@@ -118,9 +118,10 @@ pub const KEYS: &[Key] = &[
     key("logging.format", Kind::Word(&["text", "json", "bunyan"]), Preset::Text("text"), "text, json or bunyan", &["LOG_FORMAT"]),
     key("logging.level", Kind::Level, Preset::Text("info"), "debug, info, warn, error or a filter such as info,knm_http=debug", &["LOG_LEVEL"]),
     key("logging.structured", Kind::Flag, Preset::Flag(false), "true with the format text means json", &[]),
-    key("kubernetes.page_size", number(1, 10_000), Preset::Number(500), "nodes per page of a list", &[]),
+    key("kubernetes.page_size", number(1, 10_000), Preset::Number(500), "nodes or pods per page of a list", &[]),
     key("kubernetes.request_timeout", number(1, 600), Preset::Number(10), "seconds a call to a cluster may take", &[]),
     key("kubernetes.max_requests_per_second", number(0, 100_000), Preset::Number(500), "most requests a second to each API server; 0 is no limit", &[]),
+    key("kubernetes.watch_pods", Kind::Flag, Preset::Flag(true), "keep the pods on nodes in memory: nodes tell what theirs ask for, plans of drains estimate the fit", &[]),
     key("audit.retention_days", number(0, 36_500), Preset::Number(0), "days that records of the audit log are kept; 0 keeps them for ever", &[]),
 ];
 

@@ -59,6 +59,7 @@ pub struct KubernetesSettings {
     pub page_size: u32,
     pub request_timeout: Duration,
     pub max_requests_per_second: u32,
+    pub watch_pods: bool,
 }
 
 const SQLITE_FILE: &str = "./data/kube-node-manager.db";
@@ -93,6 +94,7 @@ impl From<&Resolved> for Settings {
                 page_size: read.number("kubernetes.page_size"),
                 request_timeout: read.seconds("kubernetes.request_timeout"),
                 max_requests_per_second: read.number("kubernetes.max_requests_per_second"),
+                watch_pods: read.flag("kubernetes.watch_pods"),
             },
             audit_retention: audit_retention(&read),
             clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),

@@ -41,7 +41,7 @@ const USES: &[(&str, &[&str])] = &[
     // For tests and measurements only.
     ("knm-contract", &["knm-model", "knm-ports"]),
     ("knm-test-support", &[]),
-    ("knm-bench", &[]),
+    ("knm-bench", &["knm-domain", "knm-model"]),
 ];
 
 /// What only tests may use on top of that.

@@ -11,9 +11,11 @@ mod events;
 mod identity;
 mod methods;
 mod paths;
+mod pods;
 mod problems;
 mod shutdown;
 
+use knm_test_support::patience::wait_for;
 use knm_test_support::service::Service;
 use knm_test_support::wire::{Reply, Wire};
 
@@ -31,6 +33,12 @@ fn demo(arguments: &[&str], variables: &[(&str, &str)]) -> Service {
     let service = Service::start(PROGRAM, &arguments, variables);
     service.wait_until_ready();
     service.wait_for_status(NODES, 200);
+    // Their pods come a little later, which is a new state of the list.
+    wait_for("the pods", || {
+        let list = service.get(NODES).json();
+        let nodes = list["items"].as_array()?;
+        nodes.iter().all(|node| !node["requested"].is_null()).then_some(())
+    });
     service
 }
 

@@ -24,7 +24,7 @@ use crate::wire::List;
 /// Refused credentials are not read more often than that.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 /// How often a list is begun again because its pages got too old.
-const LIST_ATTEMPTS: u32 = 3;
+pub(crate) const LIST_ATTEMPTS: u32 = 3;
 
 pub(crate) struct Connection {
     cluster: ClusterName,
@@ -159,22 +159,31 @@ impl Connection {
         path: &str,
         keep: &impl Fn(W) -> Option<T>,
     ) -> Result<(Vec<T>, String), Failure> {
-        let separator = if path.contains('?') { '&' } else { '?' };
         let mut kept = Vec::new();
         let mut next = String::new();
         loop {
-            let mut page_path = format!("{path}{separator}limit={}", self.page_size);
-            if !next.is_empty() {
-                page_path.push_str("&continue=");
-                page_path.push_str(&encoded(&next));
-            }
-            let page: List<W> = self.get(call, &page_path, self.request_timeout).await?;
+            let page: List<W> = self.page(call, path, &next).await?;
             kept.extend(Vec::from(page.items).into_iter().filter_map(keep));
             if page.metadata.next.is_empty() {
                 return Ok((kept, page.metadata.resource_version));
             }
             next = page.metadata.next;
         }
+    }
+
+    /// Reads one page of a list: the first, or the one that the page before called `next`.
+    pub(crate) async fn page<W: DeserializeOwned>(
+        &self,
+        call: Call,
+        path: &str,
+        next: &str,
+    ) -> Result<List<W>, Failure> {
+        let mut page_path = with_query(path, &format!("limit={}", self.page_size));
+        if !next.is_empty() {
+            page_path.push_str("&continue=");
+            page_path.push_str(&encoded(next));
+        }
+        self.get(call, &page_path, self.request_timeout).await
     }
 
     async fn deadline<T>(
@@ -304,6 +313,12 @@ async fn whole(body: Body) -> Result<Bytes, Failure> {
     collected
         .map(http_body_util::Collected::to_bytes)
         .map_err(|error| Failure::from(kube::Error::Service(error.into())))
+}
+
+/// A path that may have a query already, with one more parameter or several.
+pub(crate) fn with_query(path: &str, query: &str) -> String {
+    let separator = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{separator}{query}")
 }
 
 /// A value as it stands in a path or query.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use knm_model::{
     Condition, Controller, Cordon, DisruptionBudget, NameError, Node, NodeAddress, NodeName, NodeStatus, NodeSystem,
-    NodeTerm, Operator, Pod, PodPhase, PodRequests, Requirement, Resources, Selector, Taint, TaintEffect, Timestamp,
-    Toleration, TolerationOperator, UnhealthyPods,
+    NodeTerm, Operator, Pod, PodPhase, PodRequests, Requirement, Selector, Taint, TaintEffect, Timestamp, Toleration,
+    TolerationOperator, UnhealthyPods,
 };
 
 use crate::amount;
@@ -289,12 +289,6 @@ fn requirement(wire: Expression) -> Option<Requirement> {
         key: wire.key,
         operator,
     })
-}
-
-/// What a pod takes of the node that it is on.
-pub(crate) fn request_on_node(wire: &WirePod) -> Option<(NodeName, Resources)> {
-    let node = NodeName::parse(&wire.spec.node_name).ok()?;
-    Some((node, Resources::of_pod(&requests(&wire.spec))))
 }
 
 /// What the scheduler reserves. Init containers run one after the other, each beside the sidecars (init containers that always restart)

@@ -1,19 +1,19 @@
 //! Evictions, and what the API server says to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use knm_model::{NodeName, ObjectName, Resources};
+use knm_model::ObjectName;
 use knm_ports::{EvictOptions, Eviction, PodRef};
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, Question, encoded};
-use crate::convert::{self, PolicyVersion};
+use crate::convert::PolicyVersion;
 use crate::error::{Failure, shortened};
 use crate::metric::Call;
-use crate::wire::{Named, Status, WirePod};
+use crate::wire::{Named, Status};
 
 const EVICT: Call = Call {
     verb: "create",
@@ -27,10 +27,6 @@ const DAEMON_SETS: Call = Call {
     verb: "list",
     resource: "daemonsets",
 };
-const PODS: Call = Call {
-    verb: "list",
-    resource: "pods",
-};
 
 /// All DaemonSets.
 pub(crate) async fn daemon_sets(connection: &Connection) -> Result<BTreeSet<ObjectName>, Failure> {
@@ -42,19 +38,6 @@ pub(crate) async fn daemon_sets(connection: &Connection) -> Result<BTreeSet<Obje
     };
     let (found, _) = connection.list(DAEMON_SETS, "/apis/apps/v1/daemonsets", keep).await?;
     Ok(found.into_iter().collect())
-}
-
-/// What the pods on each node ask for, added up while the list arrives.
-pub(crate) async fn requested_by_node(connection: &Connection) -> Result<BTreeMap<NodeName, Resources>, Failure> {
-    let bound = encoded("spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed");
-    let path = format!("/api/v1/pods?fieldSelector={bound}");
-    let keep = |wire: WirePod| convert::request_on_node(&wire);
-    let (requests, _) = connection.list(PODS, &path, keep).await?;
-    let mut sums: BTreeMap<NodeName, Resources> = BTreeMap::new();
-    for (node, request) in requests {
-        sums.entry(node).or_default().add(&request);
-    }
-    Ok(sums)
 }
 
 /// Asks for the eviction of a pod; `None` if the API server does not know this version of evictions.

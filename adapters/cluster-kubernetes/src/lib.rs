@@ -11,20 +11,21 @@ mod lines;
 mod metric;
 mod pace;
 mod watch;
+mod watched;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
-use knm_model::{ClusterName, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
-use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodRef};
+use knm_model::{ClusterName, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
 
 pub use credentials::{KubernetesSource, OpenError, current_context, in_cluster_available};
 pub use metric::describe_metrics;
@@ -33,6 +34,8 @@ use connection::{Connection, encoded};
 use convert::PolicyVersion;
 use error::Failure;
 use metric::Call;
+use watch::Watched;
+use watched::{Nodes, Pods};
 use wire::{Version, WireBudget, WirePod};
 
 const PODS: Call = Call {
@@ -70,7 +73,6 @@ pub struct KubernetesOptions {
 /// [`OpenError`] if the credentials are not there or malformed.
 pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>, OpenError> {
     let made = options.source.load().await?;
-    metric::watch_known(&options.cluster);
     let connection = Connection::new(options, &made);
     Ok(Arc::new(KubernetesGateway {
         connection: Arc::new(connection),
@@ -90,7 +92,13 @@ struct KubernetesGateway {
 #[async_trait]
 impl ClusterGateway for KubernetesGateway {
     fn watch_nodes(&self) -> NodeEvents {
-        watch::nodes(Arc::clone(&self.connection))
+        metric::watch_known(self.connection.cluster(), Nodes::RESOURCE);
+        watch::open::<Nodes>(Arc::clone(&self.connection))
+    }
+
+    fn watch_pods(&self) -> PodEvents {
+        metric::watch_known(self.connection.cluster(), Pods::RESOURCE);
+        watch::open::<Pods>(Arc::clone(&self.connection))
     }
 
     async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
@@ -123,10 +131,6 @@ impl ClusterGateway for KubernetesGateway {
 
     async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
         Ok(eviction::daemon_sets(&self.connection).await?)
-    }
-
-    async fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
-        Ok(eviction::requested_by_node(&self.connection).await?)
     }
 
     async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {

@@ -21,7 +21,7 @@ pub fn describe_metrics() {
     );
     metrics::describe_counter!(
         WATCH_RESTARTS,
-        "How often the watch of the nodes had to be opened again."
+        "How often a watch had to be opened again, by what it watches: nodes or pods."
     );
 }
 
@@ -40,11 +40,11 @@ pub(crate) fn request(cluster: &ClusterName, call: Call, code: String, took: Dur
         .record(took.as_secs_f64());
 }
 
-/// Shows the counter of restarts before the first one: a rate is only seen from a value that was there.
-pub(crate) fn watch_known(cluster: &ClusterName) {
-    metrics::counter!(WATCH_RESTARTS, "cluster" => cluster.as_str().to_owned()).increment(0);
+/// Shows the counters of restarts before the first one: a rate is only seen from a value that was there.
+pub(crate) fn watch_known(cluster: &ClusterName, resource: &'static str) {
+    metrics::counter!(WATCH_RESTARTS, "cluster" => cluster.as_str().to_owned(), "resource" => resource).increment(0);
 }
 
-pub(crate) fn watch_restarted(cluster: &ClusterName) {
-    metrics::counter!(WATCH_RESTARTS, "cluster" => cluster.as_str().to_owned()).increment(1);
+pub(crate) fn watch_restarted(cluster: &ClusterName, resource: &'static str) {
+    metrics::counter!(WATCH_RESTARTS, "cluster" => cluster.as_str().to_owned(), "resource" => resource).increment(1);
 }

@@ -1,35 +1,47 @@
-//! The watch of the nodes: a list in pages, then changes, for ever.
+//! Watches: a list in pages, then changes, for ever.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use http::StatusCode;
-use knm_model::{Node, NodeName};
-use knm_ports::{ClusterError, NodeEvent, NodeEvents};
+use knm_ports::ClusterError;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::mpsc::{self, Sender};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, encoded};
-use crate::convert;
+use crate::connection::{Connection, LIST_ATTEMPTS, encoded, with_query};
 use crate::error::Failure;
 use crate::lines::Lines;
 use crate::metric::{self, Call};
-use crate::wire::{Bookmark, EventKind, EventObject, List, Status, WireNode};
+use crate::wire::{Bookmark, EventKind, EventObject, List, Meta, Status};
 
-const PATH: &str = "/api/v1/nodes";
-const LIST: Call = Call {
-    verb: "list",
-    resource: "nodes",
-};
-const WATCH: Call = Call {
-    verb: "watch",
-    resource: "nodes",
-};
+/// What is watched, and how it is told.
+pub(crate) trait Watched: Default + Send + 'static {
+    /// One object, as far as it is read.
+    type Wire: DeserializeOwned + Send;
+    /// What is told.
+    type Event: Send + 'static;
+
+    /// The path of the objects, with a query that selects among them if need be.
+    const PATH: &'static str;
+    /// Their name in metrics and errors.
+    const RESOURCE: &'static str;
+
+    fn meta(wire: &Self::Wire) -> &Meta;
+    /// The first page of a list is here; pages before it are void.
+    fn begin(&mut self) -> Option<Self::Event>;
+    fn page(&mut self, objects: Vec<Self::Wire>) -> Option<Self::Event>;
+    /// There are no more pages.
+    fn complete(&mut self) -> Self::Event;
+    fn applied(wire: Self::Wire) -> Option<Self::Event>;
+    fn deleted(wire: Self::Wire) -> Option<Self::Event>;
+    fn alive() -> Self::Event;
+    fn lost(error: ClusterError) -> Self::Event;
+}
 /// How long the API server is asked to keep a watch open.
 const WATCH_SECONDS: u32 = 290;
 /// A watch is silent while nothing changes, and so is a broken network: each pause is followed by a small question with this limit, and
@@ -46,11 +58,12 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 const WAITING_EVENTS: usize = 256;
 
 /// Nothing happens before the stream is first polled, and all ends when it is dropped.
-pub(crate) fn nodes(connection: Arc<Connection>) -> NodeEvents {
+pub(crate) fn open<W: Watched>(connection: Arc<Connection>) -> BoxStream<'static, W::Event> {
     let begin = async move {
         let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
         let watcher = Watcher {
             connection,
+            watched: W::default(),
             events: sender,
             position: None,
             lost: false,
@@ -73,9 +86,10 @@ impl Drop for AbortOnDrop {
     }
 }
 
-struct Watcher {
+struct Watcher<W: Watched> {
     connection: Arc<Connection>,
-    events: Sender<NodeEvent>,
+    watched: W,
+    events: Sender<W::Event>,
     /// The version up to which everything was told; `None`: a list is needed.
     position: Option<String>,
     lost: bool,
@@ -98,7 +112,16 @@ impl From<Failure> for End {
     }
 }
 
-impl Watcher {
+impl<W: Watched> Watcher<W> {
+    const LIST: Call = Call {
+        verb: "list",
+        resource: W::RESOURCE,
+    };
+    const WATCH: Call = Call {
+        verb: "watch",
+        resource: W::RESOURCE,
+    };
+
     async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -115,7 +138,7 @@ impl Watcher {
                 End::Failed(Failure { error, .. }) => {
                     let wait = jittered(pause).max(asked_to_wait(&error));
                     self.lost = true;
-                    if self.events.send(NodeEvent::Lost(error)).await.is_err() {
+                    if self.events.send(W::lost(error)).await.is_err() {
                         return;
                     }
                     tokio::time::sleep(wait).await;
@@ -131,21 +154,22 @@ impl Watcher {
             Some(position) => position.clone(),
             None => self.list().await?,
         };
-        let path = format!(
-            "{PATH}?watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
+        let query = format!(
+            "watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
             encoded(&position)
         );
+        let path = with_query(W::PATH, &query);
         if self.opened {
-            metric::watch_restarted(self.connection.cluster());
+            metric::watch_restarted(self.connection.cluster(), W::RESOURCE);
         }
         let limit = self.connection.request_timeout.min(2 * PROBE_LIMIT);
-        let mut lines = Lines::new(self.connection.watch(WATCH, &path, limit).await?);
+        let mut lines = Lines::new(self.connection.watch(Self::WATCH, &path, limit).await?);
         self.opened = true;
         if self.lost {
-            self.tell(NodeEvent::Alive).await?;
+            self.tell(W::alive()).await?;
         }
         let started = Instant::now();
-        let mut probe = probe(Arc::clone(&self.connection));
+        let mut probe = probe::<W>(Arc::clone(&self.connection));
         loop {
             tokio::select! {
                 line = lines.next() => match line {
@@ -160,32 +184,59 @@ impl Watcher {
                 },
                 answer = &mut probe => {
                     answer?;
-                    self.tell(NodeEvent::Alive).await?;
-                    probe = self::probe(Arc::clone(&self.connection));
+                    self.tell(W::alive()).await?;
+                    probe = self::probe::<W>(Arc::clone(&self.connection));
                 }
             }
         }
     }
 
+    /// Tells everything; a list whose pages got too old is begun again.
     async fn list(&mut self) -> Result<String, End> {
-        let (nodes, version) = self.connection.list(LIST, PATH, node).await?;
-        self.position = Some(version.clone());
-        self.tell(NodeEvent::Replaced(nodes)).await?;
-        Ok(version)
+        let mut attempt = 1;
+        loop {
+            match self.list_once().await {
+                Err(End::Failed(failure)) if failure.is_expired() && attempt < LIST_ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn list_once(&mut self) -> Result<String, End> {
+        let mut next = String::new();
+        loop {
+            let page: List<W::Wire> = self.connection.page(Self::LIST, W::PATH, &next).await?;
+            let begun = match next.is_empty() {
+                true => self.watched.begin(),
+                false => None,
+            };
+            let told = self.watched.page(Vec::from(page.items));
+            for event in begun.into_iter().chain(told) {
+                self.tell(event).await?;
+            }
+            next = page.metadata.next;
+            if next.is_empty() {
+                let version = page.metadata.resource_version;
+                self.position = Some(version.clone());
+                let complete = self.watched.complete();
+                self.tell(complete).await?;
+                return Ok(version);
+            }
+        }
     }
 
     async fn read(&mut self, line: &[u8]) -> Result<(), End> {
         let kind: EventKind = self.parse(line)?;
         match kind.kind.as_str() {
             "ADDED" | "MODIFIED" | "DELETED" => {
-                let EventObject { object }: EventObject<WireNode> = self.parse(line)?;
-                self.position = Some(object.metadata.resource_version.clone());
-                if kind.kind != "DELETED" {
-                    if let Some(node) = node(object) {
-                        self.tell(NodeEvent::Applied(Box::new(node))).await?;
-                    }
-                } else if let Ok(name) = NodeName::parse(&object.metadata.name) {
-                    self.tell(NodeEvent::Deleted(name)).await?;
+                let EventObject { object }: EventObject<W::Wire> = self.parse(line)?;
+                self.position = Some(W::meta(&object).resource_version.clone());
+                let event = match kind.kind.as_str() {
+                    "DELETED" => W::deleted(object),
+                    _ => W::applied(object),
+                };
+                if let Some(event) = event {
+                    self.tell(event).await?;
                 }
             }
             "BOOKMARK" => {
@@ -195,13 +246,13 @@ impl Watcher {
             "ERROR" => {
                 let EventObject { object }: EventObject<Status> = self.parse(line)?;
                 let code = StatusCode::from_u16(object.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let failure = Failure::of_status(WATCH, code, &object);
+                let failure = Failure::of_status(Self::WATCH, code, &object);
                 if !failure.is_expired() {
                     self.position = None;
                 }
                 return Err(failure.into());
             }
-            // A kind that is not known yet tells nothing about the nodes.
+            // A kind that is not known yet tells nothing about the objects.
             _ => {}
         }
         Ok(())
@@ -211,34 +262,25 @@ impl Watcher {
     fn parse<T: DeserializeOwned>(&mut self, line: &[u8]) -> Result<T, End> {
         serde_json::from_slice(line).map_err(|error| {
             self.position = None;
-            End::Failed(Failure::unreadable(WATCH, &error))
+            End::Failed(Failure::unreadable(Self::WATCH, &error))
         })
     }
 
-    async fn tell(&mut self, event: NodeEvent) -> Result<(), End> {
+    async fn tell(&mut self, event: W::Event) -> Result<(), End> {
         self.lost = false;
         self.events.send(event).await.map_err(|_| End::Unheard)
     }
 }
 
-fn node(wire: WireNode) -> Option<Node> {
-    match convert::node(wire) {
-        Ok(node) => Some(node),
-        Err(error) => {
-            tracing::warn!(%error, "a node is left out because its name cannot be read");
-            None
-        }
-    }
-}
-
 /// Waits, then asks whether the API server and its storage still answer.
-fn probe(connection: Arc<Connection>) -> BoxFuture<'static, Result<(), Failure>> {
+fn probe<W: Watched>(connection: Arc<Connection>) -> BoxFuture<'static, Result<(), Failure>> {
     Box::pin(async move {
         tokio::time::sleep(PROBE_PAUSE).await;
         let deadline = Instant::now() + PROBE_LIMIT;
+        let path = with_query(W::PATH, "limit=1");
         loop {
             let limit = deadline.saturating_duration_since(Instant::now());
-            let answer: Result<List<IgnoredAny>, Failure> = connection.get(LIST, "/api/v1/nodes?limit=1", limit).await;
+            let answer: Result<List<IgnoredAny>, Failure> = connection.get(Watcher::<W>::LIST, &path, limit).await;
             match answer.map_err(|failure| failure.error) {
                 // One that is too busy for questions is there, and the watch is open.
                 Ok(_) | Err(ClusterError::TooManyRequests { .. }) => return Ok(()),

@@ -276,7 +276,15 @@ pub(crate) struct Requirements {
 #[serde(default)]
 pub(crate) struct PodState {
     pub(crate) phase: String,
-    pub(crate) conditions: Option<Vec<WireCondition>>,
+    pub(crate) conditions: Option<Vec<PodCondition>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PodCondition {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) status: String,
 }
 
 /// A node of which only the attached volumes matter.

@@ -1,6 +1,6 @@
 //! Pods that were evicted, and those that take their place elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use knm_model::{DisruptionBudget, NodeName, Pod, PodPhase, Timestamp};
@@ -26,6 +26,17 @@ pub(crate) struct Moves {
     arrivals: BTreeMap<String, Arrival>,
     /// How many pods took others' places until now.
     count: u64,
+    /// Up to when it was told on which nodes something happened.
+    settled_at: Option<Timestamp>,
+}
+
+/// What time did to pods on the move.
+#[derive(Default)]
+pub(crate) struct Settled {
+    /// The ids of those that are gone.
+    pub(crate) gone: Vec<String>,
+    /// The nodes to which some came, or on which they became ready.
+    pub(crate) hosts: BTreeSet<NodeName>,
 }
 
 /// A pod that was evicted.
@@ -99,13 +110,16 @@ impl Moves {
         self.departures.insert(departure.pod.uid.clone(), departure);
     }
 
-    /// Starts pods in the place of those that are gone, on the nodes that `choose` finds for them.
+    /// Starts pods in the place of those that are gone, on the nodes that `choose` finds for them. Returns what
+    /// happened since the last time.
     pub(crate) fn settle(
         &mut self,
         seed: u64,
         now: Timestamp,
         mut choose: impl FnMut(&Pod, &mut Chance) -> Option<NodeName>,
-    ) {
+    ) -> Settled {
+        let since = self.settled_at.replace(now);
+        let mut settled = Settled::default();
         for departure in self.departures.values_mut() {
             let is_due = departure.gone_at <= now && departure.replaced_at.is_none() && !departure.pod.is_finished();
             if !is_due || departure.pod.controller.is_none() {
@@ -116,11 +130,17 @@ impl Moves {
                 continue;
             };
             self.count += 1;
+            settled.hosts.insert(node.clone());
             let pod = successor(&departure.pod, node, departure.gone_at, &mut chance);
             let ready_at = departure.gone_at.plus(STARTS_WITHIN);
             departure.replaced_at = Some(ready_at);
             self.arrivals.insert(pod.uid.clone(), Arrival { pod, ready_at });
         }
+        let is_new = |at: Timestamp| at <= now && since.is_none_or(|since| since < at);
+        let ended = self.departures.values().filter(|departure| is_new(departure.gone_at));
+        settled.gone.extend(ended.map(|departure| departure.pod.uid.clone()));
+        let ready = self.arrivals.values().filter(|arrival| is_new(arrival.ready_at));
+        settled.hosts.extend(ready.map(|arrival| arrival.pod.node.clone()));
         // What came, went and was replaced in full is told by nothing else.
         let arrivals = &mut self.arrivals;
         self.departures.retain(|uid, departure| {
@@ -130,6 +150,7 @@ impl Moves {
             }
             !is_over
         });
+        settled
     }
 
     /// Takes what evictions use up out of `budget`, until the pods that take the places are ready.

@@ -48,6 +48,10 @@ pub struct Fleet {
 pub(crate) enum Told {
     Applied(NodeName),
     Deleted(NodeName),
+    /// There are more pods on the node, or they changed.
+    Pods(NodeName),
+    /// The pod with this id is gone.
+    PodGone(String),
     Lost,
     Recovered,
 }
@@ -147,19 +151,10 @@ impl Fleet {
     /// Removes a node, and the pods on it; nothing happens if there is none under this name.
     pub fn delete_node(&self, name: &NodeName) {
         let mut state = self.state();
-        if state.nodes.remove(name).is_some() {
+        if state.nodes.contains_key(name) {
+            self.remove(&mut state, name);
             state.pods.retain(|_, pod| pod.node != *name);
-            state.moves.forget_node(name);
-            self.tell(Told::Deleted(name.clone()));
         }
-    }
-
-    /// Adds a pod or changes the one under its namespace and name.
-    pub fn put_pod(&self, pod: Pod) {
-        let key = (pod.namespace.clone(), pod.name.clone());
-        let mut state = self.state();
-        state.moves.forget_pod(&pod.uid);
-        state.pods.insert(key, pod);
     }
 
     /// Adds a disruption budget or changes the one under its namespace and name.
@@ -204,6 +199,7 @@ impl Fleet {
         let mut state = self.state();
         state.ticks = state.ticks.saturating_add(1);
         let now = self.now(&state);
+        self.settle(&mut state);
         let size = state.nodes.len() as u64;
         let place = state.chance.below(size);
         let dice = state.chance.below(1000);
@@ -219,12 +215,10 @@ impl Fleet {
         let Some(Member::Simulated(node)) = state.nodes.get_mut(&name) else {
             return;
         };
+        let before = node.status;
         let control_plane = Role::of(node.number, self.fleet()) == Role::ControlPlane;
         if !control_plane && (5..10).contains(&dice) && self.fleet() < size + self.slack() {
-            state.nodes.remove(&name);
-            state.overlays.remove(&name);
-            state.moves.forget_node(&name);
-            return self.tell(Told::Deleted(name));
+            return self.remove(&mut state, &name);
         }
         node.revision = revision;
         if !control_plane {
@@ -237,7 +231,12 @@ impl Fleet {
         if node.status != NodeStatus::Unknown {
             node.heartbeat_at = now;
         }
-        self.tell(Told::Applied(name));
+        let is_other = node.status != before;
+        self.tell(Told::Applied(name.clone()));
+        if is_other {
+            // How pods are depends on how their node is.
+            self.tell(Told::Pods(name));
+        }
     }
 
     pub(crate) fn reachable(&self) -> Result<(), ClusterError> {
@@ -334,6 +333,16 @@ impl Fleet {
         self.options.started_at.plus(passed)
     }
 
+    /// Removes a node with what is simulated on it.
+    fn remove(&self, state: &mut State, name: &NodeName) {
+        let pods = self.pods_of(state, name);
+        state.nodes.remove(name);
+        state.overlays.remove(name);
+        state.moves.forget_node(name);
+        self.tell(Told::Deleted(name.clone()));
+        pods.into_iter().for_each(|pod| self.tell(Told::PodGone(pod.uid)));
+    }
+
     fn add(&self, state: &mut State, now: Timestamp) {
         let number = state.next;
         let Some(name) = node_name(number, self.fleet()) else {
@@ -351,7 +360,8 @@ impl Fleet {
             revision: state.revision,
         };
         state.nodes.insert(name.clone(), Member::Simulated(node));
-        self.tell(Told::Applied(name));
+        self.tell(Told::Applied(name.clone()));
+        self.tell(Told::Pods(name));
     }
 
     /// How many nodes the fleet began with.

@@ -1,21 +1,22 @@
 //! The access to the simulated fleet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
-use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvent, NodeEvents, PodRef};
+use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvent, NodeEvents, PodEvents, PodRef};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::timeout;
 
 use crate::fleet::{Fleet, Told};
+use crate::pod_watch;
 
 /// After this long without a change a watcher is told that the fleet is there.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// The version that the fleet says its API server has.
 const SERVER_VERSION: &str = "v1.36.0";
 
@@ -55,6 +56,10 @@ impl ClusterGateway for MemoryClusterGateway {
         .boxed()
     }
 
+    fn watch_pods(&self) -> PodEvents {
+        pod_watch::open(Arc::clone(&self.fleet))
+    }
+
     async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
         self.fleet.pods(node)
     }
@@ -65,10 +70,6 @@ impl ClusterGateway for MemoryClusterGateway {
 
     async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
         self.fleet.daemon_sets()
-    }
-
-    async fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
-        self.fleet.requested_by_node()
     }
 
     async fn delete_pod(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
@@ -124,6 +125,7 @@ impl Watch {
                         return NodeEvent::Deleted(name);
                     }
                 }
+                Ok(Told::Pods(_) | Told::PodGone(_)) => {}
                 Ok(Told::Lost | Told::Recovered) | Err(RecvError::Lagged(_)) => {
                     return listed(self.fleet.catch_up(&mut self.told));
                 }

@@ -5,6 +5,7 @@ mod change;
 mod eviction;
 mod fleet;
 mod gateway;
+mod pod_watch;
 mod simulated;
 mod workload;
 

@@ -27,6 +27,18 @@ impl ClusterDriver for FleetDriver {
         self.0.put_pod(pod);
     }
 
+    async fn put_unscheduled_pod(&self, _: Pod) {
+        // The fleet knows no such pods.
+    }
+
+    async fn bind_pod(&self, pod: Pod) {
+        self.0.put_pod(pod);
+    }
+
+    async fn remove_pod(&self, namespace: &str, name: &str) {
+        self.0.remove_pod(namespace, name);
+    }
+
     async fn put_budget(&self, budget: DisruptionBudget) {
         self.0.put_budget(budget);
     }

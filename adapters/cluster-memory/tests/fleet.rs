@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_model::{Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodeStatus, Pod, Timestamp};
-use knm_ports::{EvictOptions, Eviction, NodeEvent, PodRef};
+use knm_ports::{EvictOptions, Eviction, NodeEvent, PodEvent, PodRef};
 
 fn fleet(nodes: usize, seed: u64) -> Arc<Fleet> {
     Fleet::new(options(nodes, seed))
@@ -297,4 +297,34 @@ async fn a_stateful_pod_comes_back_under_its_name_as_another_pod() {
         .unwrap();
     assert!(again.uid != kafka.uid && !again.ready);
     assert_eq!(evict(&fleet, kafka).await, Eviction::Replaced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_follows_the_pods_of_a_long_life_knows_those_that_there_are() {
+    let fleet = fleet(100, 5);
+    let mut events = fleet.gateway().watch_pods();
+    let mut known: BTreeMap<String, Pod> = BTreeMap::new();
+    for round in 0..40 {
+        let now = pods(&fleet).await;
+        for pod in now.iter().skip(round).step_by(31) {
+            evict(&fleet, pod).await;
+        }
+        pass(&fleet, 25);
+        while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(5), events.next()).await {
+            match event {
+                PodEvent::Listing => known.clear(),
+                PodEvent::Listed(pods) => known.extend(pods.into_iter().map(|pod| (pod.uid.clone(), pod))),
+                PodEvent::Applied(pod) => drop(known.insert(pod.uid.clone(), *pod)),
+                PodEvent::Deleted { uid } => drop(known.remove(&uid)),
+                PodEvent::Complete | PodEvent::Alive => {}
+                PodEvent::Lost(error) => panic!("{error:?}"),
+            }
+        }
+        let wanted: BTreeMap<String, Pod> = pods(&fleet)
+            .await
+            .into_iter()
+            .map(|pod| (pod.uid.clone(), pod))
+            .collect();
+        assert_eq!(known, wanted, "in round {round}");
+    }
 }

@@ -23,7 +23,17 @@ fn time() -> Option<Timestamp> {
 
 /// A node.
 pub(crate) fn node_view() -> Option<NodeView> {
-    Some(NodeView::of(&ClusterName::from_any("demo"), &node(time()?)?))
+    let requested = Resources {
+        cpu_millicores: 3_100,
+        memory_bytes: 9_663_676_416,
+        pods: 17,
+        ..Resources::default()
+    };
+    Some(NodeView::of(
+        &ClusterName::from_any("demo"),
+        &node(time()?)?,
+        Some(&requested),
+    ))
 }
 
 /// The pods on that node.
@@ -100,6 +110,7 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
     let cluster = json!({
         "name": "demo", "source": "demo", "state": "healthy", "reason": null, "nodes": 30, "as_of": time,
         "stale": false, "server_version": "v1.36.0", "registered_at": time,
+        "pods": {"total": 512, "stale": false, "as_of": time, "reason": null},
     });
     Some(match (operation, status) {
         ("getNode", "200") => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use knm_domain::{InventoryError, NodeEntry, Snapshot, SnapshotVersion};
-use knm_model::{ClusterName, Cursor, NodeField, NodeQuery};
+use knm_model::{ClusterName, Cursor, Node, NodeField, NodeQuery, Resources};
 use moka::future::Cache;
 use poem::Body;
 
@@ -92,16 +92,35 @@ fn hash(value: &impl Hash) -> u64 {
 
 /// The JSON of a node, written once.
 pub(crate) fn rendered(entry: &NodeEntry) -> &Bytes {
-    entry.presented(|cluster, node| json(&NodeView::of(cluster, node)))
+    entry.presented(|entry| json(&NodeView::of(entry.cluster(), entry.node(), entry.requested())))
 }
 
-/// Names the state of a node as it is answered alone, strongly: the same tag stands for the same bytes.
+/// Names the state of a node as it is answered alone, strongly: the same tag stands for the same bytes. What its pods ask for comes last,
+/// after a `+`: it is no state of the node itself, see [`node_state`].
 pub(crate) fn node_tag(snapshot: &Snapshot, entry: &NodeEntry) -> String {
-    let node = entry.node();
-    match snapshot.stale() {
-        true => format!("\"{}-{}\"", node.version(), snapshot.as_of().unix_millis()),
-        false => format!("\"{}\"", node.version()),
+    let version = entry.node().version();
+    let state = match snapshot.stale() {
+        true => format!("{version}-{}", snapshot.as_of().unix_millis()),
+        false => version,
+    };
+    state_tag(&state, entry.requested())
+}
+
+/// Names the state of a node as it will be answered alone once its change is known from watching.
+pub(crate) fn changed_tag(node: &Node, requested: Option<&Resources>) -> String {
+    state_tag(&node.version(), requested)
+}
+
+fn state_tag(state: &str, requested: Option<&Resources>) -> String {
+    match requested {
+        Some(requested) => format!("\"{state}+{:x}\"", hash(requested)),
+        None => format!("\"{state}\""),
     }
+}
+
+/// The part of a node's tag that changes of the node depend on: pods come and go without changing it.
+pub(crate) fn node_state(tag: &str) -> &str {
+    tag.split_once('+').map_or(tag, |(state, _)| state)
 }
 
 /// The JSON of a node that is answered alone: that of a list, and whether it may be old.

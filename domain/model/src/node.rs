@@ -114,7 +114,7 @@ pub struct NodeAddress {
 }
 
 /// Amounts of what a node has, in whole units.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
     /// Thousandths of a CPU.
     pub cpu_millicores: u64,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Node, Requirement, Taint, TaintEffect};
 
 /// Taints that a pod puts up with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Toleration {
     /// The key; empty: any, which only [`TolerationOperator::Exists`] may say.
     pub key: String,
@@ -16,7 +16,7 @@ pub struct Toleration {
 }
 
 /// What a toleration asks of a taint's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TolerationOperator {
     /// Any value.
     Exists,
@@ -25,7 +25,7 @@ pub enum TolerationOperator {
 }
 
 /// One way to meet a pod's required node affinity: all of its requirements hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeTerm {
     /// On the node's labels.
     pub labels: Vec<Requirement>,

@@ -136,7 +136,7 @@ pub struct Controller {
 }
 
 /// What a pod asks of its node, in whole units.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PodRequests {
     /// Thousandths of a CPU.
     pub cpu_millicores: u64,

@@ -170,6 +170,7 @@ node_fields!(
     Addresses "addresses",
     Capacity "capacity",
     Allocatable "allocatable",
+    Requested "requested",
     System "system",
     Zone "zone",
     Region "region",

@@ -3,7 +3,9 @@
 mod draining;
 mod feed;
 mod follow;
+mod follow_pods;
 mod index;
+mod pods;
 mod snapshot;
 mod status;
 
@@ -15,16 +17,19 @@ use futures::future::join_all;
 use knm_model::{ClusterName, ClusterRegistration, ClusterSource, NodeName, NodeStatus, Pod, Timestamp};
 use knm_ports::{Clock, ClusterError, ClusterGateway};
 use metrics::gauge;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use draining::DrainPreview;
 pub use feed::{ChangeKind, EventId, Lagged, NodeChange, Subscription, SubscriptionStart};
+pub use pods::PodIndex;
 pub use snapshot::{Block, NodeEntry, Snapshot, SnapshotVersion};
-pub use status::{ClusterState, ClusterStatus, InventoryError, UnseenReason};
+pub use status::{ClusterState, ClusterStatus, InventoryError, PodsStatus, UnseenReason};
 
 use crate::metric;
 use feed::Feed;
 use follow::Follower;
+use follow_pods::{PodFollower, Pods};
 
 /// How long a cluster may take to tell the pods on a node.
 const PODS_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,6 +43,8 @@ pub struct ClusterHandle {
     pub source: ClusterSource,
     /// The access to it.
     pub gateway: Arc<dyn ClusterGateway>,
+    /// Whether its pods are watched, and not only asked for.
+    pub watch_pods: bool,
 }
 
 /// What is known of all clusters.
@@ -53,7 +60,7 @@ pub struct Inventory {
 pub struct NodePods {
     /// Sorted by namespace and name.
     pub pods: Vec<PodOnNode>,
-    /// When they were asked for.
+    /// The time of what is told here.
     pub as_of: Timestamp,
 }
 
@@ -71,6 +78,10 @@ struct Cluster {
     handle: ClusterHandle,
     feed: Arc<Feed>,
     contact: Mutex<Contact>,
+    /// `None` if its pods are not watched.
+    pods: Option<Mutex<Pods>>,
+    /// There is a complete list of its pods.
+    pods_listed: Notify,
 }
 
 /// How we get on with a cluster.
@@ -84,7 +95,7 @@ struct Contact {
 }
 
 impl Inventory {
-    /// Starts one watching task per cluster on the current tokio runtime. They end when `shutdown` is cancelled.
+    /// Starts the tasks that watch the clusters, their nodes and their pods, on the current tokio runtime. They end when `shutdown` is cancelled.
     /// Of several clusters under one name the first is taken: configurations refuse that earlier.
     pub fn start(clock: Arc<dyn Clock>, mut clusters: Vec<ClusterHandle>, shutdown: CancellationToken) -> Arc<Self> {
         clusters.sort_by(|one, other| one.name.cmp(&other.name));
@@ -102,6 +113,10 @@ impl Inventory {
         for cluster in &clusters {
             let follower = Follower::new(Arc::clone(cluster), Arc::clone(&clock), shutdown.clone());
             tokio::spawn(follower.run());
+            if cluster.pods.is_some() {
+                let follower = PodFollower::new(Arc::clone(cluster), Arc::clone(&clock), shutdown.clone());
+                tokio::spawn(follower.run());
+            }
         }
         Arc::new(Self {
             clusters,
@@ -141,7 +156,8 @@ impl Inventory {
             .collect()
     }
 
-    /// The pods on a node, asked of the cluster at this moment, for 10 s at most.
+    /// The pods on a node, and the budgets that match them. Pods come from what is watched, if that is up to date; else they are asked of the
+    /// cluster at this moment, as the budgets always are, for 10 s at most.
     ///
     /// # Errors
     /// [`InventoryError`], any of them.
@@ -157,11 +173,17 @@ impl Inventory {
             }
         };
         let gateway = &cluster.handle.gateway;
-        let both = async { tokio::try_join!(gateway.pods_on_node(&name), gateway.disruption_budgets()) };
+        let pods = async {
+            match cluster.watched_pods(&name) {
+                Some(watched) => Ok(watched),
+                None => Ok((gateway.pods_on_node(&name).await?, self.clock.now())),
+            }
+        };
+        let both = async { tokio::try_join!(pods, gateway.disruption_budgets()) };
         let answer = tokio::time::timeout(PODS_DEADLINE, both)
             .await
             .unwrap_or(Err(ClusterError::TimedOut { limit: PODS_DEADLINE }));
-        let (pods, budgets) = answer.map_err(|source| InventoryError::Cluster {
+        let ((pods, as_of), budgets) = answer.map_err(|source| InventoryError::Cluster {
             cluster: cluster.handle.name.clone(),
             source,
         })?;
@@ -176,7 +198,7 @@ impl Inventory {
         };
         Ok(NodePods {
             pods: pods.into_iter().map(protected).collect(),
-            as_of: self.clock.now(),
+            as_of,
         })
     }
 
@@ -221,6 +243,10 @@ impl Inventory {
                 let age = now.since(last_seen).as_secs_f64();
                 gauge!(metric::CLUSTER_LAST_EVENT_AGE, "cluster" => name.clone()).set(age);
             }
+            if let Some(pods) = cluster.pods().map(|pods| pods.status()) {
+                gauge!(metric::CLUSTER_PODS, "cluster" => name.clone()).set(pods.pods as f64);
+                gauge!(metric::CLUSTER_PODS_UP, "cluster" => name.clone()).set(f64::from(u8::from(!pods.stale)));
+            }
             let Some(snapshot) = cluster.feed.current() else {
                 continue;
             };
@@ -257,6 +283,8 @@ impl Inventory {
 impl Cluster {
     fn new(handle: ClusterHandle, epoch: u64) -> Self {
         Self {
+            pods: handle.watch_pods.then(Mutex::default),
+            pods_listed: Notify::new(),
             handle,
             feed: Arc::new(Feed::new(epoch)),
             contact: Mutex::new(Contact {
@@ -283,6 +311,7 @@ impl Cluster {
             server_version: contact.server_version,
             generation: snapshot.as_ref().map_or(0, |snapshot| snapshot.version().generation),
             registered_at: contact.registered_at,
+            pods: self.pods().map(|pods| pods.status()),
         }
     }
 
@@ -299,5 +328,18 @@ impl Cluster {
 
     fn contact(&self) -> MutexGuard<'_, Contact> {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pods on a node by what is watched, and when that was last seen; `None` if it is not up to date.
+    fn watched_pods(&self, node: &NodeName) -> Option<(Vec<Pod>, Timestamp)> {
+        let pods = self.pods()?;
+        let on_node = pods.current().ok()?.on_node(node);
+        Some((on_node, pods.last_seen()?))
+    }
+
+    /// `None` if they are not watched. Nobody waits for anything else with this lock.
+    fn pods(&self) -> Option<MutexGuard<'_, Pods>> {
+        let pods = self.pods.as_ref()?;
+        Some(pods.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

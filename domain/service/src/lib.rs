@@ -17,8 +17,8 @@ pub use health::{
 pub use idempotency::{Idempotency, Turn};
 pub use inventory::{
     Block, ChangeKind, ClusterHandle, ClusterState, ClusterStatus, DrainPreview, EventId, Inventory, InventoryError,
-    Lagged, NodeChange, NodeEntry, NodePods, PodOnNode, Snapshot, SnapshotVersion, Subscription, SubscriptionStart,
-    UnseenReason,
+    Lagged, NodeChange, NodeEntry, NodePods, PodIndex, PodOnNode, PodsStatus, Snapshot, SnapshotVersion, Subscription,
+    SubscriptionStart, UnseenReason,
 };
 pub use metric::describe_metrics;
 pub use operations::{

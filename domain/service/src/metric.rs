@@ -17,6 +17,8 @@ pub(crate) const DATABASE_CONNECTIONS_MAX: &str = "kube_node_manager_database_co
 pub(crate) const CLUSTER_UP: &str = "kube_node_manager_cluster_up";
 pub(crate) const CLUSTER_NODES: &str = "kube_node_manager_cluster_nodes";
 pub(crate) const CLUSTER_NODES_UNSCHEDULABLE: &str = "kube_node_manager_cluster_nodes_unschedulable";
+pub(crate) const CLUSTER_PODS: &str = "kube_node_manager_cluster_pods";
+pub(crate) const CLUSTER_PODS_UP: &str = "kube_node_manager_cluster_pods_up";
 pub(crate) const CLUSTER_LAST_EVENT_AGE: &str = "kube_node_manager_cluster_last_event_age_seconds";
 pub(crate) const NODE_CHANGES: &str = "kube_node_manager_node_changes_total";
 pub(crate) const AUDIT_FAILURES: &str = "kube_node_manager_audit_failures_total";
@@ -40,7 +42,7 @@ pub(crate) const PROCESS_MAX_FDS: &str = "process_max_fds";
 pub(crate) const PROCESS_THREADS: &str = "process_threads";
 pub(crate) const PROCESS_START_TIME: &str = "process_start_time_seconds";
 
-const GAUGES: [Description; 23] = [
+const GAUGES: [Description; 25] = [
     (UP, None, "1 while the service is ready, else 0."),
     (
         START_TIME,
@@ -75,6 +77,16 @@ const GAUGES: [Description; 23] = [
         CLUSTER_NODES_UNSCHEDULABLE,
         None,
         "Known nodes of the cluster that the scheduler may not use.",
+    ),
+    (
+        CLUSTER_PODS,
+        None,
+        "Known pods of the cluster that are on nodes; not there if pods are not watched.",
+    ),
+    (
+        CLUSTER_PODS_UP,
+        None,
+        "1 while what is known of the cluster's pods is up to date, else 0; not there if pods are not watched.",
     ),
     (
         CLUSTER_LAST_EVENT_AGE,

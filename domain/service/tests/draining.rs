@@ -6,13 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{ClusterHandle, Inventory, InventoryError};
 use knm_model::{
-    ClusterName, ClusterSource, Controller, DrainOptions, Fit, NodeName, ObjectName, Pod, PodPhase, PodRequests,
-    Resources, Rule, Timestamp, Turn,
+    ClusterName, ClusterSource, Controller, DrainOptions, Fit, NodeName, ObjectName, Pod, PodPhase, PodRequests, Rule,
+    Timestamp, Turn,
 };
-use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, MockClusterGateway, PodRef};
+use knm_ports::{
+    ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, MockClusterGateway, PodEvent, PodRef,
+};
 use tokio_util::sync::CancellationToken;
 
 const NOW: &str = "2030-01-01T00:00:00Z";
@@ -28,18 +31,34 @@ fn fleet(nodes: usize) -> Arc<Fleet> {
 }
 
 async fn inventory(gateway: Arc<dyn ClusterGateway>) -> Arc<Inventory> {
+    inventory_that(gateway, true).await
+}
+
+async fn inventory_that(gateway: Arc<dyn ClusterGateway>, watch_pods: bool) -> Arc<Inventory> {
     let handle = ClusterHandle {
         name: ClusterName::parse("test").unwrap(),
         source: ClusterSource::Demo,
         gateway,
+        watch_pods,
     };
     let inventory = Inventory::start(ManualClock::at(NOW), vec![handle], CancellationToken::new());
     inventory.settled(Duration::from_secs(5)).await;
+    // Time passes when nothing else is to be done: the pods were seen.
+    tokio::time::sleep(Duration::from_millis(1)).await;
     inventory
 }
 
-/// A cluster of two nodes, `control-plane-00000` and [`NODE`].
+/// A cluster of two nodes, `control-plane-00000` and [`NODE`], whose pods can be watched.
 fn cluster() -> MockClusterGateway {
+    let mut gateway = without_pods();
+    gateway
+        .expect_watch_pods()
+        .returning(|| fleet(2).gateway().watch_pods());
+    gateway
+}
+
+/// The same, as long as nobody watches its pods.
+fn without_pods() -> MockClusterGateway {
     let fleet = fleet(2);
     let mut gateway = MockClusterGateway::new();
     gateway
@@ -79,7 +98,10 @@ fn pod(name: &str, kind: &str) -> Pod {
 }
 
 fn with_pods(pods: &[Pod]) -> MockClusterGateway {
-    let mut gateway = cluster();
+    on_the_node(cluster(), pods)
+}
+
+fn on_the_node(mut gateway: MockClusterGateway, pods: &[Pod]) -> MockClusterGateway {
     let pods = pods.to_vec();
     gateway
         .expect_pods_on_node()
@@ -97,8 +119,7 @@ fn with_pods(pods: &[Pod]) -> MockClusterGateway {
 
 #[tokio::test(start_paused = true)]
 async fn a_plan_is_made_of_what_the_cluster_tells_now() {
-    let mut gateway = with_pods(&[pod("agent-1", "DaemonSet"), pod("web-1", "ReplicaSet")]);
-    gateway.expect_requested_by_node().returning(|| Ok(BTreeMap::new()));
+    let gateway = with_pods(&[pod("agent-1", "DaemonSet"), pod("web-1", "ReplicaSet")]);
     let inventory = inventory(Arc::new(gateway)).await;
     let options = DrainOptions {
         ignore_daemonsets: true,
@@ -117,27 +138,58 @@ async fn a_plan_is_made_of_what_the_cluster_tells_now() {
     assert_eq!((placements.len(), placements[0].node.as_ref()), (1, None));
 }
 
+/// Why a plan does not estimate where the pods could go.
+async fn why_no_fit(inventory: &Inventory) -> String {
+    let plan = inventory.plan_drain("test", NODE, &DrainOptions::default()).await;
+    let preview = plan.unwrap();
+    assert_eq!(preview.plan.totals().at_once, 1);
+    match preview.fit {
+        Fit::NotEstimated { reason } => reason,
+        Fit::Estimated { .. } => unreachable!("{:?}", preview.fit),
+    }
+}
+
+fn telling(events: impl Fn() -> Vec<PodEvent> + Send + 'static) -> MockClusterGateway {
+    let mut gateway = on_the_node(without_pods(), &[pod("web-1", "ReplicaSet")]);
+    gateway
+        .expect_watch_pods()
+        .returning(move || stream::iter(events()).chain(stream::pending()).boxed());
+    gateway
+}
+
 #[tokio::test(start_paused = true)]
-async fn room_that_cannot_be_told_is_no_error() {
-    let mut hangs = with_pods(&[pod("web-1", "ReplicaSet")]);
-    hangs.expect_requested_by_node().returning(|| {
-        Err(ClusterError::Forbidden {
+async fn room_is_not_estimated_where_pods_are_not_watched_and_the_setting_is_named() {
+    let gateway = on_the_node(without_pods(), &[pod("web-1", "ReplicaSet")]);
+    let inventory = inventory_that(Arc::new(gateway), false).await;
+    let why = why_no_fit(&inventory).await;
+    assert!(why.contains("kubernetes.watch_pods"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_is_not_estimated_before_all_pods_were_seen() {
+    let begun = telling(|| vec![PodEvent::Listing, PodEvent::Listed(vec![pod("web-1", "ReplicaSet")])]);
+    let why = why_no_fit(inventory(Arc::new(begun)).await.as_ref()).await;
+    assert!(why.contains("not seen yet"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_is_not_estimated_while_pods_cannot_be_seen() {
+    let forbidden = || {
+        PodEvent::Lost(ClusterError::Forbidden {
             message: "pods is forbidden at https://192.0.2.1".to_owned(),
         })
-    });
-    let preview = inventory(Arc::new(hangs))
-        .await
-        .plan_drain("test", NODE, &DrainOptions::default())
-        .await
-        .unwrap();
-    assert_eq!(preview.plan.totals().at_once, 1);
-    let Fit::NotEstimated { reason } = preview.fit else {
-        unreachable!("{:?}", preview.fit);
     };
-    assert!(
-        reason.contains("not known") && !reason.contains("192.0.2.1"),
-        "{reason}"
-    );
+    for seen_before in [false, true] {
+        let gateway = telling(move || match seen_before {
+            true => vec![PodEvent::Listing, PodEvent::Complete, forbidden()],
+            false => vec![forbidden()],
+        });
+        let why = why_no_fit(inventory(Arc::new(gateway)).await.as_ref()).await;
+        assert!(
+            why.contains("does not let us see") && !why.contains("192.0.2.1"),
+            "{why}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,7 +199,6 @@ async fn a_plan_without_the_pods_of_the_node_is_none() {
         .expect_pods_on_node()
         .returning(|_| Err(ClusterError::TooManyRequests { retry_after: None }));
     gateway.expect_daemon_sets().returning(|| Ok(BTreeSet::new()));
-    gateway.expect_requested_by_node().returning(|| Ok(BTreeMap::new()));
     let inventory = inventory(Arc::new(gateway)).await;
 
     let plan = inventory.plan_drain("test", NODE, &DrainOptions::default()).await;
@@ -200,6 +251,4 @@ async fn what_the_plan_says_of_a_fleet_is_what_its_evictions_say() {
         }
     }
     assert!(0 < now && 0 < not_now, "{now} and {not_now}");
-    let requested = gateway.requested_by_node().await.unwrap();
-    assert!(requested.values().any(|sum| *sum != Resources::default()));
 }

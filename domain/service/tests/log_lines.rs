@@ -8,9 +8,13 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use knm_domain::ClusterState;
-use knm_ports::NodeEvent;
+use futures::{StreamExt, stream};
+use knm_domain::{ClusterHandle, ClusterState, Inventory};
+use knm_model::{ClusterName, ClusterSource};
+use knm_ports::{ClusterError, ManualClock, MockClusterGateway, NodeEvent, PodEvent};
 use support::{Stage, lost, replaced, settle};
+use tokio_util::sync::CancellationToken;
+use tracing::subscriber::DefaultGuard;
 
 /// Keeps what is written to it.
 #[derive(Clone, Default)]
@@ -27,15 +31,72 @@ impl io::Write for Pages {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_cluster_is_logged_when_it_is_seen_lost_and_seen_again_and_not_at_each_retry() {
+/// Lets this thread log to pages, until the guard is dropped.
+fn logging() -> (Pages, DefaultGuard) {
     let pages = Pages::default();
     let writer = pages.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    (pages, tracing::subscriber::set_default(subscriber))
+}
+
+impl Pages {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_logged_when_they_are_lost_and_seen_and_not_at_each_retry() {
+    let (pages, _logging) = logging();
+    let forbidden = || {
+        PodEvent::Lost(ClusterError::Forbidden {
+            message: "pods is forbidden".to_owned(),
+        })
+    };
+    let events = [
+        forbidden(),
+        forbidden(),
+        forbidden(),
+        PodEvent::Listing,
+        PodEvent::Complete,
+        forbidden(),
+        PodEvent::Alive,
+    ];
+    let mut gateway = MockClusterGateway::new();
+    gateway.expect_watch_nodes().returning(|| stream::pending().boxed());
+    gateway
+        .expect_watch_pods()
+        .return_once(|| stream::iter(events).chain(stream::pending()).boxed());
+    let handle = ClusterHandle {
+        name: ClusterName::from_any("test"),
+        source: ClusterSource::Demo,
+        gateway: Arc::new(gateway),
+        watch_pods: true,
+    };
+    let clock = ManualClock::at("2030-01-01T00:00:00Z");
+    let _inventory = Inventory::start(clock, vec![handle], CancellationToken::new());
+    settle().await;
+
+    let text = pages.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(
+        lines[0].contains("pods lost error=") && lines[0].contains("pods is forbidden"),
+        "{text}"
+    );
+    assert!(lines[1].contains("pods seen cluster=test pods=0"), "{text}");
+    assert!(
+        lines[2].contains("pods lost") && lines[3].contains("pods seen again"),
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_is_logged_when_it_is_seen_lost_and_seen_again_and_not_at_each_retry() {
+    let (pages, _logging) = logging();
     let stage = Stage::new();
 
     stage.tell([replaced(&[("a", "1"), ("b", "1")])]).await;
@@ -51,7 +112,7 @@ async fn a_cluster_is_logged_when_it_is_seen_lost_and_seen_again_and_not_at_each
     stage.shutdown.cancel();
     settle().await;
 
-    let text = String::from_utf8(pages.0.lock().unwrap().clone()).unwrap();
+    let text = pages.text();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 5, "{text}");
     assert!(lines[0].contains("cluster seen cluster=test nodes=2 took="), "{text}");

@@ -32,6 +32,7 @@ async fn inventory(fleets: &[(&str, &Arc<Fleet>)]) -> Arc<Inventory> {
         name: name(cluster),
         source: ClusterSource::Demo,
         gateway: fleet.gateway(),
+        watch_pods: true,
     });
     let inventory = Inventory::start(ManualClock::at(NOW), handles.collect(), CancellationToken::new());
     inventory.settled(Duration::from_secs(5)).await;
@@ -122,6 +123,7 @@ async fn a_changing_fleet_is_followed_without_a_gap() {
             name: name("test"),
             source: ClusterSource::Demo,
             gateway: fleet.gateway(),
+            watch_pods: true,
         }],
         CancellationToken::new(),
     );

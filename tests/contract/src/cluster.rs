@@ -9,6 +9,7 @@ mod deleting;
 mod evicting;
 mod samples;
 mod watching;
+mod watching_pods;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use deleting::*;
 pub use evicting::*;
 pub use samples::{node, pod};
 pub use watching::*;
+pub use watching_pods::*;
 
 /// A cluster of one test, without nodes, pods and budgets.
 pub struct ClusterFixture {
@@ -44,8 +46,18 @@ pub trait ClusterDriver: Send + Sync {
     /// Removes a node.
     async fn delete_node(&self, name: &NodeName);
 
-    /// Adds a pod to its node with what is its own: all but its id, its times and its deletion.
+    /// Adds a pod to its node with what is its own: all but its id, its times and its deletion. The one under its name gets its labels, its
+    /// phase and whether it is ready.
     async fn put_pod(&self, pod: Pod);
+
+    /// Adds a pod that is on no node yet, also not on its own.
+    async fn put_unscheduled_pod(&self, pod: Pod);
+
+    /// Puts a pod that is on no node onto its own.
+    async fn bind_pod(&self, pod: Pod);
+
+    /// Removes a pod at once.
+    async fn remove_pod(&self, namespace: &str, name: &str);
 
     /// Adds a disruption budget with its selector and what it counts.
     async fn put_budget(&self, budget: DisruptionBudget);
@@ -90,6 +102,14 @@ macro_rules! cluster_contract {
             what_changed_while_the_cluster_was_lost_is_told,
             a_lost_cluster_never_looks_empty,
             a_quiet_cluster_tells_that_it_is_alive,
+            watching_pods_starts_with_all_of_them,
+            watching_pods_where_there_are_none_starts_with_an_empty_list,
+            watching_pods_of_a_lost_cluster_starts_with_lost,
+            a_pod_is_told_when_it_comes_to_a_node,
+            changes_of_one_pod_are_told_in_order,
+            a_removed_pod_is_told,
+            pods_are_told_again_when_a_lost_cluster_is_found,
+            quiet_pods_tell_that_they_are_there,
             pods_are_sorted_by_namespace_and_name,
             a_pod_is_told_with_what_it_asks_for_and_who_controls_it,
             a_node_without_pods_and_an_unknown_node_have_none,
@@ -105,7 +125,6 @@ macro_rules! cluster_contract {
             a_patched_node_is_told_to_watchers,
             a_pod_is_told_with_what_a_drain_decides_by,
             all_daemon_sets_are_told,
-            requests_are_added_up_by_node_without_pods_that_ended,
             an_eviction_of_another_uid_evicts_nobody,
             an_eviction_of_an_absent_pod_finds_it_gone,
             an_evicted_pod_gets_the_grace_period_that_was_asked_for,

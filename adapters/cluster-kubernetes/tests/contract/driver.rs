@@ -36,6 +36,50 @@ impl ApiDriver {
             .await;
         assert!([201, 409].contains(&status), "{status} {answer}");
     }
+
+    /// Adds a pod, or changes the labels of the one under its name.
+    async fn create_pod(&self, pod: &Pod, node: Option<&str>) {
+        self.namespace(&pod.namespace).await;
+        let owners: Vec<Value> = pod
+            .controller
+            .iter()
+            .map(|owner| {
+                json!({"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": "11111111-2222-3333-4444-555555555555",
+                    "controller": true})
+            })
+            .collect();
+        let requests = json!({
+            "cpu": format!("{}m", pod.requests.cpu_millicores),
+            "memory": pod.requests.memory_bytes.to_string(),
+            "ephemeral-storage": pod.requests.ephemeral_storage_bytes.to_string(),
+        });
+        let mut spec = json!({
+            "nodeName": node, "nodeSelector": pod.node_selector, "priorityClassName": pod.priority_class,
+            "tolerations": pod.tolerations.iter().map(toleration).collect::<Vec<_>>(),
+            "containers": [{"name": "main", "image": "example.com/main", "resources": {"requests": requests}}]});
+        if let Some(terms) = &pod.node_terms {
+            let terms: Vec<Value> = terms.iter().map(term).collect();
+            spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                json!({"nodeSelectorTerms": terms});
+        }
+        if pod.has_empty_dir {
+            spec["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
+        }
+        let mut body =
+            json!({"metadata": {"name": pod.name, "labels": pod.labels, "ownerReferences": owners}, "spec": spec});
+        if pod.is_mirror {
+            body["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "1"});
+        }
+        let path = pods(&pod.namespace);
+        let (status, answer) = self.server.request(Method::POST, &path, Some(&body)).await;
+        if status == 409 {
+            let labels = json!({"metadata": {"labels": pod.labels}});
+            self.must(Method::PATCH, &format!("{path}/{}", pod.name), Some(&labels))
+                .await;
+        } else {
+            assert_eq!(status, 201, "{answer}");
+        }
+    }
 }
 
 #[async_trait]
@@ -74,39 +118,7 @@ impl ClusterDriver for ApiDriver {
     }
 
     async fn put_pod(&self, pod: Pod) {
-        self.namespace(&pod.namespace).await;
-        let owners: Vec<Value> = pod
-            .controller
-            .iter()
-            .map(|owner| {
-                json!({"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": "11111111-2222-3333-4444-555555555555",
-                    "controller": true})
-            })
-            .collect();
-        let requests = json!({
-            "cpu": format!("{}m", pod.requests.cpu_millicores),
-            "memory": pod.requests.memory_bytes.to_string(),
-            "ephemeral-storage": pod.requests.ephemeral_storage_bytes.to_string(),
-        });
-        let mut spec = json!({
-            "nodeName": pod.node.as_str(), "nodeSelector": pod.node_selector, "priorityClassName": pod.priority_class,
-            "tolerations": pod.tolerations.iter().map(toleration).collect::<Vec<_>>(),
-            "containers": [{"name": "main", "image": "example.com/main", "resources": {"requests": requests}}]});
-        if let Some(terms) = &pod.node_terms {
-            let terms: Vec<Value> = terms.iter().map(term).collect();
-            spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
-                json!({"nodeSelectorTerms": terms});
-        }
-        if pod.has_empty_dir {
-            spec["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
-        }
-        let mut body =
-            json!({"metadata": {"name": pod.name, "labels": pod.labels, "ownerReferences": owners}, "spec": spec});
-        if pod.is_mirror {
-            body["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "1"});
-        }
-        let path = format!("/api/v1/namespaces/{}/pods", pod.namespace);
-        self.must(Method::POST, &path, Some(&body)).await;
+        self.create_pod(&pod, Some(pod.node.as_str())).await;
         if pod.phase != PodPhase::Pending {
             let phase = match pod.phase {
                 PodPhase::Pending => "Pending",
@@ -117,9 +129,29 @@ impl ClusterDriver for ApiDriver {
             };
             let ready = if pod.ready { "True" } else { "False" };
             let status = json!({"status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}});
-            self.must(Method::PATCH, &format!("{path}/{}/status", pod.name), Some(&status))
-                .await;
+            self.must(
+                Method::PATCH,
+                &format!("{}/{}/status", pods(&pod.namespace), pod.name),
+                Some(&status),
+            )
+            .await;
         }
+    }
+
+    async fn put_unscheduled_pod(&self, pod: Pod) {
+        self.create_pod(&pod, None).await;
+    }
+
+    async fn bind_pod(&self, pod: Pod) {
+        let target = json!({"apiVersion": "v1", "kind": "Node", "name": pod.node.as_str()});
+        let body = json!({"metadata": {"name": pod.name}, "target": target});
+        let path = format!("{}/{}/binding", pods(&pod.namespace), pod.name);
+        self.must(Method::POST, &path, Some(&body)).await;
+    }
+
+    async fn remove_pod(&self, namespace: &str, name: &str) {
+        let path = format!("{}/{name}?gracePeriodSeconds=0", pods(namespace));
+        self.must(Method::DELETE, &path, None).await;
     }
 
     async fn put_budget(&self, budget: DisruptionBudget) {
@@ -176,6 +208,10 @@ impl ClusterDriver for ApiDriver {
     async fn recover(&self) {
         self.proxy.mend().await;
     }
+}
+
+fn pods(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods")
 }
 
 fn amounts(resources: &Resources) -> Value {

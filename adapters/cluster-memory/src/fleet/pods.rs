@@ -1,14 +1,35 @@
 //! What runs on the fleet's nodes, and what protects it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use knm_model::{DisruptionBudget, Node, NodeName, NodeStatus, ObjectName, Pod, Resources, Taint, TaintEffect};
+use knm_model::{DisruptionBudget, Node, NodeName, NodeStatus, ObjectName, Pod, Taint, TaintEffect};
 use knm_ports::{ClusterError, EvictOptions, Eviction, PodRef};
+use tokio::sync::broadcast;
 
-use super::{Fleet, Member, State, reachable};
+use super::{Fleet, Member, State, Told, reachable};
 use crate::workload;
 
 impl Fleet {
+    /// Adds a pod or changes the one under its namespace and name.
+    pub fn put_pod(&self, pod: Pod) {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        let mut state = self.state();
+        state.moves.forget_pod(&pod.uid);
+        let (node, uid) = (pod.node.clone(), pod.uid.clone());
+        if let Some(before) = state.pods.insert(key, pod).filter(|before| before.uid != uid) {
+            self.tell(Told::PodGone(before.uid));
+        }
+        self.tell(Told::Pods(node));
+    }
+
+    /// Removes a pod that was put there; nothing happens if there is none under this name.
+    pub fn remove_pod(&self, namespace: &str, name: &str) {
+        let mut state = self.state();
+        if let Some(pod) = state.pods.remove(&(namespace.to_owned(), name.to_owned())) {
+            self.tell(Told::PodGone(pod.uid));
+        }
+    }
+
     pub(crate) fn pods(&self, name: &NodeName) -> Result<Vec<Pod>, ClusterError> {
         let mut state = self.state();
         reachable(&state)?;
@@ -28,19 +49,13 @@ impl Fleet {
         Ok(daemon_sets)
     }
 
-    pub(crate) fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
-        let mut state = self.state();
-        reachable(&state)?;
-        self.settle(&mut state);
-        let sum = |name: &NodeName| {
-            let mut sum = Resources::default();
-            let pods = self.pods_of(&state, name);
-            for pod in pods.iter().filter(|pod| !pod.is_finished()) {
-                sum.add(&Resources::of_pod(&pod.requests));
-            }
-            sum
-        };
-        Ok(state.nodes.keys().map(|name| (name.clone(), sum(name))).collect())
+    /// The nodes that may have pods, and what happens on them from then on.
+    pub(crate) fn watch_pods(&self) -> (Result<Vec<NodeName>, ClusterError>, broadcast::Receiver<Told>) {
+        let state = self.state();
+        let with_pods = state.pods.values().map(|pod| &pod.node);
+        let names: BTreeSet<_> = state.nodes.keys().chain(with_pods).cloned().collect();
+        let names = reachable(&state).map(|()| names.into_iter().collect());
+        (names, self.told.subscribe())
     }
 
     pub(crate) fn budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
@@ -90,8 +105,7 @@ impl Fleet {
             }
         };
         if !options.dry_run {
-            let now = self.pod_time(state);
-            state.moves.evict(pod, counted, options, now);
+            self.send_away(state, pod, counted, options);
         }
         Ok(Eviction::Accepted)
     }
@@ -109,12 +123,28 @@ impl Fleet {
                 if !options.dry_run {
                     // Its absence counts in budgets as that of an evicted pod does.
                     let counted = !pod.is_outside_budgets();
-                    let now = self.pod_time(state);
-                    state.moves.evict(pod, counted, options, now);
+                    self.send_away(state, pod, counted, options);
                 }
                 Ok(Eviction::Accepted)
             }
         }
+    }
+
+    fn send_away(&self, state: &mut State, pod: Pod, counted: bool, options: &EvictOptions) {
+        let (node, uid) = (pod.node.clone(), pod.uid.clone());
+        let now = self.pod_time(state);
+        state.moves.evict(pod, counted, options, now);
+        match self.pods_of(state, &node).iter().any(|pod| pod.uid == uid) {
+            true => self.tell(Told::Pods(node)),
+            false => self.tell(Told::PodGone(uid)),
+        }
+        self.settle(state);
+    }
+
+    /// Lets what time does to pods happen, and tells it.
+    pub(crate) fn let_time_pass(&self) {
+        let mut state = self.state();
+        self.settle(&mut state);
     }
 
     pub(crate) fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
@@ -124,7 +154,7 @@ impl Fleet {
         Ok(volumes.map(|(_, volume)| volume.clone()).collect())
     }
 
-    fn pods_of(&self, state: &State, name: &NodeName) -> Vec<Pod> {
+    pub(super) fn pods_of(&self, state: &State, name: &NodeName) -> Vec<Pod> {
         let mut pods = match state.nodes.get(name) {
             Some(Member::Simulated(node)) => workload::pods(self.options.seed, self.fleet(), name, node),
             Some(Member::Given(_)) | None => Vec::new(),
@@ -151,11 +181,11 @@ impl Fleet {
         found.into_iter().next()
     }
 
-    /// Starts pods in the place of those that are gone.
-    fn settle(&self, state: &mut State) {
+    /// Starts pods in the place of those that are gone, and tells what else time did to pods.
+    pub(super) fn settle(&self, state: &mut State) {
         let now = self.pod_time(state);
         let mut moves = std::mem::take(&mut state.moves);
-        moves.settle(self.options.seed, now, |pod, chance| {
+        let settled = moves.settle(self.options.seed, now, |pod, chance| {
             if pod
                 .controller
                 .as_ref()
@@ -171,6 +201,8 @@ impl Fleet {
             suitable.next().map(|(name, _)| name.clone())
         });
         state.moves = moves;
+        settled.gone.into_iter().for_each(|uid| self.tell(Told::PodGone(uid)));
+        settled.hosts.into_iter().for_each(|host| self.tell(Told::Pods(host)));
     }
 
     fn budgets_of(&self, state: &State) -> Vec<DisruptionBudget> {

@@ -16,6 +16,7 @@ use crate::Shared;
 use crate::answer::Changed;
 use crate::body::Written;
 use crate::edge::RequestId;
+use crate::list::{changed_tag, node_state};
 use crate::problem::{Failure, OfChanging, Problem};
 use crate::view::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
 
@@ -156,10 +157,12 @@ impl ChangesApi {
 
 impl Shared {
     fn answer(&self, cluster: &str, changed: &NodeChanged, dry_run: bool) -> Outcome {
-        let cluster = self.inventory.cluster(cluster)?.name;
+        let snapshot = self.inventory.snapshot(cluster)?;
+        let entry = snapshot.find(changed.node.name.as_str());
+        let requested = entry.and_then(|entry| entry.requested());
         // What did not happen is no state of the node.
-        let tag = (!dry_run).then(|| format!("\"{}\"", changed.node.version()));
-        let view = ChangedNodeView::of(&cluster, changed, dry_run);
+        let tag = (!dry_run).then(|| changed_tag(&changed.node, requested));
+        let view = ChangedNodeView::of(snapshot.cluster(), changed, requested, dry_run);
         Ok(Changed::new(tag.as_deref(), &view))
     }
 }
@@ -200,7 +203,7 @@ fn known(headers: &HeaderMap) -> Option<Vec<String>> {
     if tags.is_empty() || tags.contains(&"*") {
         return None;
     }
-    Some(tags.into_iter().map(str::to_owned).collect())
+    Some(tags.into_iter().map(|tag| node_state(tag).to_owned()).collect())
 }
 
 fn uncordon(body: &UncordonBody) -> Result<Uncordon, Vec<QueryError>> {
@@ -262,5 +265,7 @@ mod tests {
         let both = Some(vec!["a-1".to_owned(), "a-2".to_owned()]);
         assert_eq!(known(&headers(&["\"a-1\", W/\"a-2\""])), both);
         assert_eq!(known(&headers(&["\"a-1\"", "\"a-2\""])), both);
+        // Pods that came or went do not matter.
+        assert_eq!(known(&headers(&["\"a-1+5f\", W/\"a-2+0\""])), both);
     }
 }

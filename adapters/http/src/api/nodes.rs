@@ -123,7 +123,8 @@ impl NodesApi {
 
     /// List the pods on a node
     ///
-    /// Asked from the cluster at this moment, with the disruption budgets that match each pod.
+    /// From what is watched, or asked from the cluster at this moment while pods are not watched or cannot be seen. The disruption budgets that
+    /// match each pod are asked for.
     #[oai(
         path = "/api/v1/clusters/:cluster/nodes/:node/pods",
         method = "get",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use knm_domain::NodeChanged;
-use knm_model::{ClusterName, RawTaint};
+use knm_model::{ClusterName, RawTaint, Resources};
 use poem_openapi::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -132,9 +132,14 @@ impl TaintKeyBody {
 }
 
 impl ChangedNodeView {
-    pub(crate) fn of(cluster: &ClusterName, changed: &NodeChanged, dry_run: bool) -> Self {
+    pub(crate) fn of(
+        cluster: &ClusterName,
+        changed: &NodeChanged,
+        requested: Option<&Resources>,
+        dry_run: bool,
+    ) -> Self {
         Self {
-            node: NodeView::of(cluster, &changed.node),
+            node: NodeView::of(cluster, &changed.node, requested),
             change: ChangeView {
                 dry_run,
                 before: changed.before.clone().into_iter().collect(),

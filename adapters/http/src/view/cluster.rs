@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use knm_domain::{ClusterState, ClusterStatus, Snapshot};
+use knm_domain::{ClusterState, ClusterStatus, PodsStatus, Snapshot};
 use knm_model::ClusterSource;
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
@@ -43,6 +43,22 @@ pub(crate) struct ClusterView {
     pub(crate) server_version: Option<String>,
     /// When it was first registered with this service, RFC 3339 in UTC; null until that is recorded.
     pub(crate) registered_at: Option<String>,
+    /// How its pods are; null if they are not watched.
+    pub(crate) pods: Option<ClusterPodsView>,
+}
+
+/// The pods of a cluster as this service sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Object)]
+#[oai(rename = "ClusterPods")]
+pub(crate) struct ClusterPodsView {
+    /// The number of pods on nodes that are known.
+    pub(crate) total: usize,
+    /// Whether what is known of them may be old.
+    pub(crate) stale: bool,
+    /// When they were last seen, RFC 3339 in UTC; null if they never were.
+    pub(crate) as_of: Option<String>,
+    /// Why they cannot be seen, a sentence; null while they can.
+    pub(crate) reason: Option<String>,
 }
 
 /// Where the access to a cluster comes from.
@@ -141,6 +157,18 @@ impl ClusterView {
             as_of: cluster.as_of.map(|time| time.to_string()),
             server_version: cluster.server_version.clone(),
             registered_at: cluster.registered_at.map(|time| time.to_string()),
+            pods: cluster.pods.as_ref().map(ClusterPodsView::of),
+        }
+    }
+}
+
+impl ClusterPodsView {
+    fn of(pods: &PodsStatus) -> Self {
+        Self {
+            total: pods.pods,
+            stale: pods.stale,
+            as_of: pods.as_of.map(|time| time.to_string()),
+            reason: pods.reason.map(|reason| reason.sentence().to_owned()),
         }
     }
 }

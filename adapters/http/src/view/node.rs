@@ -38,6 +38,9 @@ pub(crate) struct NodeView {
     pub(crate) capacity: ResourcesView,
     /// What pods may use of it.
     pub(crate) allocatable: ResourcesView,
+    /// What its pods ask for together and how many they are, without those that ended, about a second ago; null while the pods of the cluster
+    /// are not known or not watched.
+    pub(crate) requested: Option<ResourcesView>,
     /// Versions of what runs on it.
     pub(crate) system: SystemView,
     /// The zone that it is in, null if it does not say.
@@ -255,7 +258,7 @@ pub(crate) struct NodeSourceView {
 }
 
 impl NodeView {
-    pub(crate) fn of(cluster: &ClusterName, node: &Node) -> Self {
+    pub(crate) fn of(cluster: &ClusterName, node: &Node, requested: Option<&Resources>) -> Self {
         Self {
             name: node.name.as_str().to_owned(),
             uid: node.uid.clone(),
@@ -270,6 +273,7 @@ impl NodeView {
             addresses: node.addresses.iter().map(AddressView::of).collect(),
             capacity: (&node.capacity).into(),
             allocatable: (&node.allocatable).into(),
+            requested: requested.map(ResourcesView::from),
             system: SystemView::of(&node.system),
             zone: node.zone.clone(),
             region: node.region.clone(),

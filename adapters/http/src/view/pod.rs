@@ -7,7 +7,7 @@ use knm_model::{Controller, PodPhase, PodRequests};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
 
-/// The pods on a node, as the cluster told at this moment.
+/// The pods on a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Object)]
 #[oai(rename = "PodList")]
 pub(crate) struct PodListView {
@@ -17,7 +17,7 @@ pub(crate) struct PodListView {
     pub(crate) next_cursor: Option<String>,
     /// The number of pods.
     pub(crate) total: usize,
-    /// When the cluster was asked, RFC 3339 in UTC.
+    /// The time of what is told here, RFC 3339 in UTC.
     pub(crate) as_of: String,
 }
 

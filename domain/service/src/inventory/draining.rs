@@ -6,7 +6,8 @@ use std::time::Duration;
 use knm_model::{ClusterName, DrainOptions, DrainPlan, Fit, Node, NodeName, Resources, Timestamp};
 use knm_ports::ClusterError;
 
-use super::{Inventory, InventoryError, Snapshot, UnseenReason};
+use super::follow_pods::PodsUnknown;
+use super::{Cluster, Inventory, InventoryError, Snapshot};
 
 /// How long a cluster may take to tell what a plan is made of.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -30,7 +31,7 @@ pub struct DrainPreview {
 
 impl Inventory {
     /// What a drain of a node would do, without touching anything. The pods, budgets and DaemonSets are asked of the cluster at this moment,
-    /// for 10 s at most; that the room on the other nodes cannot be told is no error.
+    /// for 10 s at most. What the pods on the other nodes ask for is taken from what is watched; that it is not known is no error.
     ///
     /// # Errors
     /// [`InventoryError`], any of them.
@@ -40,8 +41,8 @@ impl Inventory {
         node: &str,
         options: &DrainOptions,
     ) -> Result<DrainPreview, InventoryError> {
-        let snapshot = self.snapshot(cluster)?;
-        let handle = self.handle(cluster)?;
+        let cluster = self.find(cluster)?;
+        let (snapshot, handle) = (cluster.snapshot()?, &cluster.handle);
         let Some(entry) = snapshot.find(node) else {
             return Err(InventoryError::UnknownNode {
                 cluster: handle.name.clone(),
@@ -56,8 +57,7 @@ impl Inventory {
                 gateway.daemon_sets()
             )
         });
-        let (needed, requested) = tokio::join!(needed, in_time(gateway.requested_by_node()));
-        let (pods, budgets, daemon_sets) = needed.map_err(|source| InventoryError::Cluster {
+        let (pods, budgets, daemon_sets) = needed.await.map_err(|source| InventoryError::Cluster {
             cluster: handle.name.clone(),
             source,
         })?;
@@ -65,7 +65,7 @@ impl Inventory {
         let plan = DrainPlan::new(pods, &budgets, &daemon_sets, options, as_of);
         Ok(DrainPreview {
             cluster: handle.name.clone(),
-            fit: fit(&plan, &node.name, &snapshot, requested),
+            fit: fit(&plan, &node.name, &snapshot, cluster),
             warnings: plan.warnings(node, options),
             node: node.clone(),
             plan,
@@ -80,24 +80,28 @@ async fn in_time<T>(work: impl Future<Output = Result<T, ClusterError>>) -> Resu
         .unwrap_or(Err(ClusterError::TimedOut { limit: DEADLINE }))
 }
 
-fn fit(
-    plan: &DrainPlan,
-    drained: &NodeName,
-    snapshot: &Snapshot,
-    requested: Result<BTreeMap<NodeName, Resources>, ClusterError>,
-) -> Fit {
+fn fit(plan: &DrainPlan, drained: &NodeName, snapshot: &Snapshot, cluster: &Cluster) -> Fit {
     if plan.is_refused() {
         return Fit::NotEstimated {
             reason: "nothing is evicted while a pod is refused".to_owned(),
         };
     }
-    match requested {
+    match requested(cluster) {
         Ok(requested) => Fit::estimate(plan, drained, snapshot.entries().map(|entry| entry.node()), &requested),
-        Err(error) => Fit::NotEstimated {
-            reason: format!(
-                "what the pods of the other nodes ask for is not known: {}",
-                UnseenReason::from(&error)
-            ),
+        Err(why) => Fit::NotEstimated {
+            reason: format!("what the pods of the other nodes ask for is not known: {why}"),
         },
+    }
+}
+
+/// What the pods on each node ask for, or why that is not known.
+fn requested(cluster: &Cluster) -> Result<BTreeMap<NodeName, Resources>, String> {
+    let Some(pods) = cluster.pods() else {
+        return Err("pods are not watched, because kubernetes.watch_pods is false".to_owned());
+    };
+    match pods.current() {
+        Ok(index) => Ok(index.requested_by_node()),
+        Err(PodsUnknown::NotSeenYet) => Err("the pods of the cluster were not seen yet".to_owned()),
+        Err(PodsUnknown::Lost(reason)) => Err(reason.to_string()),
     }
 }

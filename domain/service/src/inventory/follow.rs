@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use knm_ports::{Clock, ClusterError, ClusterGateway, NodeEvent};
 use tokio::task::coop::unconstrained;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -18,11 +18,13 @@ use super::status::{ClusterState, UnseenReason};
 use super::{Cluster, Contact};
 
 /// A cluster tells something every 15 s; three times that in silence means that it cannot be seen.
-const SILENCE: Duration = Duration::from_secs(45);
+pub(super) const SILENCE: Duration = Duration::from_secs(45);
 /// How many events that are ready at once make one snapshot at most.
-const BURST: usize = 1024;
+pub(super) const BURST: usize = 1024;
 /// The pause before a watch that ended, which none should, is opened again.
-const REOPEN: Duration = Duration::from_secs(1);
+pub(super) const REOPEN: Duration = Duration::from_secs(1);
+/// How often nodes are shown with what their pods ask for: a busy cluster changes that all the time, and each time is a new snapshot.
+const SHOW_PODS: Duration = Duration::from_secs(1);
 /// How long the API server may take to tell its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest pause between two questions for the version.
@@ -40,6 +42,8 @@ pub(super) struct Follower {
     generation: u64,
     /// Changes that are not published yet.
     pending: Vec<ChangeKind>,
+    /// The revision of the pods that every node is shown with; `None`: the nodes are to be looked through.
+    shown_pods: Option<u64>,
     started: Instant,
     /// Asks for the version of the API server.
     version: Option<AbortOnDropHandle<()>>,
@@ -56,6 +60,7 @@ impl Follower {
             stale: false,
             generation: 0,
             pending: Vec::new(),
+            shown_pods: None,
             started: Instant::now(),
             version: None,
         }
@@ -68,11 +73,21 @@ impl Follower {
     }
 
     async fn follow(&mut self) {
+        let cluster = Arc::clone(&self.cluster);
+        let mut turns = self.cluster.pods.as_ref().map(|_| {
+            let mut turns = interval(SHOW_PODS);
+            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            turns
+        });
         loop {
             let mut events = self.cluster.handle.gateway.watch_nodes().fuse();
+            let mut silent_until = Instant::now() + SILENCE;
             loop {
-                match timeout(SILENCE, events.next()).await {
-                    Ok(Some(event)) => {
+                tokio::select! {
+                    event = events.next() => {
+                        let Some(event) = event else {
+                            break;
+                        };
                         self.take(event);
                         for _ in 1..BURST {
                             // Unconstrained, or tokio would cut a burst into many after a while.
@@ -83,9 +98,17 @@ impl Follower {
                         }
                         self.publish();
                     }
-                    Ok(None) => break,
-                    Err(_) => self.lost(&ClusterError::TimedOut { limit: SILENCE }),
+                    () = sleep_until(silent_until) => self.lost(&ClusterError::TimedOut { limit: SILENCE }),
+                    () = turn(turns.as_mut()) => {
+                        self.show_pods();
+                        continue;
+                    }
+                    () = cluster.pods_listed.notified() => {
+                        self.show_pods();
+                        continue;
+                    }
                 }
+                silent_until = Instant::now() + SILENCE;
             }
             self.lost(&ClusterError::Unreadable {
                 message: "the watch of its nodes ended by itself".to_owned(),
@@ -94,10 +117,33 @@ impl Follower {
         }
     }
 
+    /// Shows the nodes with what their pods ask for by now. Nobody is told of that as a change of the node: only the snapshot is a new one.
+    fn show_pods(&mut self) {
+        if self.listed && self.take_pods() {
+            self.publish_snapshot(Vec::new());
+        }
+    }
+
+    /// Whether what the pods ask for differs from what was known.
+    fn take_pods(&mut self) -> bool {
+        let Some(pods) = self.cluster.pods() else {
+            return false;
+        };
+        let Ok(current) = pods.current() else {
+            return false;
+        };
+        let revision = Some(current.revision());
+        if std::mem::replace(&mut self.shown_pods, revision) == revision {
+            return false;
+        }
+        self.index.show_requested(|node| pods.requested(node))
+    }
+
     fn take(&mut self, event: NodeEvent) {
         match event {
             NodeEvent::Replaced(nodes) if self.listed => {
                 self.seen();
+                self.shown_pods = None;
                 self.pending.extend(self.index.replace(nodes));
             }
             NodeEvent::Replaced(nodes) => {
@@ -105,6 +151,7 @@ impl Follower {
                 self.index.replace(nodes);
                 self.listed = true;
                 self.seen();
+                self.take_pods();
                 self.publish_snapshot(Vec::new());
                 let (nodes, took) = (self.index.len(), self.started.elapsed());
                 tracing::info!(cluster = %self.cluster.handle.name, nodes, ?took, "cluster seen");
@@ -112,7 +159,11 @@ impl Follower {
             NodeEvent::Applied(node) => {
                 self.seen();
                 if self.listed {
-                    self.pending.extend(self.index.apply(*node));
+                    let change = self.index.apply(*node);
+                    if matches!(change, Some(ChangeKind::Added(_))) {
+                        self.shown_pods = None;
+                    }
+                    self.pending.extend(change);
                 }
             }
             NodeEvent::Deleted(name) => {
@@ -207,6 +258,14 @@ impl Follower {
             cluster.contact().server_version = Some(version);
         });
         self.version = Some(AbortOnDropHandle::new(asking));
+    }
+}
+
+/// Waits for the next turn; for ever if there are none.
+async fn turn(turns: Option<&mut Interval>) {
+    match turns {
+        Some(turns) => drop(turns.tick().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use knm_model::{ClusterName, Node};
+use knm_model::{ClusterName, Node, NodeName, Resources};
 
 use super::feed::ChangeKind;
 use super::snapshot::{Block, NodeEntry};
@@ -49,7 +49,8 @@ impl NodeIndex {
         match block.position(node.name.as_str()) {
             Ok(place) if *block.entries()[place].node() == node => None,
             Ok(place) => {
-                let entry = NodeEntry::new(self.cluster.clone(), node);
+                let requested = block.entries()[place].requested().cloned();
+                let entry = NodeEntry::with_pods(self.cluster.clone(), Arc::new(node), requested);
                 let mut entries = block.entries().to_vec();
                 entries[place] = Arc::clone(&entry);
                 self.blocks[at] = Block::new(entries);
@@ -106,6 +107,26 @@ impl NodeIndex {
         let mut changes: Vec<_> = gone.iter().filter_map(|name| self.delete(name.as_str())).collect();
         changes.extend(nodes.into_values().filter_map(|node| self.apply(node)));
         changes
+    }
+
+    /// Shows each node with what its pods ask for, which `requested` tells, and whether that differs from what was shown.
+    pub(super) fn show_requested(&mut self, requested: impl Fn(&NodeName) -> Option<Resources>) -> bool {
+        let mut differs = false;
+        for block in &mut self.blocks {
+            let mut changed = None;
+            for (place, entry) in block.entries().iter().enumerate() {
+                let requested = requested(&entry.node().name);
+                if entry.requested() != requested.as_ref() {
+                    let entries = changed.get_or_insert_with(|| block.entries().to_vec());
+                    entries[place] = entry.requesting(requested);
+                }
+            }
+            if let Some(entries) = changed {
+                *block = Block::new(entries);
+                differs = true;
+            }
+        }
+        differs
     }
 
     fn fill(&mut self, sorted: impl Iterator<Item = Node>) -> Vec<ChangeKind> {

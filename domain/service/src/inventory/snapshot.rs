@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use knm_model::{ClusterName, ClusterSummary, Node, Timestamp};
+use knm_model::{ClusterName, ClusterSummary, Node, Resources, Timestamp};
 
 /// All nodes of a cluster at one moment, sorted by name. It never changes: the next one shares with it whatever stayed as it was.
 #[derive(Debug)]
@@ -34,11 +34,12 @@ pub struct Block {
     presented: OnceLock<Bytes>,
 }
 
-/// A node as it was told by its cluster, with what is presented of it.
+/// A node as it was told by its cluster, with what its pods ask for and what is presented of both.
 #[derive(Debug)]
 pub struct NodeEntry {
     cluster: ClusterName,
-    node: Node,
+    node: Arc<Node>,
+    requested: Option<Resources>,
     presented: OnceLock<Bytes>,
 }
 
@@ -162,11 +163,21 @@ impl Block {
 
 impl NodeEntry {
     pub(super) fn new(cluster: ClusterName, node: Node) -> Arc<Self> {
+        Self::with_pods(cluster, Arc::new(node), None)
+    }
+
+    pub(super) fn with_pods(cluster: ClusterName, node: Arc<Node>, requested: Option<Resources>) -> Arc<Self> {
         Arc::new(Self {
             cluster,
             node,
+            requested,
             presented: OnceLock::new(),
         })
+    }
+
+    /// The same node with other pods.
+    pub(super) fn requesting(&self, requested: Option<Resources>) -> Arc<Self> {
+        Self::with_pods(self.cluster.clone(), Arc::clone(&self.node), requested)
     }
 
     /// The node.
@@ -181,8 +192,14 @@ impl NodeEntry {
         &self.cluster
     }
 
+    /// What its pods ask for that have not ended, and how many they are, about a second ago; `None` while the pods are not known.
+    #[must_use]
+    pub fn requested(&self) -> Option<&Resources> {
+        self.requested.as_ref()
+    }
+
     /// How the node is presented: what `render` made of it when it was first asked for.
-    pub fn presented(&self, render: impl FnOnce(&ClusterName, &Node) -> Bytes) -> &Bytes {
-        self.presented.get_or_init(|| render(&self.cluster, &self.node))
+    pub fn presented(&self, render: impl FnOnce(&Self) -> Bytes) -> &Bytes {
+        self.presented.get_or_init(|| render(self))
     }
 }

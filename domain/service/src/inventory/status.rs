@@ -28,6 +28,21 @@ pub struct ClusterStatus {
     pub generation: u64,
     /// When it was first registered, once that was recorded.
     pub registered_at: Option<Timestamp>,
+    /// How its pods are; `None` if they are not watched.
+    pub pods: Option<PodsStatus>,
+}
+
+/// The pods of a cluster as this service sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodsStatus {
+    /// How many pods on nodes are known.
+    pub pods: usize,
+    /// When they were last seen, `None` if they never were.
+    pub as_of: Option<Timestamp>,
+    /// Whether what is known of them is getting old; so it is before anything is known.
+    pub stale: bool,
+    /// Why they cannot be seen, while they cannot.
+    pub reason: Option<UnseenReason>,
 }
 
 /// Whether a cluster can be seen.
@@ -50,7 +65,7 @@ pub enum UnseenReason {
     TimedOut,
     /// It does not accept our credentials.
     Unauthenticated,
-    /// It does not let us see its nodes.
+    /// It does not let us see them.
     Forbidden,
     /// It answers something that we cannot read.
     Unreadable,
@@ -123,7 +138,7 @@ impl UnseenReason {
             Self::Unreachable => "the cluster cannot be reached",
             Self::TimedOut => "the cluster does not answer in time",
             Self::Unauthenticated => "the cluster does not accept our credentials",
-            Self::Forbidden => "the cluster does not let us see its nodes",
+            Self::Forbidden => "the cluster does not let us see what we ask for",
             Self::Unreadable => "the cluster answers something that we cannot read",
         }
     }

@@ -201,6 +201,7 @@ async fn changes_of(gateway: MockClusterGateway) -> Arc<NodeChanges> {
         name: ClusterName::from_any("test"),
         source: ClusterSource::Demo,
         gateway: Arc::new(gateway),
+        watch_pods: false,
     };
     let inventory = Inventory::start(clock.clone(), vec![handle], CancellationToken::new());
     settle().await;

@@ -46,6 +46,7 @@ impl Stage {
             name: ClusterName::from_any("test"),
             source: ClusterSource::Demo,
             gateway: fleet.gateway(),
+            watch_pods: false,
         };
         let inventory = Inventory::start(clock.clone(), vec![handle], shutdown.clone());
         settle().await;

@@ -88,6 +88,7 @@ impl Stage {
             name: ClusterName::from_any("test"),
             source: ClusterSource::Demo,
             gateway: fleet.gateway(),
+            watch_pods: false,
         };
         let inventory = Inventory::start(Arc::clone(&clock), vec![handle], CancellationToken::new());
         settle().await;

@@ -2,14 +2,16 @@
 
 mod nodes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use knm_domain::{ClusterHandle, Inventory};
-use knm_model::{ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod, Resources};
-use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, NodeEvent, NodeEvents, PodRef};
+use knm_model::{ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_ports::{
+    ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, NodeEvent, NodeEvents, PodEvents, PodRef,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,10 @@ impl ClusterGateway for Scripted {
         }
     }
 
+    fn watch_pods(&self) -> PodEvents {
+        futures::stream::pending().boxed()
+    }
+
     async fn pods_on_node(&self, _: &NodeName) -> Result<Vec<Pod>, ClusterError> {
         std::future::pending().await
     }
@@ -38,10 +44,6 @@ impl ClusterGateway for Scripted {
     }
 
     async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
-        std::future::pending().await
-    }
-
-    async fn requested_by_node(&self) -> Result<BTreeMap<NodeName, Resources>, ClusterError> {
         std::future::pending().await
     }
 
@@ -88,6 +90,7 @@ impl Stage {
             name: ClusterName::parse("test").unwrap(),
             source: ClusterSource::Demo,
             gateway: Arc::new(Scripted { events }),
+            watch_pods: false,
         };
         Self {
             inventory: Inventory::start(clock.clone(), vec![handle], shutdown.clone()),

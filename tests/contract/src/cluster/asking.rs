@@ -158,7 +158,6 @@ pub async fn asking_a_lost_cluster_is_a_transient_error(fixture: &ClusterFixture
     let budgets = fixture.gateway.disruption_budgets().await.map(|_| ());
     let version = fixture.gateway.server_version().await.map(|_| ());
     let daemon_sets = fixture.gateway.daemon_sets().await.map(|_| ());
-    let requested = fixture.gateway.requested_by_node().await.map(|_| ());
     let absent = PodRef {
         namespace: "team-a".to_owned(),
         name: "web-1".to_owned(),
@@ -169,7 +168,7 @@ pub async fn asking_a_lost_cluster_is_a_transient_error(fixture: &ClusterFixture
         .evict(&absent, &EvictOptions::default())
         .await
         .map(|_| ());
-    for answer in [pods, budgets, version, daemon_sets, requested, evicted] {
+    for answer in [pods, budgets, version, daemon_sets, evicted] {
         let error = answer.expect_err("nobody is there to answer");
         assert!(error.is_transient(), "{error:?}");
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use knm_model::{
-    Controller, DisruptionBudget, NodeTerm, ObjectName, Operator, Pod, PodPhase, PodRequests, Requirement, Resources,
-    Selector, TaintEffect, Toleration, TolerationOperator,
+    Controller, DisruptionBudget, NodeTerm, ObjectName, Operator, Pod, PodPhase, Requirement, Selector, TaintEffect,
+    Toleration, TolerationOperator,
 };
 use knm_ports::{EvictOptions, Eviction, PodRef};
 
@@ -101,46 +101,6 @@ pub async fn all_daemon_sets_are_told(fixture: &ClusterFixture) {
     let told = fixture.gateway.daemon_sets().await.expect("the daemon sets");
 
     assert_eq!(told, BTreeSet::from(names));
-}
-
-/// `requested_by_node` MUST leave pods out that ended or are on no node.
-pub async fn requests_are_added_up_by_node_without_pods_that_ended(fixture: &ClusterFixture) {
-    for name in ["a", "b", "empty"] {
-        fixture.driver.put_node(node(name)).await;
-    }
-    let asking = |name: &str, node: &str, phase| Pod {
-        phase,
-        requests: PodRequests {
-            cpu_millicores: 250,
-            memory_bytes: 64 << 20,
-            ephemeral_storage_bytes: 1 << 20,
-            extended: BTreeMap::new(),
-        },
-        ..pod("team-a", name, node)
-    };
-    for given in [
-        asking("web-1", "a", PodPhase::Running),
-        asking("web-2", "a", PodPhase::Pending),
-        asking("job-1", "a", PodPhase::Succeeded),
-        asking("job-2", "a", PodPhase::Failed),
-        asking("web-3", "b", PodPhase::Running),
-    ] {
-        fixture.driver.put_pod(given).await;
-    }
-
-    let told = fixture.gateway.requested_by_node().await.expect("the sums");
-
-    let sum = |pods: u64| Resources {
-        cpu_millicores: 250 * pods,
-        memory_bytes: (64 << 20) * pods,
-        ephemeral_storage_bytes: (1 << 20) * pods,
-        pods,
-        extended: BTreeMap::new(),
-    };
-    assert_eq!(told.get(&node_name("a")), Some(&sum(2)));
-    assert_eq!(told.get(&node_name("b")), Some(&sum(1)));
-    let empty = told.get(&node_name("empty")).cloned().unwrap_or_default();
-    assert_eq!(empty, Resources::default());
 }
 
 /// `evict` MUST leave a pod with another UID alone and return `Replaced`.
