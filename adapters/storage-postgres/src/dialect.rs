@@ -6,6 +6,12 @@ pub(crate) use sqlx::Postgres as Driver;
 /// database's locale is.
 pub(crate) const PLACE_IN_REASON: &str = "strpos(lower(reason COLLATE \"C\"), ";
 
+/// How a transaction begins that writes.
+pub(crate) const BEGIN: &str = "BEGIN";
+
+/// What keeps two owners from taking the same row, and from waiting for each other.
+pub(crate) const SKIP_LOCKED: &str = " FOR UPDATE SKIP LOCKED";
+
 /// The time of the database, in milliseconds since 1970.
 macro_rules! now_unix_ms {
     () => {

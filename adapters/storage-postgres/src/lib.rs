@@ -12,6 +12,10 @@ mod dialect;
 mod idempotency_keys;
 #[path = "../../storage-sql/tables/leases.rs"]
 mod leases;
+#[path = "../../storage-sql/tables/operation_work.rs"]
+mod operation_work;
+#[path = "../../storage-sql/tables/operations.rs"]
+mod operations;
 mod options;
 mod url;
 
@@ -32,13 +36,15 @@ use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
 use crate::idempotency_keys::SqlIdempotencyKeys;
 use crate::leases::SqlLeases;
+use crate::operation_work::SqlOperationWork;
+use crate::operations::SqlOperations;
 pub use crate::options::{PostgresOptions, SslMode};
 pub use crate::url::UrlError;
 
 /// How long one operation may take, on our side and the server's.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the server, in case that nobody waits for the answer any more: its own end of [`OPERATION_TIMEOUT`].
-const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'";
+const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'";
 
 /// Opens a pool, after connecting once: what is wrong with the address, the credentials or the certificate shows here. Migrations are
 /// another step.
@@ -81,7 +87,9 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
         holds: Arc::new(SqlCordonHolds::new(pool.clone())),
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),
-        leases: Arc::new(SqlLeases::new(pool)),
+        leases: Arc::new(SqlLeases::new(pool.clone())),
+        operations: Arc::new(SqlOperations::new(pool.clone())),
+        work: Arc::new(SqlOperationWork::new(pool)),
     })
 }
 

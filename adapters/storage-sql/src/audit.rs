@@ -276,7 +276,9 @@ fn outcome(outcome: Option<AuditOutcome>) -> &'static str {
     outcome.map_or(AuditOutcome::PENDING, AuditOutcome::as_str)
 }
 
-fn json(object: &Map<String, Value>) -> String {
+/// A JSON object as text.
+#[must_use]
+pub fn json(object: &Map<String, Value>) -> String {
     Value::Object(object.clone()).to_string()
 }
 

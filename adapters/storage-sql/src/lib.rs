@@ -36,14 +36,19 @@ mod holders;
 mod idempotency;
 mod metric;
 mod migration;
+mod operation;
 mod pool;
 mod registration;
 
-pub use audit::{AuditRow, AuditStatements, audit_record};
+pub use audit::{AuditRow, AuditStatements, audit_record, json};
 pub use error::{Dialect, Origin};
 pub use hold::{HoldRow, hold, hold_state_number};
 pub use idempotency::{KnownRequestRow, known_request};
 pub use metric::describe_metrics;
 pub use migration::{apply_pending, schema_status};
+pub use operation::{
+    OperationEventRow, OperationRow, OperationTargetRow, operation, operation_event, operation_state, operation_target,
+    strategy_json,
+};
 pub use pool::{Held, PoolSettings, WatchedPool};
 pub use registration::{ClusterRegistrationRow, cluster_registration};

@@ -5,6 +5,12 @@ pub(crate) use sqlx::Sqlite as Driver;
 /// Where a text is in the reason in lower case, see `AuditStatements`. SQLite lowers nothing but the letters of ASCII.
 pub(crate) const PLACE_IN_REASON: &str = "instr(lower(reason), ";
 
+/// How a transaction begins that writes: one that begins by reading cannot go on to write if another one wrote meanwhile.
+pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// What keeps two owners from taking the same row: here there is only one writer at a time.
+pub(crate) const SKIP_LOCKED: &str = "";
+
 /// The time of the database, in milliseconds since 1970.
 macro_rules! now_unix_ms {
     () => {

@@ -14,6 +14,10 @@ mod dialect;
 mod idempotency_keys;
 #[path = "../../storage-sql/tables/leases.rs"]
 mod leases;
+#[path = "../../storage-sql/tables/operation_work.rs"]
+mod operation_work;
+#[path = "../../storage-sql/tables/operations.rs"]
+mod operations;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +39,8 @@ use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
 use crate::idempotency_keys::SqlIdempotencyKeys;
 use crate::leases::SqlLeases;
+use crate::operation_work::SqlOperationWork;
+use crate::operations::SqlOperations;
 
 /// How long a writer waits for another one, in this process or in another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,7 +93,9 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
         holds: Arc::new(SqlCordonHolds::new(pool.clone())),
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),
-        leases: Arc::new(SqlLeases::new(pool)),
+        leases: Arc::new(SqlLeases::new(pool.clone())),
+        operations: Arc::new(SqlOperations::new(pool.clone())),
+        work: Arc::new(SqlOperationWork::new(pool)),
     })
 }
 

@@ -9,6 +9,8 @@ mod clusters;
 mod holds;
 mod idempotency;
 mod leases;
+mod operations;
+mod work;
 
 use std::any::Any;
 
@@ -20,6 +22,8 @@ pub use clusters::*;
 pub use holds::*;
 pub use idempotency::*;
 pub use leases::*;
+pub use operations::*;
+pub use work::*;
 
 /// A store of one test: empty and not migrated.
 pub struct StorageFixture {
@@ -108,6 +112,29 @@ macro_rules! storage_contract {
             a_lease_of_another_owner_is_left_as_it_was,
             releasing_gives_a_lease_to_others,
             releasing_what_another_owner_holds_does_nothing,
+            an_operation_is_returned_as_it_was_stored,
+            an_unknown_operation_is_not_found,
+            a_taken_id_of_an_operation_is_a_conflict_and_nothing_is_stored,
+            an_operation_with_thousands_of_nodes_is_stored,
+            a_page_of_operations_has_what_the_filter_lets_through,
+            a_wish_moves_an_operation_from_the_state_that_it_names,
+            of_several_wishes_one_moves_an_operation,
+            resuming_excuses_what_failed_until_then,
+            events_are_numbered_from_one_without_a_gap,
+            of_several_owners_one_gets_an_operation,
+            the_oldest_operations_are_taken_first,
+            an_operation_whose_lease_ran_out_is_taken_over_with_a_higher_epoch,
+            only_operations_that_want_work_are_taken,
+            the_leases_of_operations_are_extended,
+            a_lease_of_an_operation_that_ran_out_is_not_extended,
+            released_operations_are_free_and_those_of_others_stay,
+            a_late_owner_changes_nothing,
+            a_step_from_another_state_changes_nothing,
+            a_step_is_written_as_a_whole,
+            an_operation_begins_once,
+            what_the_owner_before_wrote_is_passed_over,
+            a_step_to_a_rest_gives_the_lease_back,
+            what_is_not_over_is_counted,
         );
     };
 }

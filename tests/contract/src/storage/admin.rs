@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use knm_model::{AuditFilter, ClusterName};
+use knm_model::{AuditFilter, ClusterName, OperationFilter};
 use knm_ports::StorageError;
 
 use super::StorageFixture;
@@ -96,6 +96,15 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     unavailable("unended", storage.holds.unended().await);
     unavailable("remove_before", storage.keys.remove_before(record.at).await);
     unavailable("release", storage.leases.release("a", "b").await);
+    let (operations, work, some) = (&storage.operations, &storage.work, record.id);
+    unavailable("find", operations.find(some).await);
+    unavailable("targets", operations.targets(some).await);
+    unavailable("page", operations.page(&OperationFilter::default(), None, 1).await);
+    unavailable("events_after", operations.events_after(some, 0, 1).await);
+    unavailable("claim", work.claim("a", Duration::from_secs(1), 1).await);
+    unavailable("renew", work.renew("a", Duration::from_secs(1)).await);
+    unavailable("release", work.release(&[]).await);
+    unavailable("backlog", work.backlog().await);
     assert_eq!(admin.pool().open, 0);
 }
 
