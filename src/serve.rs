@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_domain::{
-    Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, Registrations,
+    Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationRunner,
+    Operations, Registrations, RunnerSettings,
 };
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
@@ -166,12 +167,19 @@ impl Program<'_> {
             Arc::clone(&clock),
             Arc::clone(&ids),
         );
+        let operations = Operations::new(
+            Arc::clone(&inventory),
+            Arc::clone(&storage.operations),
+            Arc::clone(&clock),
+            Arc::clone(&ids),
+        );
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
         self.announce(&address);
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
             changes: Arc::clone(&changes),
+            operations: Arc::clone(&operations),
             idempotency: Arc::clone(&idempotency),
             audit: Arc::new(Audit::new(Arc::clone(&storage.audit))),
             health: Arc::clone(&health),
@@ -186,7 +194,7 @@ impl Program<'_> {
             settings.server.shutdown_timeout,
         ));
 
-        tokio::spawn(changes.keep_holds(Arc::clone(&storage.leases), replica(&clock), background.clone()));
+        tokio::spawn(Arc::clone(&changes).keep_holds(Arc::clone(&storage.leases), replica(&clock), background.clone()));
         tokio::spawn(idempotency.sweep(background.clone()));
         tokio::spawn(fold(exposition, background.clone()));
         tokio::spawn(reload::at_each_hangup(
@@ -223,15 +231,22 @@ impl Program<'_> {
                 }
             }
             ending = endings.next() => {
-                shutdown.run(ending, endings, serving).await;
+                shutdown.run(ending, endings, serving, None).await;
                 return Ok(());
             }
         }
+        let runner = OperationRunner::new(
+            operations,
+            Arc::clone(&changes),
+            Arc::clone(&storage.work),
+            self.runner_settings(&clock),
+        );
+        let working = tokio::spawn(runner.run(stop.clone()));
         let keeper = self.audit_keeper(&storage, &clock);
         tokio::spawn(background.clone().run_until_cancelled_owned(keeper.keep()));
         tokio::select! {
             ending = endings.next() => {
-                shutdown.run(ending, endings, serving).await;
+                shutdown.run(ending, endings, serving, Some(working)).await;
                 Ok(())
             }
             stopped = &mut serving => {
@@ -262,6 +277,16 @@ impl Program<'_> {
             handles.push(clusters::open(cluster, settings, clock).await?);
         }
         Ok(handles)
+    }
+
+    fn runner_settings(&self, clock: &Arc<dyn Clock>) -> RunnerSettings {
+        let settings = &self.settings.operations;
+        RunnerSettings {
+            owner: replica(clock),
+            lease: settings.lease,
+            max_concurrent_evictions: settings.max_concurrent_evictions,
+            own_pod: settings.own_pod.clone(),
+        }
     }
 
     fn audit_keeper(&self, storage: &Storage, clock: &Arc<dyn Clock>) -> AuditKeeper {

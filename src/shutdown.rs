@@ -17,7 +17,7 @@ use crate::signals::{Ending, Endings};
 pub struct Shutdown<'a> {
     /// Not ready from the first moment on.
     pub health: &'a Health,
-    /// Ends the accepting of requests.
+    /// Ends the accepting of requests, and the work on operations.
     pub stop: &'a CancellationToken,
     /// Ends what runs beside the requests, after the last of them.
     pub background: &'a CancellationToken,
@@ -32,14 +32,20 @@ pub struct Shutdown<'a> {
 
 impl Shutdown<'_> {
     /// Ends everything in the promised order. A second signal ends the process.
-    pub async fn run(self, first: Ending, mut endings: Endings, serving: JoinHandle<ServeReport>) {
+    pub async fn run(
+        self,
+        first: Ending,
+        mut endings: Endings,
+        serving: JoinHandle<ServeReport>,
+        working: Option<JoinHandle<()>>,
+    ) {
         tokio::select! {
-            () = self.in_order(first, serving) => {}
+            () = self.in_order(first, serving, working) => {}
             again = endings.next() => self.at_once(again),
         }
     }
 
-    async fn in_order(&self, signal: Ending, serving: JoinHandle<ServeReport>) {
+    async fn in_order(&self, signal: Ending, serving: JoinHandle<ServeReport>, working: Option<JoinHandle<()>>) {
         let began = Instant::now();
         self.health.begin_shutdown();
         tracing::info!(signal = signal.as_str(), "shutdown 1/5: not ready from now on");
@@ -57,6 +63,15 @@ impl Shutdown<'_> {
             }
         };
         self.background.cancel();
+        if let Some(working) = working {
+            // It began to hand its operations over when no new requests were accepted any more.
+            if let Err(error) = working.await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the work on operations ended badly"
+                );
+            }
+        }
         self.storage.admin.close().await;
         tracing::info!("shutdown 4/5: database closed");
         tracing::info!(

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use knm_model::ObjectName;
 use knm_ports::StorageKind;
 use knm_telemetry::{LogFormat, LogSettings};
 use secrecy::SecretString;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub logging: LogSettings,
     /// How clusters are asked.
     pub kubernetes: KubernetesSettings,
+    /// How operations are worked on.
+    pub operations: OperationSettings,
     /// How long records of the audit log are kept; `None`: for ever.
     pub audit_retention: Option<Duration>,
     /// The clusters; `None` where the program is to find them.
@@ -60,6 +63,15 @@ pub struct KubernetesSettings {
     pub request_timeout: Duration,
     pub max_requests_per_second: u32,
     pub watch_pods: bool,
+}
+
+/// How operations are worked on.
+#[derive(Clone, Debug)]
+pub struct OperationSettings {
+    pub lease: Duration,
+    pub max_concurrent_evictions: Option<u32>,
+    /// The pod that this process runs in, if it was told.
+    pub own_pod: Option<ObjectName>,
 }
 
 const SQLITE_FILE: &str = "./data/kube-node-manager.db";
@@ -96,9 +108,22 @@ impl From<&Resolved> for Settings {
                 max_requests_per_second: read.number("kubernetes.max_requests_per_second"),
                 watch_pods: read.flag("kubernetes.watch_pods"),
             },
+            operations: operations(&read),
             audit_retention: audit_retention(&read),
             clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),
         }
+    }
+}
+
+fn operations(read: &Reader<'_>) -> OperationSettings {
+    let most: u32 = read.number("operations.max_concurrent_evictions");
+    let pod = read
+        .optional("operations.pod_namespace")
+        .zip(read.optional("operations.pod_name"));
+    OperationSettings {
+        lease: read.seconds("operations.lease"),
+        max_concurrent_evictions: (0 < most).then_some(most),
+        own_pod: pod.map(|(namespace, name)| ObjectName { namespace, name }),
     }
 }
 

@@ -211,6 +211,18 @@ fn audit_records_are_kept_for_ever_unless_days_are_given() {
 }
 
 #[test]
+fn the_own_pod_is_known_when_both_of_its_names_are() {
+    let own = |variables: &[(&str, &str)]| Settings::from(&load("{}", variables).unwrap()).operations.own_pod;
+    assert_eq!(own(&[]), None);
+    assert_eq!(own(&[("POD_NAME", "knm-0")]), None);
+    let known = own(&[("POD_NAME", "knm-0"), ("POD_NAMESPACE", "ops")]).unwrap();
+    assert_eq!((known.namespace.as_str(), known.name.as_str()), ("ops", "knm-0"));
+    let settings = Settings::from(&load("operations:\n  max_concurrent_evictions: 7\n  lease: 5\n", &[]).unwrap());
+    assert_eq!(settings.operations.max_concurrent_evictions, Some(7));
+    assert_eq!(settings.operations.lease, std::time::Duration::from_secs(5));
+}
+
+#[test]
 fn clusters_of_every_source_are_read() {
     let text = "clusters:
   - {name: here, source: in-cluster}

@@ -17,6 +17,7 @@ use poem_openapi::registry::{
 };
 use poem_openapi::types::Type;
 use serde::Serialize;
+use uuid::Uuid;
 
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
@@ -226,6 +227,53 @@ impl<T: Type> ApiResponse for Changed<T> {
         };
         MetaResponses {
             responses: vec![success(JSON, T::schema_ref(), vec![tag])],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+/// 202: what was accepted, and where it can be followed.
+pub(crate) struct Accepted<T>(Response, PhantomData<fn() -> T>);
+
+impl<T: Serialize> Accepted<T> {
+    /// The operation with this id.
+    pub(crate) fn operation(id: Uuid, view: &T) -> Self {
+        let answer = Response::builder().status(StatusCode::ACCEPTED).content_type(JSON);
+        let answer = answer.header(header::LOCATION, location(&id.to_string()));
+        Self(answer.body(json(view)), PhantomData)
+    }
+}
+
+/// Where the operation with this id is.
+pub(crate) fn location(id: &str) -> String {
+    format!("/api/v1/operations/{id}")
+}
+
+impl<T: Send> IntoResponse for Accepted<T> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<T: Type> ApiResponse for Accepted<T> {
+    fn meta() -> MetaResponses {
+        let location = MetaHeader {
+            name: "Location".to_owned(),
+            description: Some("Where it can be followed.".to_owned()),
+            required: true,
+            deprecated: false,
+            schema: String::schema_ref(),
+        };
+        let accepted = MetaResponse {
+            status: Some(202),
+            description: "It was accepted.",
+            ..success(JSON, T::schema_ref(), vec![location])
+        };
+        MetaResponses {
+            responses: vec![accepted],
         }
     }
 

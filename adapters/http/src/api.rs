@@ -4,8 +4,10 @@ pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod clusters;
 pub(crate) mod drain;
+mod follow;
 pub(crate) mod health;
 pub(crate) mod nodes;
+pub(crate) mod operations;
 pub(crate) mod watch;
 
 use poem_openapi::Tags;
@@ -21,8 +23,10 @@ pub(crate) enum Group {
     Nodes,
     /// Changes of nodes. Each is written into the audit log before it is made and when it was.
     Changes,
-    /// Draining nodes: what it would do.
+    /// Draining nodes: what it would do, and doing it.
     Drains,
+    /// Many nodes, and everything that takes time: accepted, done step by step, followed as it goes.
+    Operations,
     /// What was tried, by whom, and what came of it.
     Audit,
     /// The description of this interface.

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use knm_model::{AuditAction, AuditOutcome};
+use knm_model::{AuditAction, AuditOutcome, OperationKind, OperationState};
 use serde_json::{Map, Value, json};
 
 use crate::api::nodes::field_names;
@@ -16,7 +16,7 @@ pub(crate) const INTERFACE_VERSION: &str = "1.0.0";
 const LEFT_OUT: [(&str, &str); 1] = [("Problem", "chain")];
 
 /// What callers write: they leave out what they do not need.
-const BODIES: [&str; 8] = [
+const BODIES: [&str; 13] = [
     "LabelChange",
     "TaintChange",
     "TaintToAdd",
@@ -25,6 +25,11 @@ const BODIES: [&str; 8] = [
     "UncordonRequest",
     "DrainOptions",
     "DrainTier",
+    "OperationRequest",
+    "FleetOperationRequest",
+    "OperationTargets",
+    "ClusterTargets",
+    "OperationStrategy",
 ];
 
 /// The whole OpenAPI document as YAML. It is the same in every combination of features.
@@ -91,14 +96,21 @@ fn complete(document: &mut Value) {
         }
     }
     // The framework writes the stream as an array of events, which no client could read.
-    let watch = &mut document["paths"]["/api/v1/clusters/{cluster}/watch"]["get"]["responses"]["200"];
-    watch["description"] = "The stream, until one of both ends leaves.".into();
-    watch["content"] = json!({"text/event-stream": {
-        "schema": {"type": "string", "description": "Server-sent events: `id`, `event` and `data` lines, the data as JSON."},
-        "example": example::of("watchNodes", "200"),
-    }});
+    for (path, operation) in [
+        ("/api/v1/clusters/{cluster}/watch", "watchNodes"),
+        ("/api/v1/operations/{id}/events", "watchOperation"),
+    ] {
+        let stream = &mut document["paths"][path]["get"]["responses"]["200"];
+        stream["description"] = "The stream, until one of both ends leaves.".into();
+        stream["content"] = json!({"text/event-stream": {
+            "schema": {"type": "string", "description": "Server-sent events: `id`, `event` and `data` lines, the data as JSON."},
+            "example": example::of(operation, "200"),
+        }});
+    }
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
-        schemas.remove("WatchEvent");
+        for event in ["WatchEvent", "FollowEvent"] {
+            schemas.remove(event);
+        }
     }
 }
 
@@ -229,7 +241,7 @@ fn complete_operation(operation: &mut Value) {
             media["example"] = example::of_body(&id).unwrap_or_default();
         }
     }
-    if operation.get("requestBody").is_some() {
+    if operation.get("requestBody").is_some() || is_wish(&id) {
         let header = json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
             "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
@@ -252,7 +264,7 @@ fn complete_operation(operation: &mut Value) {
         }
     }
     let has_tag = operation["responses"].get("304").is_some();
-    let is_stream = id == "watchNodes";
+    let is_stream = matches!(id.as_str(), "watchNodes" | "watchOperation");
     if has_tag || is_stream {
         let (name, description) = match is_stream {
             true => (
@@ -277,7 +289,8 @@ fn complete_operation(operation: &mut Value) {
         return;
     };
     if let Some(links) = links(&id) {
-        responses["200"]["links"] = links;
+        let status = if responses.contains_key("202") { "202" } else { "200" };
+        responses[status]["links"] = links;
     }
     for (status, response) in responses.iter_mut() {
         let is_problem = response["content"].get("application/problem+json").is_some();
@@ -322,8 +335,23 @@ fn links(operation: &str) -> Option<Value> {
                 "pods": link("listPodsOnNode", "The pods on a node by its name.", node()),
             }))
         }
+        "drainNode" | "createClusterOperation" | "createOperation" | "retryOperation" => {
+            let id = || json!({"id": "$response.body#/id"});
+            Some(json!({
+                "operation": link("getOperation", "The operation that was accepted.", id()),
+                "cancel": link("cancelOperation", "Cancels the operation that was accepted.", id()),
+            }))
+        }
         _ => None,
     }
+}
+
+/// Whether the operation takes a wish about another one that is under way.
+fn is_wish(operation: &str) -> bool {
+    matches!(
+        operation,
+        "cancelOperation" | "pauseOperation" | "resumeOperation" | "retryOperation"
+    )
 }
 
 /// Says what the framework cannot: what is allowed in texts.
@@ -336,10 +364,13 @@ fn complete_parameter(operation: &str, parameter: &mut Value) {
         "fields" => json!({"type": "string", "pattern": listed(&field_names())}),
         "schedulable" => json!({"type": "string", "enum": ["true", "false"]}),
         "sort" => json!({"type": "string", "pattern": "^-?(name|age|cpu|memory|zone|status)$", "default": "name"}),
-        "limit" if example::is_of_audit(operation) => json!({"type": "integer", "minimum": 1, "maximum": 1_000}),
+        "limit" if example::has_ids_as_cursors(operation) => json!({"type": "integer", "minimum": 1, "maximum": 1_000}),
         "limit" => json!({"type": "integer", "minimum": 1, "maximum": 10_000}),
-        "cursor" if example::is_of_audit(operation) => json!({"type": "string", "format": "uuid"}),
+        "cursor" if example::has_ids_as_cursors(operation) => json!({"type": "string", "format": "uuid"}),
         "id" | "operation" => json!({"type": "string", "format": "uuid"}),
+        "kind" => json!({"type": "string", "enum": OperationKind::ALL.map(OperationKind::as_str)}),
+        "state" => json!({"type": "string", "pattern": listed(&OperationState::ALL.map(OperationState::as_str))}),
+        "last_event_id" if operation == "watchOperation" => json!({"type": "string", "pattern": "^[0-9]{1,18}$"}),
         "action" => json!({"type": "string", "enum": AuditAction::ALL.map(AuditAction::as_str)}),
         "outcome" => json!({"type": "string", "enum": outcomes()}),
         "from" | "until" => json!({"type": "string", "format": "date-time"}),

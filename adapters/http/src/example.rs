@@ -2,19 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knm_domain::{AuditPage, DrainPreview, NodePods, PodOnNode};
+use knm_domain::{AuditPage, DrainPreview, NodePods, OperationPage, OperationShown, PodOnNode};
 use knm_model::{
     Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Condition, Controller,
-    DisruptionBudget, DrainOptions, DrainPlan, Fit, Node, NodeAddress, NodeName, NodeStatus, NodeSystem, Pod, PodPhase,
-    PodRequests, Resources, Selector, Taint, TaintEffect, Timestamp, UnhealthyPods,
+    DisruptionBudget, DrainOptions, DrainPhase, DrainPlan, DrainProgress, Farewell, Fit, Node, NodeAddress, NodeName,
+    NodeStatus, NodeSystem, Operation, OperationKind, OperationProgress, OperationState, OperationTarget, Pod,
+    PodPhase, PodRequests, Resources, Selector, Strategy, Taint, TaintEffect, TargetState, Timestamp, UnhealthyPods,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::view::{AuditListView, AuditRecordView, DrainPlanView, NodeView, PodListView};
+use crate::view::{
+    AuditListView, AuditRecordView, DrainPlanView, NodeView, OperationListView, OperationView, PodListView,
+};
 
 /// The id of the record in all examples.
 const AUDIT_ID: &str = "01b8dac5-b400-7000-8000-00000000000a";
+
+/// The id of the operation in all examples.
+const OPERATION_ID: &str = "01b8dac5-b400-7000-8000-00000000000b";
 
 /// The time of all examples: 2030-01-01T00:00:00Z.
 fn time() -> Option<Timestamp> {
@@ -52,16 +58,7 @@ pub(crate) fn drain_plan_view() -> Option<DrainPlanView> {
     let mut second = pod(&node, time).pod;
     "web-5c9f-z7k4".clone_into(&mut second.name);
     "5b1d2c0e-3f60-4a2b-8f1d-7c9e0a6b4d21".clone_into(&mut second.uid);
-    let budget = DisruptionBudget {
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-        selector: Some(Selector::default()),
-        disruptions_allowed: 1,
-        current_healthy: 3,
-        desired_healthy: 2,
-        expected_pods: 3,
-        unhealthy_pods: UnhealthyPods::IfHealthyBudget,
-    };
+    let budget = web_budget();
     let options = DrainOptions::default();
     let pods = vec![pod(&node, time).pod, second];
     let plan = DrainPlan::new(pods, &[budget], &BTreeSet::new(), &options, time);
@@ -79,6 +76,98 @@ pub(crate) fn drain_plan_view() -> Option<DrainPlanView> {
         fit,
         as_of: time,
     }))
+}
+
+/// A drain under way: one pod is on its way out, another one waits for a budget.
+pub(crate) fn operation_view() -> Option<OperationView> {
+    Some(OperationView::of(&operation(time()?)?))
+}
+
+/// A page of operations.
+pub(crate) fn operation_list_view() -> Option<OperationListView> {
+    let shown = operation(time()?)?;
+    Some(OperationListView::of(&OperationPage {
+        next: Some(shown.operation.id),
+        operations: vec![(shown.operation, Some(60))],
+    }))
+}
+
+fn operation(time: Timestamp) -> Option<OperationShown> {
+    let node = node(time)?;
+    let mut second = pod(&node, time).pod;
+    "web-5c9f-z7k4".clone_into(&mut second.name);
+    "5b1d2c0e-3f60-4a2b-8f1d-7c9e0a6b4d21".clone_into(&mut second.uid);
+    let first = pod(&node, time).pod;
+    let uid = first.uid.clone();
+    let full = DisruptionBudget {
+        disruptions_allowed: 0,
+        ..web_budget()
+    };
+    let plan = DrainPlan::new(
+        vec![first, second],
+        &[full],
+        &BTreeSet::new(),
+        &DrainOptions::default(),
+        time,
+    );
+    let mut drain = DrainProgress {
+        phase: DrainPhase::Removing,
+        ..DrainProgress::default()
+    };
+    drain.look(&plan, time);
+    drain.answered(&uid, Farewell::Accepted, time);
+    let Value::Object(detail) = serde_json::to_value(&drain).ok()? else {
+        return None;
+    };
+    let target = OperationTarget {
+        place: 0,
+        cluster: ClusterName::from_any("demo"),
+        node: node.name,
+        state: TargetState::Running,
+        message: Some("pods: 1 blocked, 1 terminating".to_owned()),
+        started_at: Some(time),
+        ended_at: None,
+        audit: Uuid::try_parse(AUDIT_ID).ok(),
+        hold: Uuid::try_parse("01b8dac5-b400-7000-8000-00000000000c").ok(),
+        detail,
+    };
+    let operation = Operation {
+        id: Uuid::try_parse(OPERATION_ID).ok()?,
+        kind: OperationKind::Drain,
+        actor: Actor::anonymous(Some("192.0.2.7".to_owned())),
+        request_id: Some("0192f0c1a2b3c4d5e6f70123".to_owned()),
+        reason: Some("kernel update".to_owned()),
+        ticket: None,
+        options: Map::from_iter([("ignore_daemonsets".to_owned(), true.into())]),
+        strategy: Strategy::of(OperationKind::Drain),
+        dry_run: false,
+        retry_of: None,
+        created_at: time,
+        started_at: Some(time),
+        ended_at: None,
+        state: OperationState::Running,
+        message: None,
+        progress: OperationProgress::of([&target]),
+        excused: 0,
+    };
+    Some(OperationShown {
+        operation,
+        targets: vec![target],
+        eta_seconds: None,
+    })
+}
+
+fn web_budget() -> DisruptionBudget {
+    DisruptionBudget {
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        selector: Some(Selector::default()),
+        disruptions_allowed: 1,
+        current_healthy: 3,
+        desired_healthy: 2,
+        expected_pods: 3,
+        unhealthy_pods: UnhealthyPods::IfHealthyBudget,
+    }
 }
 
 /// A page of the audit log.
@@ -142,6 +231,14 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
         ("listAuditRecords" | "getNodeHistory", "200") => serde_json::to_value(audit_list_view()?).ok()?,
         ("getAuditRecord", "200") => audit_record_view()?,
         ("listPodsOnNode", "200") => serde_json::to_value(pod_list_view()?).ok()?,
+        ("drainNode" | "createClusterOperation" | "createOperation" | "retryOperation", "202")
+        | ("getOperation" | "cancelOperation" | "pauseOperation" | "resumeOperation", "200") => {
+            serde_json::to_value(operation_view()?).ok()?
+        }
+        ("listOperations", "200") => serde_json::to_value(operation_list_view()?).ok()?,
+        ("watchOperation", "200") => json!(
+            "id: 7\nevent: pod\ndata: {\"at\":\"2030-01-01T00:00:00Z\",\"cluster\":\"demo\",\"node\":\"worker-a-1\",\"namespace\":\"shop\",\"pod\":\"web-5c9f-x2x1\",\"state\":\"terminating\"}\n\n"
+        ),
         ("planDrain", "200") => serde_json::to_value(drain_plan_view()?).ok()?,
         ("getCluster", "200") => cluster,
         ("getClusterSummary", "200") => summary(time),
@@ -196,6 +293,18 @@ pub(crate) fn of_body(operation: &str) -> Option<Value> {
         }),
         "cordonNode" => json!({"reason": "disk errors", "ticket": "OPS-1"}),
         "uncordonNode" => json!({"reason": "disk replaced"}),
+        "drainNode" => json!({
+            "ignore_daemonsets": true, "delete_emptydir_data": true, "timeout_seconds": 600, "reason": "kernel update",
+        }),
+        "createClusterOperation" => json!({
+            "kind": "drain", "targets": {"label_selector": "pool=web"}, "reason": "kernel update",
+            "options": {"ignore_daemonsets": true, "delete_emptydir_data": true},
+            "strategy": {"max_unavailable": "10%", "max_concurrent": 3, "uncordon_after": "on_ready"},
+        }),
+        "createOperation" => json!({
+            "kind": "label", "options": {"set": {"team": "storage"}},
+            "targets": [{"cluster": "demo", "nodes": ["worker-a-1"]}, {"cluster": "edge", "label_selector": "pool=web"}],
+        }),
         "planDrain" => json!({"ignore_daemonsets": true, "delete_emptydir_data": true, "timeout_seconds": 600}),
         _ => return None,
     })
@@ -219,15 +328,19 @@ pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
         "search" => json!("worker-a"),
         "sort" => json!("-memory"),
         "limit" => json!(100),
-        "cursor" if is_of_audit(operation) => json!(AUDIT_ID),
-        "id" => json!(AUDIT_ID),
+        "cursor" if has_ids_as_cursors(operation) => json!(AUDIT_ID),
+        "id" if operation == "getAuditRecord" => json!(AUDIT_ID),
+        "id" => json!(OPERATION_ID),
+        "kind" => json!("drain"),
+        "state" => json!("running,paused"),
+        "last_event_id" | "Last-Event-ID" if operation == "watchOperation" => json!("42"),
         "actor" => json!("anonymous"),
         "action" => json!("node.cordon"),
         "outcome" => json!("failed"),
         "from" => json!("2030-01-01T00:00:00Z"),
         "until" => json!("2030-02-01T00:00:00Z"),
         "reason" => json!("disk"),
-        "operation" => json!("01b8dac5-b400-7000-8000-00000000000b"),
+        "operation" => json!(OPERATION_ID),
         "cursor" => json!("eyJhZnRlciI6IndvcmtlciJ9"),
         "fields" => json!("name,status,zone"),
         "last_event_id" | "Last-Event-ID" => json!("18f2a-42"),
@@ -239,9 +352,9 @@ pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
     })
 }
 
-/// Whether the operation lists records of the audit log.
-pub(crate) fn is_of_audit(operation: &str) -> bool {
-    matches!(operation, "listAuditRecords" | "getNodeHistory")
+/// Whether the operation lists what has ids that sort by time.
+pub(crate) fn has_ids_as_cursors(operation: &str) -> bool {
+    matches!(operation, "listAuditRecords" | "getNodeHistory" | "listOperations")
 }
 
 fn audit_record(time: Timestamp) -> Option<AuditRecord> {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges};
+use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges, Operations};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -43,6 +43,7 @@ use api::clusters::ClustersApi;
 use api::drain::DrainApi;
 use api::health::HealthApi;
 use api::nodes::NodesApi;
+use api::operations::OperationsApi;
 use api::watch::WatchApi;
 use docs::DocsApi;
 use edge::Edge;
@@ -55,6 +56,8 @@ pub struct App {
     pub inventory: Arc<Inventory>,
     /// Changes their nodes.
     pub changes: Arc<NodeChanges>,
+    /// Accepts and shows what takes longer.
+    pub operations: Arc<Operations>,
     /// What was tried with them.
     pub audit: Arc<Audit>,
     /// Keeps requests from being done twice.
@@ -112,6 +115,7 @@ pub struct ServeReport {
 pub(crate) struct Shared {
     inventory: Arc<Inventory>,
     changes: Arc<NodeChanges>,
+    operations: Arc<Operations>,
     audit: Arc<Audit>,
     health: Arc<Health>,
     exposition: Arc<dyn MetricsExposition>,
@@ -129,6 +133,7 @@ pub(crate) fn router(
     let shared = Arc::new(Shared {
         inventory: app.inventory,
         changes: app.changes,
+        operations: app.operations,
         audit: app.audit,
         health: app.health,
         exposition: app.exposition,
@@ -162,25 +167,27 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
 }
 
 /// All groups of operations.
-type Operations = (
+type Groups = (
     HealthApi,
     ClustersApi,
     NodesApi,
     ChangesApi,
     DrainApi,
+    OperationsApi,
     WatchApi,
     AuditApi,
     DocsApi,
 );
 
 /// The operations, and what they declare of themselves before [`document`] completes it.
-pub(crate) fn service() -> OpenApiService<Operations, ()> {
+pub(crate) fn service() -> OpenApiService<Groups, ()> {
     let operations = (
         HealthApi,
         ClustersApi,
         NodesApi,
         ChangesApi,
         DrainApi,
+        OperationsApi,
         WatchApi,
         AuditApi,
         DocsApi,

@@ -13,6 +13,7 @@ use poem::{Endpoint, Request, Response};
 use sha2::{Digest, Sha256};
 use tracing::Instrument;
 
+use crate::answer::location;
 use crate::edge::RequestId;
 use crate::problem::{Kind, Problem};
 
@@ -165,12 +166,26 @@ async fn kept(mut response: Response, request_id: &str) -> (Response, Option<Kep
     (response, Some(answer))
 }
 
+/// Where what was accepted can be followed: its id says so.
+fn accepted_at(answer: &KeptAnswer) -> Option<String> {
+    if answer.status != StatusCode::ACCEPTED.as_u16() {
+        return None;
+    }
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+    Some(location(body.get("id")?.as_str()?))
+}
+
 fn replayed(answer: KeptAnswer) -> Response {
+    let location = accepted_at(&answer);
     let mut response = Response::builder()
         .status(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK))
         .header(REPLAYED, "true")
         .body(Bytes::from(answer.body));
-    for (name, value) in [(header::CONTENT_TYPE, answer.content_type), (header::ETAG, answer.etag)] {
+    for (name, value) in [
+        (header::CONTENT_TYPE, answer.content_type),
+        (header::ETAG, answer.etag),
+        (header::LOCATION, location),
+    ] {
         if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
             response.headers_mut().insert(name, value);
         }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use knm_domain::{ChangeError, InventoryError};
+use knm_domain::{ChangeError, InventoryError, OperationError};
 use knm_model::QueryError;
 use knm_ports::{ClusterError, StorageError};
 use poem::Response;
@@ -123,7 +123,7 @@ kinds! {
     NotFound NOT_FOUND "not-found" "there is no such thing";
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" "the method is not allowed here";
     RequestTimeout REQUEST_TIMEOUT "request-timeout" "the request took too long to arrive";
-    Conflict CONFLICT "conflict" "the state of the node does not allow it";
+    Conflict CONFLICT "conflict" "the state of the node or operation does not allow it";
     Stale PRECONDITION_FAILED "stale" "the node is not in the state that was expected";
     TooLarge PAYLOAD_TOO_LARGE "too-large" "the body is too large";
     UriTooLong URI_TOO_LONG "uri-too-long" "the URL is too long";
@@ -314,6 +314,21 @@ impl From<ChangeError> for Problem {
     }
 }
 
+impl From<OperationError> for Problem {
+    fn from(error: OperationError) -> Self {
+        let text = error.to_string();
+        match error {
+            OperationError::Unknown { .. } => Self::new(Kind::NotFound, text),
+            OperationError::Invalid { errors } => Self::invalid(errors),
+            OperationError::Inventory(error) => error.into(),
+            OperationError::Refused(_) | OperationError::NotEnded { .. } | OperationError::NothingFailed { .. } => {
+                Self::new(Kind::Conflict, text)
+            }
+            OperationError::Storage(source) => source.into(),
+        }
+    }
+}
+
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         let (kind, detail) = match &error {
@@ -394,6 +409,10 @@ refusals! {
     OfPlanning: NotFound MediaType Invalid ClusterRefused Unavailable;
     /// Of changes of a node.
     OfChanging: NotFound Conflict Stale MediaType Invalid ClusterRefused Unavailable;
+    /// Of operations that accept what takes longer.
+    OfAccepting: NotFound MediaType Invalid Unavailable;
+    /// Of wishes about what was accepted.
+    OfWishing: NotFound Conflict Invalid Unavailable;
     /// Of lists of what is stored.
     OfAudit: Invalid Unavailable;
     /// Of operations on what is stored under a name.

@@ -30,11 +30,22 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
         ["docs"] => "/docs",
         ["api", "v1", "clusters"] => "/api/v1/clusters",
         ["api", "v1", "nodes"] => "/api/v1/nodes",
+        ["api", "v1", "operations"] => "/api/v1/operations",
+        ["api", "v1", "operations", id, rest @ ..] if !id.is_empty() => match rest {
+            [] => "/api/v1/operations/{id}",
+            ["events"] => "/api/v1/operations/{id}/events",
+            ["cancel"] => "/api/v1/operations/{id}/cancel",
+            ["pause"] => "/api/v1/operations/{id}/pause",
+            ["resume"] => "/api/v1/operations/{id}/resume",
+            ["retry"] => "/api/v1/operations/{id}/retry",
+            _ => return None,
+        },
         ["api", "v1", "audit"] => "/api/v1/audit",
         ["api", "v1", "audit", id] if !id.is_empty() => "/api/v1/audit/{id}",
         ["api", "v1", "clusters", cluster, rest @ ..] if !cluster.is_empty() => match rest {
             [] => "/api/v1/clusters/{cluster}",
             ["summary"] => "/api/v1/clusters/{cluster}/summary",
+            ["operations"] => "/api/v1/clusters/{cluster}/operations",
             ["watch"] => "/api/v1/clusters/{cluster}/watch",
             ["nodes"] => "/api/v1/clusters/{cluster}/nodes",
             ["nodes", node] if !node.is_empty() => "/api/v1/clusters/{cluster}/nodes/{node}",
@@ -44,6 +55,7 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
                 ["labels"] => "/api/v1/clusters/{cluster}/nodes/{node}/labels",
                 ["taints"] => "/api/v1/clusters/{cluster}/nodes/{node}/taints",
                 ["cordon"] => "/api/v1/clusters/{cluster}/nodes/{node}/cordon",
+                ["drain"] => "/api/v1/clusters/{cluster}/nodes/{node}/drain",
                 ["drain", "plan"] => "/api/v1/clusters/{cluster}/nodes/{node}/drain/plan",
                 ["uncordon"] => "/api/v1/clusters/{cluster}/nodes/{node}/uncordon",
                 _ => return None,
@@ -58,7 +70,9 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
 pub(crate) fn allowed(template: &str) -> &'static str {
     match template.rsplit('/').next() {
         Some("labels" | "taints") => "OPTIONS, PATCH",
-        Some("cordon" | "uncordon" | "plan") => "OPTIONS, POST",
+        Some("cordon" | "uncordon" | "plan" | "drain" | "cancel" | "pause" | "resume" | "retry") => "OPTIONS, POST",
+        _ if template == "/api/v1/clusters/{cluster}/operations" => "OPTIONS, POST",
+        _ if template == "/api/v1/operations" => "GET, HEAD, OPTIONS, POST",
         _ if template == UNMATCHED => ANY,
         _ => READ,
     }
@@ -84,7 +98,7 @@ pub(crate) fn is_strict(template: &str) -> bool {
 
 /// Whether answers to it end only when the caller leaves.
 pub(crate) fn is_stream(template: &str) -> bool {
-    template.ends_with("/watch")
+    template.ends_with("/watch") || template.ends_with("/events")
 }
 
 #[cfg(test)]
@@ -137,6 +151,8 @@ mod tests {
             "/api/v1/clusters//nodes",
             "/api/v1/clusters/a/nodes/b/drains",
             "/api/v1/audit/",
+            "/api/v1/operations/",
+            "/api/v1/operations/1/explode",
             "/api/v1/audit/1/2",
             "/a/b/c/d/e/f/g/h/i",
         ] {

@@ -6,6 +6,7 @@ mod cluster;
 mod drain;
 mod drain_options;
 mod node;
+mod operation;
 mod pod;
 
 pub(crate) use audit::{AuditListView, AuditRecordView};
@@ -14,6 +15,7 @@ pub(crate) use cluster::{ClusterListView, ClusterStateView, ClusterView, Summary
 pub(crate) use drain::DrainPlanView;
 pub(crate) use drain_options::DrainOptionsBody;
 pub(crate) use node::{AllNodesView, NodeListView, NodeSourceView, NodeView};
+pub(crate) use operation::{FleetOperationBody, OperationBody, OperationListView, OperationView, StrategyBody};
 pub(crate) use pod::PodListView;
 
 #[cfg(test)]

@@ -47,8 +47,9 @@ pub use name::{ClusterName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
 pub use operation::{
     EventKind, NewEvent, Next, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationKind,
-    OperationLease, OperationProgress, OperationState, OperationStep, OperationTarget, RawStrategy, RefusedWish, Share,
-    StepOutcome, Strategy, TargetNode, TargetOrder, TargetState, UncordonAfter, Wish,
+    OperationLease, OperationProgress, OperationQuery, OperationState, OperationStep, OperationTarget,
+    RawOperationQuery, RawStrategy, RefusedWish, Share, StepOutcome, Strategy, TargetNode, TargetOrder, TargetState,
+    UncordonAfter, Wish,
 };
 pub use placement::{NodeTerm, Toleration, TolerationOperator};
 pub use pod::{Controller, Pod, PodPhase, PodRequests};

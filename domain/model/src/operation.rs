@@ -7,10 +7,12 @@ use uuid::Uuid;
 
 use crate::{Actor, AuditAction, AuditCompletion, AuditRecord, ClusterName, Hold, HoldState, NodeName, Timestamp};
 
+mod query;
 mod schedule;
 mod state;
 mod strategy;
 
+pub use query::{OperationQuery, RawOperationQuery};
 pub use schedule::{Next, TargetNode};
 pub use state::{OperationState, RefusedWish, TargetState, Wish};
 pub use strategy::{RawStrategy, Share, Strategy, TargetOrder, UncordonAfter};

@@ -1,7 +1,9 @@
 //! Reads the parameters of queries; everything in them is hostile until it was read.
 
-use crate::QueryError;
+use uuid::Uuid;
+
 use crate::query::excerpt;
+use crate::{QueryError, Timestamp};
 
 /// No name, role, zone, address or text that is searched for is longer.
 const LONGEST_WORD: usize = 253;
@@ -74,4 +76,18 @@ pub(crate) fn whole_number(text: &str, most: usize) -> Result<usize, Refusal> {
 /// As much of a caller's text as an error repeats, in quotes.
 pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", excerpt(text))
+}
+
+/// A time.
+pub(crate) fn time(text: &str) -> Result<Timestamp, Refusal> {
+    Timestamp::parse(text).map_err(|_| {
+        let example = "an RFC 3339 time such as 2030-01-01T00:00:00Z is expected";
+        (None, format!("{} is not a time: {example}", quoted(text)))
+    })
+}
+
+/// An id, in the one form in which ids are told.
+pub(crate) fn uuid(text: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse(text).ok()?;
+    id.to_string().eq_ignore_ascii_case(text).then_some(id)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use knm_domain::{Asked, NodeChanged, Uncordon};
+use knm_domain::{Asked, Asker, NodeChanged, Uncordon};
 use knm_model::{Actor, HoldRequest, LabelChange, QueryError, TaintChange, check_reason, excerpt};
 use poem::http::{HeaderMap, header};
 use poem::web::Data;
@@ -169,11 +169,30 @@ impl Shared {
 
 /// Who asks, and on which conditions; what is wrong with them goes to `errors`.
 fn asked(request: &Request, dry_run: Option<&str>, errors: &mut Vec<QueryError>) -> Asked {
+    let Asker { actor, request_id } = asker(request);
+    Asked {
+        actor,
+        request_id,
+        known: known(request.headers()),
+        dry_run: is_dry_run(dry_run, errors),
+    }
+}
+
+/// Who asks, and by which request.
+pub(super) fn asker(request: &Request) -> Asker {
     let address = match &request.remote_addr().0 {
         Addr::SocketAddr(address) => Some(address.ip().to_string()),
         Addr::Unix(_) | Addr::Custom(..) => None,
     };
-    let dry_run = match dry_run {
+    Asker {
+        actor: Actor::anonymous(address),
+        request_id: request.data::<RequestId>().map(|id| id.0.clone()),
+    }
+}
+
+/// Whether something is only tried; what is wrong with the parameter goes to `errors`.
+pub(super) fn is_dry_run(dry_run: Option<&str>, errors: &mut Vec<QueryError>) -> bool {
+    match dry_run {
         None | Some("false") => false,
         Some("true") => true,
         Some(other) => {
@@ -183,12 +202,6 @@ fn asked(request: &Request, dry_run: Option<&str>, errors: &mut Vec<QueryError>)
             ));
             false
         }
-    };
-    Asked {
-        actor: Actor::anonymous(address),
-        request_id: request.data::<RequestId>().map(|id| id.0.clone()),
-        known: known(request.headers()),
-        dry_run,
     }
 }
 
@@ -234,7 +247,7 @@ fn uncordon(body: &UncordonBody) -> Result<Uncordon, Vec<QueryError>> {
 }
 
 /// What was parsed, or everything that is wrong at once.
-fn checked<T>(parsed: Result<T, Vec<QueryError>>, mut errors: Vec<QueryError>) -> Result<T, Problem> {
+pub(super) fn checked<T>(parsed: Result<T, Vec<QueryError>>, mut errors: Vec<QueryError>) -> Result<T, Problem> {
     match parsed {
         Ok(parsed) if errors.is_empty() => Ok(parsed),
         Ok(_) => Err(Problem::invalid(errors)),

@@ -165,7 +165,7 @@ impl AuditRecordView {
 }
 
 impl ActorView {
-    fn of(actor: &Actor) -> Self {
+    pub(crate) fn of(actor: &Actor) -> Self {
         Self {
             name: actor.name.clone(),
             kind: match actor.kind {

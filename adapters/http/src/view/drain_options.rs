@@ -2,13 +2,20 @@
 
 use knm_model::{AfterDeadline, OnCancel, RawDrainOptions, RawTier};
 use poem_openapi::Object;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// How a node is drained. What is left out is as in `kubectl drain`: nothing that loses anything is done.
-#[derive(Debug, Deserialize, Object)]
+#[derive(Debug, Deserialize, Serialize, Object)]
 #[oai(rename = "DrainOptions", default)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DrainOptionsBody {
+    /// Why, in 1 to 500 characters: it stands on the node and in the audit log; absent: `drain`. A plan does not look at it.
+    #[serde(skip_serializing)]
+    pub(crate) reason: Option<String>,
+    /// A ticket, at most 100 characters. A plan does not look at it.
+    #[serde(skip_serializing)]
+    pub(crate) ticket: Option<String>,
     /// Removes pods that nobody starts again.
     force: bool,
     /// Leaves the pods of DaemonSets alone; otherwise they stand in the way.
@@ -45,7 +52,7 @@ pub(crate) struct DrainOptionsBody {
 }
 
 /// Pods that are removed together: one of both keys.
-#[derive(Debug, Default, Deserialize, Object)]
+#[derive(Debug, Default, Deserialize, Serialize, Object)]
 #[oai(rename = "DrainTier", default)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct TierBody {
@@ -58,6 +65,8 @@ pub(crate) struct TierBody {
 impl Default for DrainOptionsBody {
     fn default() -> Self {
         Self {
+            reason: None,
+            ticket: None,
             force: false,
             ignore_daemonsets: false,
             delete_emptydir_data: false,
@@ -77,6 +86,15 @@ impl Default for DrainOptionsBody {
 }
 
 impl DrainOptionsBody {
+    /// The options as an operation keeps them.
+    pub(crate) fn options(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(options)) => options,
+            // It holds nothing but texts, numbers and switches.
+            Ok(_) | Err(_) => Map::new(),
+        }
+    }
+
     pub(crate) fn raw(&self) -> RawDrainOptions {
         RawDrainOptions {
             force: Some(self.force),

@@ -14,6 +14,10 @@ fn what_is_written_is_what_is_described() {
     assert_eq!(plan.to_json(), serde_json::to_value(&plan).ok());
     let records = example::audit_list_view().unwrap();
     assert_eq!(records.to_json(), serde_json::to_value(&records).ok());
+    let operation = example::operation_view().unwrap();
+    assert_eq!(operation.to_json(), serde_json::to_value(&operation).ok());
+    let operations = example::operation_list_view().unwrap();
+    assert_eq!(operations.to_json(), serde_json::to_value(&operations).ok());
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! Reads the parameters of a list of records.
 
-use uuid::Uuid;
-
 use super::{AuditAction, AuditFilter, AuditOutcome, AuditQuery, RawAuditQuery};
-use crate::parameter::{Errors, Refusal, quoted, whole_number, word};
-use crate::{ClusterName, NodeName, QueryError, Timestamp};
+use crate::parameter::{Errors, Refusal, quoted, time, uuid, whole_number, word};
+use crate::{ClusterName, NodeName, QueryError};
 
 /// A page is never larger.
 const LARGEST_PAGE: usize = 1_000;
@@ -90,17 +88,4 @@ fn outcome(text: &str) -> Result<Option<AuditOutcome>, Refusal> {
             ),
         )
     })
-}
-
-fn time(text: &str) -> Result<Timestamp, Refusal> {
-    Timestamp::parse(text).map_err(|_| {
-        let example = "an RFC 3339 time such as 2030-01-01T00:00:00Z is expected";
-        (None, format!("{} is not a time: {example}", quoted(text)))
-    })
-}
-
-/// In the one form in which ids are told.
-fn uuid(text: &str) -> Option<Uuid> {
-    let id = Uuid::try_parse(text).ok()?;
-    id.to_string().eq_ignore_ascii_case(text).then_some(id)
 }

@@ -1,16 +1,17 @@
 //! What is accepted: an operation that can be done, with its nodes in their order.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use knm_model::{
-    ClusterName, Node, NodeName, Operation, OperationProgress, OperationState, OperationTarget, QueryError, Selector,
+    ClusterName, NodeName, Operation, OperationProgress, OperationState, OperationTarget, QueryError, Selector,
     Strategy, TargetOrder, TargetState, Timestamp, Work, excerpt,
 };
 use serde_json::Map;
 use uuid::Uuid;
 
 use super::{Asker, OperationError, OperationRequest, OperationShown, TargetRequest};
-use crate::inventory::{Inventory, Snapshot};
+use crate::inventory::{Inventory, NodeEntry, Snapshot};
 
 /// The most nodes that an operation may have.
 const MOST_NODES: usize = 5_000;
@@ -45,7 +46,11 @@ pub(super) fn accept(
         };
         let snapshot = inventory.snapshot(&wanted.cluster)?;
         match select(&snapshot, wanted, &parameter) {
-            Ok(nodes) => found.extend(nodes.into_iter().map(|node| Candidate::of(snapshot.cluster(), node))),
+            Ok(entries) => found.extend(
+                entries
+                    .into_iter()
+                    .map(|entry| Candidate::of(snapshot.cluster(), entry)),
+            ),
             Err(wrong) => errors.extend(wrong),
         }
     }
@@ -75,12 +80,13 @@ pub(super) fn accept(
             key(one).cmp(&key(other))
         }),
         TargetOrder::LeastPodsFirst => {
-            return Err(OperationError::Invalid {
-                errors: vec![QueryError::new(
-                    "strategy.order",
-                    "least_pods_first needs the number of pods of each node, which is not known",
-                )],
-            });
+            if found.iter().any(|candidate| candidate.pods.is_none()) {
+                let message = "least_pods_first needs the number of pods of each node, which is not known now: \
+                     kubernetes.watch_pods must be on, and the cluster seen";
+                let errors = vec![QueryError::new("strategy.order", message)];
+                return Err(OperationError::Invalid { errors });
+            }
+            found.sort_by_key(|candidate| candidate.pods);
         }
     }
     let targets: Vec<OperationTarget> = (0..).zip(found).map(|(place, one)| one.target(place)).collect();
@@ -115,11 +121,15 @@ struct Candidate {
     cluster: ClusterName,
     node: NodeName,
     zone: Option<String>,
+    /// How many pods it has, if that is known.
+    pods: Option<u64>,
 }
 
 impl Candidate {
-    fn of(cluster: &ClusterName, node: &Node) -> Self {
+    fn of(cluster: &ClusterName, entry: &NodeEntry) -> Self {
+        let node = entry.node();
         Self {
+            pods: entry.requested().map(|requested| requested.pods),
             cluster: cluster.clone(),
             node: node.name.clone(),
             zone: node.zone.clone(),
@@ -146,7 +156,7 @@ fn select<'a>(
     snapshot: &'a Snapshot,
     wanted: &TargetRequest,
     parameter: &str,
-) -> Result<Vec<&'a Node>, Vec<QueryError>> {
+) -> Result<Vec<&'a Arc<NodeEntry>>, Vec<QueryError>> {
     match (&wanted.label_selector, wanted.nodes.is_empty()) {
         (Some(text), true) => {
             let selector = Selector::parse(text).map_err(|error| {
@@ -156,14 +166,14 @@ fn select<'a>(
                     message: error.message,
                 }]
             })?;
-            let nodes = snapshot.entries().map(|entry| entry.node());
-            Ok(nodes.filter(|node| selector.matches(&node.labels)).collect())
+            let entries = snapshot.entries();
+            Ok(entries.filter(|entry| selector.matches(&entry.node().labels)).collect())
         }
         (None, false) => {
             let (mut found, mut unknown) = (Vec::new(), Vec::new());
             for name in &wanted.nodes {
                 match snapshot.find(name) {
-                    Some(entry) => found.push(entry.node()),
+                    Some(entry) => found.push(entry),
                     None => unknown.push(format!("\"{}\"", excerpt(name))),
                 }
             }

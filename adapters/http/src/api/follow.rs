@@ -1,0 +1,117 @@
+//! The events of an operation as server-sent events.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use knm_model::{OperationEvent, QueryError, excerpt};
+use knm_ports::StorageError;
+use poem::http::HeaderMap;
+use poem_openapi::Object;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::answer::json as written;
+
+/// How often a stream without news says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// One event: its kind is in the line `event`, its number in `id`, its data as JSON in `data`.
+#[derive(Object)]
+#[oai(rename = "FollowEvent")]
+pub(crate) struct FollowEventView {
+    #[oai(skip)]
+    pub(crate) kind: &'static str,
+    #[oai(skip)]
+    pub(crate) number: Option<u64>,
+    /// The data of the event, as JSON.
+    pub(crate) data: String,
+}
+
+/// After which event a reader wants to go on: 0 for all of them.
+///
+/// # Errors
+/// What was given is no number of an event.
+pub(super) fn resume_after(headers: &HeaderMap, parameter: Option<String>) -> Result<u64, QueryError> {
+    let asked = headers
+        .get("last-event-id")
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    match asked.or(parameter).filter(|text| !text.is_empty()) {
+        None => Ok(0),
+        Some(text) => text.parse().map_err(|_| {
+            let text = excerpt(&text);
+            let message =
+                format!("\"{text}\" is not the id of an event: the id of an event of this operation is expected");
+            QueryError::new("last_event_id", message)
+        }),
+    }
+}
+
+type Batches = Pin<Box<dyn Stream<Item = Result<Vec<OperationEvent>, StorageError>> + Send>>;
+
+struct Reader {
+    batches: Batches,
+    shutdown: CancellationToken,
+    ready: std::vec::IntoIter<OperationEvent>,
+    is_over: bool,
+}
+
+/// The events as they come, until the operation is over, or this process ends.
+pub(super) fn events(
+    batches: impl Stream<Item = Result<Vec<OperationEvent>, StorageError>> + Send + 'static,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = FollowEventView> {
+    let reader = Reader {
+        batches: Box::pin(batches),
+        shutdown,
+        ready: Vec::new().into_iter(),
+        is_over: false,
+    };
+    futures::stream::unfold(reader, |mut reader| async move {
+        reader.next().await.map(|event| (event, reader))
+    })
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<FollowEventView> {
+        loop {
+            if let Some(event) = self.ready.next() {
+                return Some(view(event));
+            }
+            if self.is_over {
+                return None;
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Some(self.end("shutdown")),
+                batch = self.batches.next() => match batch {
+                    Some(Ok(events)) => self.ready = events.into_iter(),
+                    Some(Err(error)) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the events of an operation could not be read");
+                        return Some(self.end("database"));
+                    }
+                    None => return Some(self.end("over")),
+                },
+                () = tokio::time::sleep(HEARTBEAT) => return Some(told("heartbeat", None, &json!({}))),
+            }
+        }
+    }
+
+    fn end(&mut self, reason: &str) -> FollowEventView {
+        self.is_over = true;
+        told("end", None, &json!({"reason": reason}))
+    }
+}
+
+fn view(event: OperationEvent) -> FollowEventView {
+    let mut data = event.event.data;
+    data.insert("at".to_owned(), json!(event.event.at));
+    told(event.event.kind.as_str(), Some(event.number), &Value::Object(data))
+}
+
+fn told(kind: &'static str, number: Option<u64>, data: &Value) -> FollowEventView {
+    FollowEventView {
+        kind,
+        number,
+        data: String::from_utf8_lossy(&written(data)).into_owned(),
+    }
+}
