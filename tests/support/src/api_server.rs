@@ -151,6 +151,20 @@ impl ApiServer {
         (status, serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
+    /// What is at `path`, as text.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn text(&self, path: &str) -> String {
+        let asked = self.client.send(request(Method::GET, path, None)).await;
+        let bytes = asked.expect("an answer").into_body().collect_bytes().await;
+        String::from_utf8_lossy(&bytes.expect("a whole answer")).into_owned()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     async fn answer(&self, method: Method, path: &str, body: Option<&Value>) -> Option<u16> {
         let answer = self.client.send(request(method, path, body)).await.ok()?;
         Some(answer.status().as_u16())
@@ -255,7 +269,7 @@ async fn client(folder: &Path, port: u16) -> Client {
     Client::try_from(config).expect("a client")
 }
 
-fn request(method: Method, path: &str, body: Option<&Value>) -> Request<Body> {
+pub(crate) fn request(method: Method, path: &str, body: Option<&Value>) -> Request<Body> {
     let kind = if method == Method::PATCH {
         "application/merge-patch+json"
     } else {

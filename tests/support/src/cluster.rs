@@ -1,6 +1,7 @@
 //! A Kubernetes API server for tests that are not asynchronous.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::StreamExt;
 use http::Method;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::api_server::ApiServer;
+use crate::kubelet::Kubelets;
 
 /// How many requests are under way at once when many objects are created.
 const AT_ONCE: usize = 16;
@@ -102,6 +104,21 @@ impl Cluster {
         self.runtime.block_on(self.asked(Method::DELETE, path, None));
     }
 
+    /// Starts kubelets that end pods `ends_after` they were told to; they work until they are dropped.
+    #[must_use]
+    pub fn kubelets(&self, ends_after: Duration) -> Kubelets {
+        Kubelets::start(self.server.client(), &self.runtime, ends_after)
+    }
+
+    /// What is at `path`, as text.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    #[must_use]
+    pub fn text(&self, path: &str) -> String {
+        self.runtime.block_on(self.server.text(path))
+    }
+
     /// Whether there is something at `path`.
     ///
     /// # Panics
@@ -115,6 +132,17 @@ impl Cluster {
         let (status, answer) = self.server.request(method.clone(), path, body).await;
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
     }
+}
+
+/// A pod of a replica set on `node`, which runs as soon as a kubelet sees it.
+#[must_use]
+pub fn pod(name: &str, node: &str, app: &str) -> Value {
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": app, "uid": "11111111-2222-3333-4444-555555555555",
+        "controller": true});
+    json!({
+        "metadata": {"name": name, "labels": {"app": app}, "ownerReferences": [owner]},
+        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "example.com/main"}]},
+    })
 }
 
 /// A ready node with these labels.

@@ -411,7 +411,12 @@ impl PodProgress {
             Self::Waiting { reason: None } => "it was not asked to go yet".to_owned(),
             Self::Waiting { reason: Some(reason) } | Self::Passed { reason } => reason.clone(),
             Self::Blocked { message, .. } | Self::Failed { message } => message.clone(),
-            Self::Terminating { until: Some(until) } => format!("it is on its way out and should be gone by {until}"),
+            Self::Terminating { until: Some(until) } => {
+                format!(
+                    "it is on its way out and should be gone by {}",
+                    until.to_whole_seconds()
+                )
+            }
             Self::Terminating { until: None } => "it is on its way out".to_owned(),
             Self::Gone => "it is gone".to_owned(),
         }
