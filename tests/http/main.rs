@@ -10,6 +10,7 @@ mod encodings;
 mod events;
 mod identity;
 mod methods;
+mod operations;
 mod paths;
 mod pods;
 mod problems;
