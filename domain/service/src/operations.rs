@@ -18,6 +18,7 @@ use knm_model::{
     OperationTarget, RawStrategy, TargetState, Wish,
 };
 use knm_ports::{Clock, IdSource, Operations as OperationStore, StorageError};
+use metrics::histogram;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -26,6 +27,7 @@ pub use error::OperationError;
 pub use runner::{OperationRunner, RunnerSettings};
 
 use crate::inventory::Inventory;
+use crate::metric;
 
 /// How many operations a page has if nobody says.
 const USUAL_PAGE: u32 = 100;
@@ -291,6 +293,7 @@ impl Operations {
             id,
             after,
             is_over: false,
+            is_live: false,
         };
         futures::stream::unfold(start, Follower::advance)
     }
@@ -302,6 +305,8 @@ struct Follower {
     id: Uuid,
     after: u64,
     is_over: bool,
+    /// Whether what comes now did not happen before the reader came.
+    is_live: bool,
 }
 
 impl Follower {
@@ -331,6 +336,13 @@ impl Follower {
         if let Some(last) = events.last() {
             self.after = last.number;
         }
+        if self.is_live {
+            let now = self.operations.clock.now();
+            for event in &events {
+                histogram!(metric::OPERATION_EVENT_LAG).record(now.since(event.event.at).as_secs_f64());
+            }
+        }
+        self.is_live = true;
         let is_complete = u32::try_from(events.len()).is_ok_and(|count| count < EVENTS_AT_ONCE);
         self.is_over = is_complete && found.is_none_or(|operation| operation.state.is_ended());
         Ok(events)
