@@ -144,7 +144,7 @@ impl Operations {
             ],
         );
         self.store.open(operation, &accepted.targets, &event).await?;
-        self.wake.notify_waiters();
+        self.wake.notify_one();
         tracing::info!(
             operation = %operation.id, kind = operation.kind.as_str(), nodes = operation.progress.total,
             "operation accepted"
@@ -217,7 +217,7 @@ impl Operations {
                 break;
             }
         }
-        self.wake.notify_waiters();
+        self.wake.notify_one();
         self.find(id).await
     }
 
@@ -277,7 +277,7 @@ impl Operations {
             ],
         );
         self.store.open(&accepted.operation, &accepted.targets, &event).await?;
-        self.wake.notify_waiters();
+        self.wake.notify_one();
         Ok(accepted)
     }
 
@@ -330,8 +330,14 @@ impl Follower {
 
     async fn read(&mut self) -> Result<Vec<OperationEvent>, StorageError> {
         let store = &self.operations.store;
-        // Before its events: what is over now has no later ones.
-        let found = store.find(self.id).await?;
+        // A reader who comes when it is over may have seen the event that says so. Before its events: what is over now has no later ones.
+        let was_over = match self.is_live {
+            true => false,
+            false => store
+                .find(self.id)
+                .await?
+                .is_none_or(|operation| operation.state.is_ended()),
+        };
         let events = store.events_after(self.id, self.after, EVENTS_AT_ONCE).await?;
         if let Some(last) = events.last() {
             self.after = last.number;
@@ -342,9 +348,17 @@ impl Follower {
                 histogram!(metric::OPERATION_EVENT_LAG).record(now.since(event.event.at).as_secs_f64());
             }
         }
-        self.is_live = true;
         let is_complete = u32::try_from(events.len()).is_ok_and(|count| count < EVENTS_AT_ONCE);
-        self.is_over = is_complete && found.is_none_or(|operation| operation.state.is_ended());
+        self.is_over = is_complete && (was_over || events.iter().any(is_end));
+        // While there are more of them, they are still those of before.
+        self.is_live = is_complete;
         Ok(events)
     }
+}
+
+/// Whether the event is the last one of its operation.
+fn is_end(event: &OperationEvent) -> bool {
+    let state = event.event.data.get("state").and_then(Value::as_str);
+    let state = state.and_then(OperationState::parse);
+    event.event.kind == EventKind::Operation && state.is_some_and(OperationState::is_ended)
 }

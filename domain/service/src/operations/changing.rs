@@ -141,8 +141,9 @@ pub(super) async fn bring_hold(
             Ok((step, changed))
         }
         Ok(None) => {
-            let message = "its hold was released before the node was cordoned".to_owned();
-            Err(step.end(TargetState::Failed, Some(message), Default::default(), now))
+            // While the cluster was away the hold was given up as one whose maker is gone: another one is made.
+            step.target.hold = None;
+            Err(step)
         }
         Err(error) => {
             let mut step = step.failed(&error, now);

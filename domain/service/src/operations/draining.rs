@@ -163,6 +163,11 @@ impl Drain<'_> {
                 self.step.target.message = None;
                 self.rest(Duration::ZERO)
             }
+            Err(step) if step.target.hold.is_none() => {
+                self.step = step;
+                self.detail.progress.phase = DrainPhase::Planning;
+                self.rest(Duration::ZERO)
+            }
             Err(step) => step,
         }
     }

@@ -21,7 +21,7 @@ use crate::changes::NodeChanges;
 use crate::metric;
 
 /// How many operations a replica takes at once; with the next look it takes more.
-const CLAIMED_AT_ONCE: u32 = 50;
+const CLAIMED_AT_ONCE: u32 = 200;
 /// How often leases are extended and new operations looked for, as a part of the time of a lease.
 const LOOKS_PER_LEASE: u32 = 5;
 /// How often it is counted what there is to do.
@@ -176,6 +176,7 @@ impl OperationRunner {
     /// Extends the leases of what runs. Whoever lost one is stopped.
     async fn renew(&self, running: &mut HashMap<Uuid, Running>) {
         self.bench.blocks.observe(self.bench.clock.now());
+        self.give_up_broken(running).await;
         if running.is_empty() {
             return;
         }
@@ -214,6 +215,27 @@ impl OperationRunner {
                 false
             }
         });
+    }
+
+    /// Gives back what was worked on by tasks that broke: nobody would go on with it while this process extends its lease.
+    async fn give_up_broken(&self, running: &mut HashMap<Uuid, Running>) {
+        // Tasks that ended as they should are taken out when they are joined; to give their leases back again changes nothing.
+        let broken: Vec<OperationLease> = running
+            .extract_if(|_, one| one.abort.is_finished())
+            .map(|(_, one)| one.lease)
+            .collect();
+        if broken.is_empty() {
+            return;
+        }
+        for lease in &broken {
+            self.bench.forget(lease.operation);
+        }
+        if let Err(error) = self.work.release(&broken).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "operations could not be given back"
+            );
+        }
     }
 
     /// Takes what nobody works on.

@@ -150,3 +150,34 @@ async fn many_drains_wait_side_by_side() {
     // A stuck one delays no other.
     assert_eq!(stage.pods("node-499").await, ["web-node-499"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_was_given_up_before_it_got_onto_its_node_is_made_anew() {
+    let stage = Stage::with(&["a"]).await;
+    stage.fleet.put_pod(pod("web-1", "a"));
+    let accepted = stage
+        .accept(crate::stage::request(
+            knm_model::OperationKind::Drain,
+            &["a"],
+            json!({}),
+        ))
+        .await
+        .unwrap();
+    // What a replica left behind whose hold was settled meanwhile.
+    let lease = stage.storage.work.claim("gone", LEASE, 1).await.unwrap().remove(0);
+    let mut target = accepted.targets[0].clone();
+    target.state = knm_model::TargetState::Running;
+    target.hold = Some(uuid::Uuid::from_u128(77));
+    target.detail.insert("phase".to_owned(), json!("cordoning"));
+    let mut step = knm_model::OperationStep::at(stage.clock.now(), accepted.operation.progress);
+    step.targets = vec![target];
+    stage.storage.work.advance(&lease, &step).await.unwrap();
+    stage.storage.work.release(&[lease]).await.unwrap();
+
+    let _replica = stage.replica("one");
+    let shown = stage.end(accepted.operation.id).await;
+
+    assert_eq!(shown.operation.state, OperationState::Succeeded, "{shown:?}");
+    let holds = stage.holds().await;
+    assert_eq!((holds.len(), Some(holds[0].id)), (1, shown.targets[0].hold));
+}
