@@ -5,7 +5,7 @@ use knm_test_support::service::Service;
 use knm_test_support::wire::{Reply, Wire};
 use serde_json::{Value, json};
 
-use crate::{NODES, ask, assert_problem, still};
+use crate::{NODES, ask, assert_problem, demo, still};
 
 const OPERATIONS: &str = "/api/v1/operations";
 /// Removes whatever runs on a node of the demo.
@@ -322,4 +322,21 @@ fn what_is_wrong_is_told_with_what_is_allowed() {
         &["last-event-id: first"],
     );
     assert_problem(&reply, 422);
+}
+
+#[test]
+fn steps_on_many_nodes_at_once_share_the_one_connection_of_sqlite() {
+    let service = demo(&["--demo-nodes", "200", "--demo-changes-per-second", "0"], &[]);
+    let wanted = json!({
+        "kind": "cordon", "targets": {"label_selector": "!node-role.kubernetes.io/control-plane"}, "reason": "kernel update",
+        "strategy": {"max_concurrent": 150},
+    });
+    let id = post(&service, "/api/v1/clusters/demo/operations", &[], &wanted).json()["id"].clone();
+    let done = wait_for_state(&service, id.as_str().unwrap(), "succeeded");
+    assert_eq!(done["progress"]["done"], done["progress"]["total"]);
+    let lines = service.lines();
+    assert!(
+        !lines.iter().any(|line| line.contains("waits for the database")),
+        "{lines:#?}"
+    );
 }

@@ -4,9 +4,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 use knm_model::{
     AuditRecord, EventKind, NewEvent, Next, OnCancel, Operation, OperationLease, OperationProgress, OperationState,
     OperationStep, OperationTarget, StepOutcome, TargetNode, TargetState, Timestamp, Work,
@@ -15,6 +12,7 @@ use knm_ports::{OperationWork, StorageError};
 use metrics::{counter, histogram};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Operations;
@@ -63,8 +61,9 @@ struct Job {
     begin_at: Option<Instant>,
 }
 
-/// Steps under way.
-type Steps = FuturesUnordered<BoxFuture<'static, TargetStep>>;
+/// Steps under way, each a task of its own: one that has just got the only connection of a store must go on while this task waits for the
+/// same. They are stopped when this is dropped.
+type Steps = JoinSet<TargetStep>;
 
 /// Why the work is interrupted.
 enum Interrupted {
@@ -373,7 +372,7 @@ impl Task {
                 Arc::clone(&job.work),
             );
             let target = target.clone();
-            steps.push(async move { take_step(&bench, &operation, &work, target).await }.boxed());
+            steps.spawn(async move { take_step(&bench, &operation, &work, target).await });
         }
     }
 
@@ -390,11 +389,11 @@ impl Task {
             next = rests.chain(job.begin_at).chain([next]).min().unwrap_or(next);
         }
         tokio::select! {
-            Some(done) = steps.next(), if !steps.is_empty() => {
-                finished.push(done);
+            Some(done) = steps.join_next() => {
+                finished.push(taken(done));
                 // Those that are ready, too, are written in one go.
-                while let Some(Some(done)) = steps.next().now_or_never() {
-                    finished.push(done);
+                while let Some(done) = steps.try_join_next() {
+                    finished.push(taken(done));
                 }
             }
             () = tokio::time::sleep_until(next) => {}
@@ -442,6 +441,16 @@ impl Job {
         if known.may_become(state) && state != OperationState::Running {
             Arc::make_mut(&mut self.operation).state = state;
         }
+    }
+}
+
+/// What came of a step. One that panicked ends the work on its operation: whoever takes it up again begins with what is stored.
+fn taken(done: Result<TargetStep, JoinError>) -> TargetStep {
+    match done.map_err(JoinError::try_into_panic) {
+        Ok(step) => step,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Nobody stops a single step.
+        Err(Err(error)) => std::panic::resume_unwind(Box::new(error)),
     }
 }
 
