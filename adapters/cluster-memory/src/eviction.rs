@@ -14,6 +14,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a pod takes to become ready.
 const STARTS_WITHIN: Duration = Duration::from_secs(5);
+/// When a place is looked for again that there was not: it takes a look at every node.
+const LOOKS_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// The topic of what is drawn for pods that take others' places.
 const TOPIC: u64 = 7;
 
@@ -47,6 +49,8 @@ struct Departure {
     counted: bool,
     /// When the pod that took its place is ready.
     replaced_at: Option<Timestamp>,
+    /// When a place for that pod is looked for.
+    look_at: Timestamp,
 }
 
 /// A pod that took the place of another one.
@@ -105,6 +109,7 @@ impl Moves {
             gone_at,
             counted,
             replaced_at: None,
+            look_at: gone_at,
             pod,
         };
         self.departures.insert(departure.pod.uid.clone(), departure);
@@ -121,12 +126,13 @@ impl Moves {
         let since = self.settled_at.replace(now);
         let mut settled = Settled::default();
         for departure in self.departures.values_mut() {
-            let is_due = departure.gone_at <= now && departure.replaced_at.is_none() && !departure.pod.is_finished();
+            let is_due = departure.look_at <= now && departure.replaced_at.is_none() && !departure.pod.is_finished();
             if !is_due || departure.pod.controller.is_none() {
                 continue;
             }
             let mut chance = Chance::of(seed, self.count, TOPIC);
             let Some(node) = choose(&departure.pod, &mut chance) else {
+                departure.look_at = now.plus(LOOKS_AGAIN_AFTER);
                 continue;
             };
             self.count += 1;
