@@ -340,12 +340,16 @@ impl DrainProgress {
 }
 
 impl DrainedPod {
-    /// Whether its state changed by that.
+    /// Whether its state changed by that, but for the time by which it should be gone.
     fn becomes(&mut self, state: PodProgress, now: Timestamp) -> bool {
         if self.state == state {
             return false;
         }
         let is_same_kind = std::mem::discriminant(&self.state) == std::mem::discriminant(&state);
+        if is_same_kind && self.is_leaving() {
+            self.state = state;
+            return false;
+        }
         let is_same_budget = self.state.budget() == state.budget();
         if !is_same_kind || !is_same_budget {
             self.since = now;

@@ -72,7 +72,6 @@ async fn a_drain_goes_on_until_pods_are_gone_and_tells_each_of_their_states() {
         "node running",
         "pod waiting",
         "pod terminating",
-        "pod terminating",
         "pod gone",
         "node succeeded",
         "operation succeeded",
