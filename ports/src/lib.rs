@@ -5,6 +5,7 @@
 mod audit;
 mod chain;
 mod cluster;
+mod definition;
 mod eviction;
 mod hold;
 mod idempotency;
@@ -21,6 +22,9 @@ pub use chain::chain;
 #[cfg(feature = "mocks")]
 pub use cluster::MockClusterGateway;
 pub use cluster::{BoxedSource, ClusterError, ClusterGateway, NodeEvent, NodeEvents};
+pub use definition::Definitions;
+#[cfg(feature = "mocks")]
+pub use definition::MockDefinitions;
 pub use eviction::{EvictOptions, Eviction, PodRef};
 pub use hold::CordonHolds;
 #[cfg(feature = "mocks")]

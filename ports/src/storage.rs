@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
 use crate::cluster::BoxedSource;
-use crate::{AuditLog, CordonHolds, IdempotencyKeys, Leases, OperationWork, Operations};
+use crate::{AuditLog, CordonHolds, Definitions, IdempotencyKeys, Leases, OperationWork, Operations};
 
 /// Everything that an opened store offers.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub struct Storage {
     pub operations: Arc<dyn Operations>,
     /// The same as those see it who do the work.
     pub work: Arc<dyn OperationWork>,
+    /// Templates and bindings.
+    pub definitions: Arc<dyn Definitions>,
 }
 
 /// The store as such: whether it works, what its schema is, what its pool does.

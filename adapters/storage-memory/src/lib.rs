@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod cordon_holds;
+mod definitions;
 mod idempotency_keys;
 mod leases;
 mod operations;
@@ -10,12 +11,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use knm_model::{AuditRecord, ClusterName, ClusterRegistration, Hold, Timestamp};
+use knm_model::{
+    AuditRecord, ClusterName, ClusterRegistration, Definition, DefinitionKind, DefinitionName, Hold, Timestamp,
+};
 use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 use uuid::Uuid;
 
 use crate::audit_log::MemoryAuditLog;
 use crate::cordon_holds::MemoryCordonHolds;
+use crate::definitions::MemoryDefinitions;
 use crate::idempotency_keys::{Claimed, MemoryIdempotencyKeys};
 use crate::leases::{Lease, MemoryLeases};
 use crate::operations::{MemoryOperations, StoredOperation};
@@ -32,7 +36,8 @@ pub fn open() -> Storage {
         keys: Arc::new(MemoryIdempotencyKeys(Arc::clone(&memory))),
         leases: Arc::new(MemoryLeases(Arc::clone(&memory))),
         operations: Arc::new(MemoryOperations(Arc::clone(&memory))),
-        work: Arc::new(MemoryOperations(memory)),
+        work: Arc::new(MemoryOperations(Arc::clone(&memory))),
+        definitions: Arc::new(MemoryDefinitions(memory)),
     }
 }
 
@@ -51,6 +56,8 @@ struct Tables {
     keys: BTreeMap<(String, String), Claimed>,
     leases: BTreeMap<String, Lease>,
     operations: BTreeMap<Uuid, StoredOperation>,
+    /// By kind, name and version.
+    definitions: BTreeMap<(DefinitionKind, DefinitionName, u32), Definition>,
 }
 
 struct MemoryStorageAdmin(Arc<Memory>);

@@ -7,6 +7,8 @@ mod audit_log;
 mod cluster_registrations;
 #[path = "../../storage-sql/tables/cordon_holds.rs"]
 mod cordon_holds;
+#[path = "../../storage-sql/tables/definition_versions.rs"]
+mod definition_versions;
 mod dialect;
 #[path = "../../storage-sql/tables/idempotency_keys.rs"]
 mod idempotency_keys;
@@ -34,6 +36,7 @@ use crate::admin::PostgresStorageAdmin;
 use crate::audit_log::SqlAuditLog;
 use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
+use crate::definition_versions::SqlDefinitions;
 use crate::idempotency_keys::SqlIdempotencyKeys;
 use crate::leases::SqlLeases;
 use crate::operation_work::SqlOperationWork;
@@ -89,7 +92,8 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),
         leases: Arc::new(SqlLeases::new(pool.clone())),
         operations: Arc::new(SqlOperations::new(pool.clone())),
-        work: Arc::new(SqlOperationWork::new(pool)),
+        work: Arc::new(SqlOperationWork::new(pool.clone())),
+        definitions: Arc::new(SqlDefinitions::new(pool)),
     })
 }
 

@@ -9,6 +9,8 @@ mod audit_log;
 mod cluster_registrations;
 #[path = "../../storage-sql/tables/cordon_holds.rs"]
 mod cordon_holds;
+#[path = "../../storage-sql/tables/definition_versions.rs"]
+mod definition_versions;
 mod dialect;
 #[path = "../../storage-sql/tables/idempotency_keys.rs"]
 mod idempotency_keys;
@@ -37,6 +39,7 @@ use crate::admin::SqliteStorageAdmin;
 use crate::audit_log::SqlAuditLog;
 use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
+use crate::definition_versions::SqlDefinitions;
 use crate::idempotency_keys::SqlIdempotencyKeys;
 use crate::leases::SqlLeases;
 use crate::operation_work::SqlOperationWork;
@@ -95,7 +98,8 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),
         leases: Arc::new(SqlLeases::new(pool.clone())),
         operations: Arc::new(SqlOperations::new(pool.clone())),
-        work: Arc::new(SqlOperationWork::new(pool)),
+        work: Arc::new(SqlOperationWork::new(pool.clone())),
+        definitions: Arc::new(SqlDefinitions::new(pool)),
     })
 }
 

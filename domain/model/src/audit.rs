@@ -61,6 +61,8 @@ pub enum AuditAction {
     NodeLabel,
     /// Taints of a node.
     NodeTaint,
+    /// Labels and taints of a node, as a template has them.
+    NodeApplyTemplate,
     /// A hold on a node.
     NodeCordon,
     /// The end of holds on a node, by somebody who asked for it or by time.
@@ -183,9 +185,10 @@ impl AuditRecord {
 
 impl AuditAction {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NodeLabel,
         Self::NodeTaint,
+        Self::NodeApplyTemplate,
         Self::NodeCordon,
         Self::NodeUncordon,
         Self::NodeDrain,
@@ -197,6 +200,7 @@ impl AuditAction {
         match self {
             Self::NodeLabel => "node.label",
             Self::NodeTaint => "node.taint",
+            Self::NodeApplyTemplate => "node.apply_template",
             Self::NodeCordon => "node.cordon",
             Self::NodeUncordon => "node.uncordon",
             Self::NodeDrain => "node.drain",

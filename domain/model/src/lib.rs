@@ -6,6 +6,7 @@ mod budget;
 mod change;
 mod cluster;
 mod cordon;
+mod definition;
 mod drain;
 #[cfg(test)]
 mod fixture;
@@ -23,6 +24,7 @@ mod query;
 mod selector;
 mod summary;
 mod taint;
+mod template;
 mod time;
 mod work;
 
@@ -35,6 +37,7 @@ pub use cordon::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
     NotedHold,
 };
+pub use definition::{Definition, DefinitionKind};
 pub use drain::{
     AfterDeadline, Barrier, Decision, DrainOptions, DrainPhase, DrainPlan, DrainProgress, DrainTotals, DrainedPod,
     Farewell, Fit, NOT_CONSIDERED, ObjectName, Obstacle, OnCancel, Placement, PlannedBudget, PlannedPod, PodProgress,
@@ -43,7 +46,7 @@ pub use drain::{
 pub use hold::{Hold, HoldRequest, HoldState, check_reason, holds_annotation};
 pub use idempotency::{KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempotency_key};
 pub use label::{LabelError, check_label_key, check_label_value};
-pub use name::{ClusterName, NameError, NodeName};
+pub use name::{ClusterName, DefinitionName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
 pub use operation::{
     EventKind, NewEvent, Next, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationKind,
@@ -58,5 +61,6 @@ pub use query::{Cursor, NodeField, NodeFilter, NodeQuery, NodeSort, QueryError, 
 pub use selector::{Operator, Requirement, Selector, SelectorError};
 pub use summary::{ClusterSummary, StatusCounts};
 pub use taint::{Taint, TaintEffect, TaintError, TaintFilter};
+pub use template::{Binding, Drift, RawBinding, RawTemplate, Template};
 pub use time::{Timestamp, TimestampError, go_duration};
-pub use work::Work;
+pub use work::{AppliedTemplate, Work};

@@ -14,6 +14,10 @@ pub struct NodeName(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClusterName(Arc<str>);
 
+/// A template's or binding's name: a DNS label of at most 63 characters (RFC 1123).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DefinitionName(Arc<str>);
+
 /// Why a text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -107,6 +111,24 @@ impl ClusterName {
     }
 }
 
+impl DefinitionName {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// [`NameError`] if `text` is not a DNS label.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_length(text, 63)?;
+        check_label(text, text, 1, "")?;
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 fn check_length(text: &str, limit: usize) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
@@ -166,6 +188,7 @@ macro_rules! name_traits {
 
 name_traits!(NodeName);
 name_traits!(ClusterName);
+name_traits!(DefinitionName);
 
 #[cfg(test)]
 mod tests {

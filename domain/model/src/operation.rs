@@ -69,6 +69,8 @@ pub enum OperationKind {
     Label,
     /// Their taints are changed.
     Taint,
+    /// They get the labels and taints of a template.
+    ApplyTemplate,
 }
 
 /// How many nodes of an operation are how far.
@@ -215,9 +217,16 @@ pub struct OperationFilter {
 
 impl OperationKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Cordon, Self::Uncordon, Self::Drain, Self::Label, Self::Taint];
+    pub const ALL: [Self; 6] = [
+        Self::Cordon,
+        Self::Uncordon,
+        Self::Drain,
+        Self::Label,
+        Self::Taint,
+        Self::ApplyTemplate,
+    ];
 
-    /// `cordon`, `uncordon`, `drain`, `label` or `taint`.
+    /// `cordon`, `uncordon`, `drain`, `label`, `taint` or `apply_template`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -226,6 +235,7 @@ impl OperationKind {
             Self::Drain => "drain",
             Self::Label => "label",
             Self::Taint => "taint",
+            Self::ApplyTemplate => "apply_template",
         }
     }
 
@@ -244,6 +254,7 @@ impl OperationKind {
             Self::Drain => AuditAction::NodeDrain,
             Self::Label => AuditAction::NodeLabel,
             Self::Taint => AuditAction::NodeTaint,
+            Self::ApplyTemplate => AuditAction::NodeApplyTemplate,
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::hold::check_ticket;
 use crate::{
-    DrainOptions, HoldRequest, LabelChange, OperationKind, QueryError, RawDrainOptions, RawTaint, TaintChange,
-    Timestamp, check_reason,
+    DrainOptions, HoldRequest, LabelChange, OperationKind, QueryError, RawDrainOptions, RawTaint, RawTemplate,
+    TaintChange, Template, Timestamp, check_reason,
 };
 
 /// Why a drained node is held if nobody says anything.
@@ -38,6 +38,13 @@ pub enum Work {
     Taint {
         /// How.
         change: TaintChange,
+        /// Whether pods may be evicted without looking at budgets.
+        confirm_no_execute: bool,
+    },
+    /// It gets what a template says.
+    ApplyTemplate {
+        /// What.
+        template: Template,
         /// Whether pods may be evicted without looking at budgets.
         confirm_no_execute: bool,
     },
@@ -72,6 +79,21 @@ struct TaintOptions {
     add: Vec<RawTaint>,
     remove: Vec<RawTaint>,
     confirm_no_execute: bool,
+}
+
+/// Options of an application of a template, as they are accepted: with all that the template says, so that the work does not depend on what
+/// becomes of the template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppliedTemplate {
+    /// The template's name.
+    pub template: String,
+    /// Its version.
+    pub version: u32,
+    /// What it says.
+    pub content: RawTemplate,
+    /// Whether pods may be evicted without looking at budgets.
+    pub confirm_no_execute: bool,
 }
 
 impl Work {
@@ -116,6 +138,12 @@ impl Work {
                 Ok(Self::Taint {
                     change: TaintChange::parse(&options.add, &options.remove)?,
                     confirm_no_execute: options.confirm_no_execute,
+                })
+            }),
+            OperationKind::ApplyTemplate => read::<AppliedTemplate>(options).and_then(|applied| {
+                Ok(Self::ApplyTemplate {
+                    template: Template::parse(&applied.content)?,
+                    confirm_no_execute: applied.confirm_no_execute,
                 })
             }),
         };
@@ -184,6 +212,24 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_template_is_applied_as_it_was_when_it_was_accepted() {
+        let options = json!({
+            "template": "gpu", "version": 3, "confirm_no_execute": true, "content": {"labels": {"pool": "gpu"}},
+        });
+        let applied = parse(OperationKind::ApplyTemplate, None, options);
+        assert!(
+            matches!(
+                applied,
+                Ok(Work::ApplyTemplate {
+                    confirm_no_execute: true,
+                    ..
+                })
+            ),
+            "{applied:?}"
+        );
     }
 
     #[test]

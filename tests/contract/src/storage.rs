@@ -6,6 +6,7 @@
 mod admin;
 mod audit;
 mod clusters;
+mod definitions;
 mod holds;
 mod idempotency;
 mod leases;
@@ -19,6 +20,7 @@ use knm_ports::Storage;
 pub use admin::*;
 pub use audit::*;
 pub use clusters::*;
+pub use definitions::*;
 pub use holds::*;
 pub use idempotency::*;
 pub use leases::*;
@@ -135,6 +137,11 @@ macro_rules! storage_contract {
             what_the_owner_before_wrote_is_passed_over,
             a_step_to_a_rest_gives_the_lease_back,
             what_is_not_over_is_counted,
+            versions_are_returned_as_they_were_stored,
+            a_taken_version_is_a_conflict_and_stays_as_it_was,
+            of_several_writers_one_adds_a_version,
+            a_list_has_the_latest_version_of_each_definition_that_is_not_deleted,
+            templates_and_bindings_of_one_name_are_different_things,
         );
     };
 }

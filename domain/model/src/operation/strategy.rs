@@ -165,7 +165,11 @@ impl Strategy {
             max_unavailable_per_zone: None,
             max_concurrent: match kind {
                 OperationKind::Drain => 1,
-                OperationKind::Cordon | OperationKind::Uncordon | OperationKind::Label | OperationKind::Taint => 32,
+                OperationKind::Cordon
+                | OperationKind::Uncordon
+                | OperationKind::Label
+                | OperationKind::Taint
+                | OperationKind::ApplyTemplate => 32,
             },
             order: TargetOrder::default(),
             pause_between: Duration::ZERO,
