@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_model::{
-    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, LabelChange, Node, NodeName, TaintChange,
+    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, LabelChange, Node, NodeName, TaintChange, Template,
     difference,
 };
 use knm_ports::{AuditLog, Clock, CordonHolds, IdSource, StorageError, chain};
@@ -337,6 +337,25 @@ pub(crate) async fn apply_taints(
             target.refuse_if_pods_run().await?;
         }
         let patch = change.patch(attempts.node());
+        if let Some(done) = attempts.send(patch).await? {
+            return Ok(done);
+        }
+    }
+}
+
+/// Gives a node what a template says; done again, it changes nothing.
+pub(crate) async fn apply_template(
+    target: &Target,
+    template: &Template,
+    confirm_no_execute: bool,
+    asked: &Asked,
+) -> Result<NodeChanged, ChangeError> {
+    let mut attempts = Attempts::begin(target, asked).await?;
+    loop {
+        if !confirm_no_execute && template.evicts(attempts.node()) {
+            target.refuse_if_pods_run().await?;
+        }
+        let patch = template.patch(attempts.node());
         if let Some(done) = attempts.send(patch).await? {
             return Ok(done);
         }

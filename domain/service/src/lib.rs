@@ -8,6 +8,7 @@ mod inventory;
 mod metric;
 mod operations;
 mod registrations;
+mod templates;
 
 pub use audit::{Audit, AuditKeeper, AuditPage};
 pub use changes::{Asked, ChangeError, NodeChanged, NodeChanges, Uncordon};
@@ -26,3 +27,4 @@ pub use operations::{
     RunnerSettings, TargetRequest,
 };
 pub use registrations::Registrations;
+pub use templates::{Comparison, Content, DriftedNode, TemplateError, TemplateReconciler, Templates, Versioned};

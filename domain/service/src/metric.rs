@@ -34,6 +34,7 @@ pub(crate) const OPERATION_EVENT_LAG: &str = "kube_node_manager_operation_event_
 pub(crate) const EVICTIONS: &str = "kube_node_manager_evictions_total";
 pub(crate) const PODS_BLOCKED: &str = "kube_node_manager_drain_pods_blocked";
 pub(crate) const OLDEST_BLOCK: &str = "kube_node_manager_drain_oldest_block_age_seconds";
+pub(crate) const TEMPLATE_DRIFT: &str = "kube_node_manager_template_drifted_nodes";
 pub(crate) const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub(crate) const PROCESS_RESIDENT: &str = "process_resident_memory_bytes";
 pub(crate) const PROCESS_VIRTUAL: &str = "process_virtual_memory_bytes";
@@ -42,7 +43,7 @@ pub(crate) const PROCESS_MAX_FDS: &str = "process_max_fds";
 pub(crate) const PROCESS_THREADS: &str = "process_threads";
 pub(crate) const PROCESS_START_TIME: &str = "process_start_time_seconds";
 
-const GAUGES: [Description; 25] = [
+const GAUGES: [Description; 26] = [
     (UP, None, "1 while the service is ready, else 0."),
     (
         START_TIME,
@@ -117,6 +118,11 @@ const GAUGES: [Description; 25] = [
         OLDEST_BLOCK,
         Some(Unit::Seconds),
         "How long the pod is blocked that is blocked for longest, in drains that this replica works on; 0 if none is.",
+    ),
+    (
+        TEMPLATE_DRIFT,
+        None,
+        "Nodes that lack something of what their binding's template says, as the replica sees it that compares them; 0 on others.",
     ),
     (PROCESS_RESIDENT, Some(Unit::Bytes), "Resident memory of the process."),
     (PROCESS_VIRTUAL, Some(Unit::Bytes), "Virtual memory of the process."),

@@ -165,7 +165,10 @@ impl Templates {
             }
         };
         if MOST <= self.store.list(T::KIND).await?.len() {
-            return Err(TemplateError::TooMany { kind: T::KIND, most: MOST });
+            return Err(TemplateError::TooMany {
+                kind: T::KIND,
+                most: MOST,
+            });
         }
         let taken = || TemplateError::Taken {
             kind: T::KIND,
@@ -257,7 +260,7 @@ impl Templates {
     ///
     /// # Errors
     /// Everything that is wrong with `options`, at once, or what the store says.
-    pub(crate) async fn applied(&self, options: &Map<String, Value>) -> Result<Map<String, Value>, TemplateError> {
+    pub async fn applied(&self, options: &Map<String, Value>) -> Result<Map<String, Value>, TemplateError> {
         let invalid = |message: String| TemplateError::Invalid {
             errors: vec![QueryError::new("options", message)],
         };
@@ -291,12 +294,12 @@ impl Templates {
             drifted: Vec::new(),
             unknown: Vec::new(),
         };
-        let names: Vec<ClusterName> = match cluster {
-            Some(cluster) => vec![cluster.clone()],
-            None => self.inventory.names(),
+        let snapshots = match cluster {
+            Some(cluster) => vec![(cluster.clone(), self.inventory.snapshot(cluster.as_str()))],
+            None => self.inventory.snapshots(),
         };
-        for name in names {
-            let snapshot = match self.inventory.snapshot(name.as_str()) {
+        for (name, snapshot) in snapshots {
+            let snapshot = match snapshot {
                 Ok(snapshot) => snapshot,
                 // Of one that is asked for by name, the caller wants to know why.
                 Err(error) if cluster.is_some() => return Err(error.into()),
@@ -349,7 +352,10 @@ impl Templates {
                     version: latest.version,
                 });
             }
-            match self.write(&latest.name, latest.version.saturating_add(1), content, by).await {
+            match self
+                .write(&latest.name, latest.version.saturating_add(1), content, by)
+                .await
+            {
                 // Somebody wrote this version meanwhile: whether it still may be written is looked at anew.
                 Err(TemplateError::Storage(StorageError::Conflict { .. })) if attempt < ATTEMPTS => {}
                 written => return written,
@@ -436,7 +442,12 @@ fn read<T: Content>(definition: Definition) -> Result<Versioned<Option<T>>, Temp
     let content = content.map(serde_json::from_value).transpose();
     let content = content.map_err(|error| StorageError::Corrupt {
         what: "definition",
-        message: format!("{} \"{}\" version {}: {error}", T::KIND, definition.name, definition.version),
+        message: format!(
+            "{} \"{}\" version {}: {error}",
+            T::KIND,
+            definition.name,
+            definition.version
+        ),
     })?;
     Ok(with(definition, content))
 }

@@ -1,9 +1,9 @@
 //! Steps of operations that change nodes and nothing else: labels, taints, cordons and uncordons.
 
-use knm_model::{HoldRequest, HoldState, LabelChange, Operation, OperationTarget, TaintChange, TargetState};
+use knm_model::{HoldRequest, HoldState, LabelChange, Operation, OperationTarget, TaintChange, TargetState, Template};
 
 use super::step::{Bench, TargetStep, asked, node_of};
-use crate::changes::{NodeChanged, Uncordon, apply_labels, apply_taints};
+use crate::changes::{NodeChanged, Uncordon, apply_labels, apply_taints, apply_template};
 
 /// Changes the labels of a node.
 pub(super) async fn label(
@@ -35,6 +35,26 @@ pub(super) async fn taint(
     let step = TargetStep::of(target);
     let outcome = match node_of(bench, &step.target) {
         Ok(node) => apply_taints(&node, change, confirm_no_execute, &asked(operation)).await,
+        Err(error) => Err(error),
+    };
+    let now = bench.clock.now();
+    match outcome {
+        Ok(changed) => succeeded(step, changed, bench),
+        Err(error) => step.failed(&error, now),
+    }
+}
+
+/// Gives a node what a template says.
+pub(super) async fn apply(
+    bench: &Bench,
+    operation: &Operation,
+    template: &Template,
+    confirm_no_execute: bool,
+    target: OperationTarget,
+) -> TargetStep {
+    let step = TargetStep::of(target);
+    let outcome = match node_of(bench, &step.target) {
+        Ok(node) => apply_template(&node, template, confirm_no_execute, &asked(operation)).await,
         Err(error) => Err(error),
     };
     let now = bench.clock.now();

@@ -463,6 +463,10 @@ async fn take_step(bench: &Bench, operation: &Operation, work: &Work, target: Op
             change,
             confirm_no_execute,
         } => changing::taint(bench, operation, change, *confirm_no_execute, target).await,
+        Work::ApplyTemplate {
+            template,
+            confirm_no_execute,
+        } => changing::apply(bench, operation, template, *confirm_no_execute, target).await,
         Work::Drain { options, hold } => draining::drain(bench, operation, options, hold, target).await,
     }
 }

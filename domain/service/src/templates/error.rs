@@ -78,7 +78,11 @@ pub enum TemplateError {
 const MOST_NAMED: usize = 10;
 
 fn list(bindings: &[DefinitionName]) -> String {
-    let named: Vec<String> = bindings.iter().take(MOST_NAMED).map(|name| format!("\"{name}\"")).collect();
+    let named: Vec<String> = bindings
+        .iter()
+        .take(MOST_NAMED)
+        .map(|name| format!("\"{name}\""))
+        .collect();
     let noun = if bindings.len() == 1 { "binding" } else { "bindings" };
     match bindings.len().saturating_sub(MOST_NAMED) {
         0 => format!("{noun} {}", named.join(", ")),

@@ -20,6 +20,10 @@ async fn each_kind_changes_all_nodes_with_one_record_each() {
             OperationKind::Taint,
             json!({"add": [{"key": "team", "effect": "NoSchedule"}]}),
         ),
+        (
+            OperationKind::ApplyTemplate,
+            json!({"template": "gpu", "version": 1, "confirm_no_execute": false, "content": {"labels": {"pool": "gpu"}}}),
+        ),
         (OperationKind::Cordon, json!({})),
         (OperationKind::Uncordon, json!({})),
     ] {
@@ -42,6 +46,7 @@ async fn each_kind_changes_all_nodes_with_one_record_each() {
         match kind {
             OperationKind::Label => assert_eq!(changed.labels["team"], "web"),
             OperationKind::Taint => assert_eq!(changed.taints[0].key, "team"),
+            OperationKind::ApplyTemplate => assert_eq!(changed.labels["pool"], "gpu"),
             OperationKind::Cordon => {
                 assert!(!changed.schedulable);
                 assert_eq!(stage.holds().await.len(), 5);

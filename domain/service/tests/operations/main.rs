@@ -10,3 +10,4 @@ mod drains;
 mod nodes;
 mod stage;
 mod takeovers;
+mod templates;

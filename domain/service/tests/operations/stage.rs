@@ -7,7 +7,7 @@ use futures::StreamExt;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{
     Asker, ClusterHandle, Inventory, NodeChanges, OperationError, OperationRequest, OperationRunner, OperationShown,
-    Operations, RunnerSettings, TargetRequest,
+    Operations, RunnerSettings, TargetRequest, TemplateReconciler, Templates,
 };
 use knm_model::{
     Actor, ActorKind, AuditFilter, AuditRecord, ClusterName, ClusterSource, Controller, DisruptionBudget,
@@ -148,6 +148,26 @@ impl Stage {
         Replica {
             task: tokio::spawn(runner.run(shutdown.clone())),
             shutdown,
+        }
+    }
+
+    /// Templates, as each replica has them.
+    pub(crate) fn templates(&self) -> Arc<Templates> {
+        Templates::new(
+            Arc::clone(&self.inventory),
+            Arc::clone(&self.storage.definitions),
+            Arc::clone(&self.clock),
+        )
+    }
+
+    /// What compares nodes with them.
+    pub(crate) fn reconciler(&self, owner: &str) -> TemplateReconciler {
+        TemplateReconciler {
+            templates: self.templates(),
+            operations: Arc::clone(&self.operations),
+            leases: Arc::clone(&self.storage.leases),
+            clock: Arc::clone(&self.clock),
+            owner: owner.to_owned(),
         }
     }
 
