@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knm_domain::{
     Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationRunner,
-    Operations, Registrations, RunnerSettings,
+    Operations, Registrations, RunnerSettings, TemplateReconciler, Templates,
 };
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
@@ -173,6 +173,11 @@ impl Program<'_> {
             Arc::clone(&clock),
             Arc::clone(&ids),
         );
+        let templates = Templates::new(
+            Arc::clone(&inventory),
+            Arc::clone(&storage.definitions),
+            Arc::clone(&clock),
+        );
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
         self.announce(&address);
         let stop = CancellationToken::new();
@@ -180,6 +185,7 @@ impl Program<'_> {
             inventory: Arc::clone(&inventory),
             changes: Arc::clone(&changes),
             operations: Arc::clone(&operations),
+            templates: Arc::clone(&templates),
             idempotency: Arc::clone(&idempotency),
             audit: Arc::new(Audit::new(Arc::clone(&storage.audit))),
             health: Arc::clone(&health),
@@ -235,6 +241,14 @@ impl Program<'_> {
                 return Ok(());
             }
         }
+        let reconciler = TemplateReconciler {
+            templates,
+            operations: Arc::clone(&operations),
+            leases: Arc::clone(&storage.leases),
+            clock: Arc::clone(&clock),
+            owner: replica(&clock),
+        };
+        tokio::spawn(reconciler.keep(background.clone()));
         let runner = OperationRunner::new(
             operations,
             Arc::clone(&changes),

@@ -15,6 +15,7 @@ mod paths;
 mod pods;
 mod problems;
 mod shutdown;
+mod templates;
 
 use knm_test_support::patience::wait_for;
 use knm_test_support::service::Service;

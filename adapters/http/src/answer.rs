@@ -235,6 +235,106 @@ impl<T: Type> ApiResponse for Changed<T> {
     }
 }
 
+/// A version of something, with its tag.
+pub(crate) struct Tagged<T>(Response, PhantomData<fn() -> T>);
+
+impl<T: Serialize> Tagged<T> {
+    pub(crate) fn new(version: u32, view: &T) -> Self {
+        Self(tagged_version(StatusCode::OK, version, view), PhantomData)
+    }
+}
+
+impl<T: Send> IntoResponse for Tagged<T> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<T: Type> ApiResponse for Tagged<T> {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![success(JSON, T::schema_ref(), vec![version_tag()])],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+/// 201: what was created, with its tag.
+pub(crate) struct Created<T>(Response, PhantomData<fn() -> T>);
+
+impl<T: Serialize> Created<T> {
+    pub(crate) fn new(version: u32, view: &T) -> Self {
+        Self(tagged_version(StatusCode::CREATED, version, view), PhantomData)
+    }
+}
+
+impl<T: Send> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<T: Type> ApiResponse for Created<T> {
+    fn meta() -> MetaResponses {
+        let created = MetaResponse {
+            status: Some(201),
+            description: "It was created.",
+            ..success(JSON, T::schema_ref(), vec![version_tag()])
+        };
+        MetaResponses {
+            responses: vec![created],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+fn tagged_version<T: Serialize>(status: StatusCode, version: u32, view: &T) -> Response {
+    let answer = Response::builder().status(status).content_type(JSON);
+    answer.header(header::ETAG, format!("\"{version}\"")).body(json(view))
+}
+
+fn version_tag() -> MetaHeader {
+    MetaHeader {
+        name: "ETag".to_owned(),
+        description: Some("Names this version, for `If-Match`.".to_owned()),
+        required: true,
+        deprecated: false,
+        schema: String::schema_ref(),
+    }
+}
+
+/// 204: it is gone.
+pub(crate) struct Deleted;
+
+impl IntoResponse for Deleted {
+    fn into_response(self) -> Response {
+        Response::builder().status(StatusCode::NO_CONTENT).finish()
+    }
+}
+
+impl ApiResponse for Deleted {
+    fn meta() -> MetaResponses {
+        let deleted = MetaResponse {
+            description: "It was deleted.",
+            status: Some(204),
+            status_range: None,
+            content: vec![],
+            headers: vec![],
+        };
+        MetaResponses {
+            responses: vec![deleted],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
 /// 202: what was accepted, and where it can be followed.
 pub(crate) struct Accepted<T>(Response, PhantomData<fn() -> T>);
 

@@ -8,6 +8,7 @@ mod follow;
 pub(crate) mod health;
 pub(crate) mod nodes;
 pub(crate) mod operations;
+pub(crate) mod templates;
 pub(crate) mod watch;
 
 use poem_openapi::Tags;
@@ -27,6 +28,8 @@ pub(crate) enum Group {
     Drains,
     /// Many nodes, and everything that takes time: accepted, done step by step, followed as it goes.
     Operations,
+    /// Labels and taints that belong together, and the nodes that are to have them.
+    Templates,
     /// What was tried, by whom, and what came of it.
     Audit,
     /// The description of this interface.

@@ -16,7 +16,7 @@ pub(crate) const INTERFACE_VERSION: &str = "1.0.0";
 const LEFT_OUT: [(&str, &str); 1] = [("Problem", "chain")];
 
 /// What callers write: they leave out what they do not need.
-const BODIES: [&str; 13] = [
+const BODIES: [&str; 18] = [
     "LabelChange",
     "TaintChange",
     "TaintToAdd",
@@ -30,6 +30,11 @@ const BODIES: [&str; 13] = [
     "OperationTargets",
     "ClusterTargets",
     "OperationStrategy",
+    "NewTemplate",
+    "TemplateContent",
+    "TemplatePreviewRequest",
+    "NewBinding",
+    "BindingContent",
 ];
 
 /// The whole OpenAPI document as YAML. It is the same in every combination of features.
@@ -256,7 +261,7 @@ fn complete_operation(operation: &mut Value) {
     if operation["responses"].get("412").is_some() {
         let header = json!({
             "name": "If-Match", "in": "header", "required": false, "schema": {"type": "string"},
-            "description": "The `ETag` of the node: 412 if it is in another state.",
+            "description": "The `ETag` of what is changed: 412 if it is in another state.",
             "example": example::of_parameter(&id, "If-Match"),
         });
         if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
@@ -379,6 +384,7 @@ fn complete_parameter(operation: &str, parameter: &mut Value) {
         "taint" => json!({"type": "string", "maxLength": 640}),
         "role" | "zone" | "search" | "actor" | "reason" => word,
         "dry_run" => json!({"type": "string", "enum": ["true", "false"], "default": "false"}),
+        "version" => json!({"type": "integer", "minimum": 1, "maximum": u32::MAX}),
         "check" => json!({"type": "string", "enum": checks(operation)}),
         "last_event_id" => json!({"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"}),
         _ => parameter["schema"].clone(),

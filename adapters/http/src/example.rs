@@ -235,6 +235,19 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
         | ("getOperation" | "cancelOperation" | "pauseOperation" | "resumeOperation", "200") => {
             serde_json::to_value(operation_view()?).ok()?
         }
+        ("createTemplate", "201") | ("getTemplate" | "updateTemplate", "200") => template(),
+        ("listTemplates", "200") => json!({"items": [template()], "next_cursor": null, "total": 1}),
+        ("createBinding", "201") | ("getBinding" | "updateBinding", "200") => binding(),
+        ("listBindings", "200") => json!({"items": [binding()], "next_cursor": null, "total": 1}),
+        ("listTemplateVersions" | "listBindingVersions", "200") => versions(operation)?,
+        ("previewTemplate" | "getBindingDrift", "200") => json!({
+            "template": "gpu", "version": 1, "compared": 30, "drifted": 1, "unknown_clusters": [],
+            "nodes": [{
+                "cluster": "demo", "node": "worker-a-1", "evicts": false,
+                "before": {"labels": {"pool": null}, "taints": []},
+                "after": {"labels": {"pool": "gpu"}, "taints": ["example.com/gpu=yes:NoSchedule"]},
+            }],
+        }),
         ("listOperations", "200") => serde_json::to_value(operation_list_view()?).ok()?,
         ("watchOperation", "200") => json!(
             "id: 7\nevent: pod\ndata: {\"at\":\"2030-01-01T00:00:00Z\",\"cluster\":\"demo\",\"node\":\"worker-a-1\",\"namespace\":\"shop\",\"pod\":\"web-5c9f-x2x1\",\"state\":\"terminating\"}\n\n"
@@ -276,6 +289,35 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
     })
 }
 
+fn template() -> Value {
+    json!({
+        "name": "gpu", "version": 1, "changed_at": "2030-01-01T00:00:00Z", "changed_by": "anonymous", "warnings": [],
+        "description": "nodes with a GPU", "labels": {"pool": "gpu"},
+        "taints": [{"key": "example.com/gpu", "value": "yes", "effect": "NoSchedule"}],
+    })
+}
+
+fn binding() -> Value {
+    json!({
+        "name": "gpu-nodes", "version": 1, "changed_at": "2030-01-01T00:00:00Z", "changed_by": "anonymous",
+        "template": "gpu", "cluster": "demo", "label_selector": "nvidia.com/gpu.present=true", "reconcile": true,
+        "confirm_no_execute": false,
+    })
+}
+
+/// The first version of what the operation lists the versions of.
+fn versions(operation: &str) -> Option<Value> {
+    let of = if operation == "listTemplateVersions" {
+        "updateTemplate"
+    } else {
+        "updateBinding"
+    };
+    let version = json!({
+        "version": 1, "changed_at": "2030-01-01T00:00:00Z", "changed_by": "anonymous", "content": of_body(of)?,
+    });
+    Some(json!({"items": [version], "next_cursor": null, "total": 1}))
+}
+
 /// The node after a change.
 fn changed(before: &Value, after: &Value) -> Option<Value> {
     let mut node = serde_json::to_value(node_view()?).ok()?;
@@ -305,15 +347,34 @@ pub(crate) fn of_body(operation: &str) -> Option<Value> {
             "kind": "label", "options": {"set": {"team": "storage"}},
             "targets": [{"cluster": "demo", "nodes": ["worker-a-1"]}, {"cluster": "edge", "label_selector": "pool=web"}],
         }),
+        "createTemplate" => named("gpu", of_body("updateTemplate")?),
+        "updateTemplate" => json!({
+            "description": "nodes with a GPU", "labels": {"pool": "gpu"},
+            "taints": [{"key": "example.com/gpu", "value": "yes", "effect": "NoSchedule"}],
+        }),
+        "previewTemplate" => json!({"cluster": "demo", "label_selector": "nvidia.com/gpu.present=true"}),
+        "createBinding" => named("gpu-nodes", of_body("updateBinding")?),
+        "updateBinding" => json!({
+            "template": "gpu", "cluster": "demo", "label_selector": "nvidia.com/gpu.present=true", "reconcile": true,
+        }),
         "planDrain" => json!({"ignore_daemonsets": true, "delete_emptydir_data": true, "timeout_seconds": 600}),
         _ => return None,
     })
+}
+
+fn named(name: &str, mut body: Value) -> Value {
+    body["name"] = name.into();
+    body
 }
 
 /// An example of the value of a parameter.
 pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
     Some(match name {
         "cluster" => json!("demo"),
+        "template" => json!("gpu"),
+        "binding" => json!("gpu-nodes"),
+        "version" => json!(1),
+        "If-Match" if operation.ends_with("Template") || operation.ends_with("Binding") => json!("\"1\""),
         "node" => json!("worker-a-1"),
         "check" if operation == "getReadyzCheck" => json!("database"),
         "check" => json!("ping"),

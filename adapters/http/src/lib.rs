@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges, Operations};
+use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges, Operations, Templates};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -44,6 +44,7 @@ use api::drain::DrainApi;
 use api::health::HealthApi;
 use api::nodes::NodesApi;
 use api::operations::OperationsApi;
+use api::templates::TemplatesApi;
 use api::watch::WatchApi;
 use docs::DocsApi;
 use edge::Edge;
@@ -58,6 +59,8 @@ pub struct App {
     pub changes: Arc<NodeChanges>,
     /// Accepts and shows what takes longer.
     pub operations: Arc<Operations>,
+    /// Templates, and the nodes that are to be as they say.
+    pub templates: Arc<Templates>,
     /// What was tried with them.
     pub audit: Arc<Audit>,
     /// Keeps requests from being done twice.
@@ -116,6 +119,7 @@ pub(crate) struct Shared {
     inventory: Arc<Inventory>,
     changes: Arc<NodeChanges>,
     operations: Arc<Operations>,
+    templates: Arc<Templates>,
     audit: Arc<Audit>,
     health: Arc<Health>,
     exposition: Arc<dyn MetricsExposition>,
@@ -134,6 +138,7 @@ pub(crate) fn router(
         inventory: app.inventory,
         changes: app.changes,
         operations: app.operations,
+        templates: app.templates,
         audit: app.audit,
         health: app.health,
         exposition: app.exposition,
@@ -174,6 +179,7 @@ type Groups = (
     ChangesApi,
     DrainApi,
     OperationsApi,
+    TemplatesApi,
     WatchApi,
     AuditApi,
     DocsApi,
@@ -188,6 +194,7 @@ pub(crate) fn service() -> OpenApiService<Groups, ()> {
         ChangesApi,
         DrainApi,
         OperationsApi,
+        TemplatesApi,
         WatchApi,
         AuditApi,
         DocsApi,

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use knm_domain::{ChangeError, InventoryError, OperationError};
+use knm_domain::{ChangeError, InventoryError, OperationError, TemplateError};
 use knm_model::QueryError;
 use knm_ports::{ClusterError, StorageError};
 use poem::Response;
@@ -123,8 +123,8 @@ kinds! {
     NotFound NOT_FOUND "not-found" "there is no such thing";
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" "the method is not allowed here";
     RequestTimeout REQUEST_TIMEOUT "request-timeout" "the request took too long to arrive";
-    Conflict CONFLICT "conflict" "the state of the node or operation does not allow it";
-    Stale PRECONDITION_FAILED "stale" "the node is not in the state that was expected";
+    Conflict CONFLICT "conflict" "the state of what is named does not allow it";
+    Stale PRECONDITION_FAILED "stale" "what is named is not in the state that was expected";
     TooLarge PAYLOAD_TOO_LARGE "too-large" "the body is too large";
     UriTooLong URI_TOO_LONG "uri-too-long" "the URL is too long";
     MediaType UNSUPPORTED_MEDIA_TYPE "media-type" "the body is of a kind that cannot be read";
@@ -329,6 +329,22 @@ impl From<OperationError> for Problem {
     }
 }
 
+impl From<TemplateError> for Problem {
+    fn from(error: TemplateError) -> Self {
+        let text = error.to_string();
+        match error {
+            TemplateError::Unknown { .. } | TemplateError::UnknownVersion { .. } => Self::new(Kind::NotFound, text),
+            TemplateError::Taken { .. } | TemplateError::Used { .. } | TemplateError::TooMany { .. } => {
+                Self::new(Kind::Conflict, text)
+            }
+            TemplateError::Stale { .. } => Self::new(Kind::Stale, format!("{text}: read it again")),
+            TemplateError::Invalid { errors } => Self::invalid(errors),
+            TemplateError::Inventory(error) => error.into(),
+            TemplateError::Storage(source) => source.into(),
+        }
+    }
+}
+
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         let (kind, detail) = match &error {
@@ -413,6 +429,14 @@ refusals! {
     OfAccepting: NotFound MediaType Invalid Unavailable;
     /// Of wishes about what was accepted.
     OfWishing: NotFound Conflict Invalid Unavailable;
+    /// Of what is written down under a name for the first time.
+    OfDefining: Conflict MediaType Invalid Unavailable;
+    /// Of what is written down under a name again.
+    OfRedefining: NotFound Conflict Stale MediaType Invalid Unavailable;
+    /// Of what is taken away.
+    OfRemoving: NotFound Conflict Stale Invalid Unavailable;
+    /// Of comparisons of nodes.
+    OfComparing: NotFound MediaType Invalid Unavailable;
     /// Of lists of what is stored.
     OfAudit: Invalid Unavailable;
     /// Of operations on what is stored under a name.

@@ -3,7 +3,7 @@
 /// What paths with an operation that reads understand.
 const READ: &str = "GET, HEAD, OPTIONS";
 /// Every method that some path understands.
-const ANY: &str = "GET, HEAD, OPTIONS, PATCH, POST";
+const ANY: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 /// The label of requests to paths that there are not.
 pub(crate) const UNMATCHED: &str = "unmatched";
 
@@ -40,6 +40,20 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
             ["retry"] => "/api/v1/operations/{id}/retry",
             _ => return None,
         },
+        ["api", "v1", "templates"] => "/api/v1/templates",
+        ["api", "v1", "templates", name, rest @ ..] if !name.is_empty() => match rest {
+            [] => "/api/v1/templates/{template}",
+            ["versions"] => "/api/v1/templates/{template}/versions",
+            ["preview"] => "/api/v1/templates/{template}/preview",
+            _ => return None,
+        },
+        ["api", "v1", "bindings"] => "/api/v1/bindings",
+        ["api", "v1", "bindings", name, rest @ ..] if !name.is_empty() => match rest {
+            [] => "/api/v1/bindings/{binding}",
+            ["versions"] => "/api/v1/bindings/{binding}/versions",
+            ["drift"] => "/api/v1/bindings/{binding}/drift",
+            _ => return None,
+        },
         ["api", "v1", "audit"] => "/api/v1/audit",
         ["api", "v1", "audit", id] if !id.is_empty() => "/api/v1/audit/{id}",
         ["api", "v1", "clusters", cluster, rest @ ..] if !cluster.is_empty() => match rest {
@@ -70,7 +84,11 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
 pub(crate) fn allowed(template: &str) -> &'static str {
     match template.rsplit('/').next() {
         Some("labels" | "taints") => "OPTIONS, PATCH",
-        Some("cordon" | "uncordon" | "plan" | "drain" | "cancel" | "pause" | "resume" | "retry") => "OPTIONS, POST",
+        Some("cordon" | "uncordon" | "plan" | "drain" | "cancel" | "pause" | "resume" | "retry" | "preview") => {
+            "OPTIONS, POST"
+        }
+        Some("{template}" | "{binding}") => "DELETE, GET, HEAD, OPTIONS, PUT",
+        Some("templates" | "bindings") => "GET, HEAD, OPTIONS, POST",
         _ if template == "/api/v1/clusters/{cluster}/operations" => "OPTIONS, POST",
         _ if template == "/api/v1/operations" => "GET, HEAD, OPTIONS, POST",
         _ if template == UNMATCHED => ANY,
@@ -113,6 +131,8 @@ mod tests {
                 .replace("{cluster}", "c")
                 .replace("{node}", "n")
                 .replace("{id}", "7")
+                .replace("{template}", "t")
+                .replace("{binding}", "b")
                 .replace("{check}", "ping");
             assert_eq!(template(&filled), Some(path.as_str()));
         }
@@ -154,6 +174,9 @@ mod tests {
             "/api/v1/operations/",
             "/api/v1/operations/1/explode",
             "/api/v1/audit/1/2",
+            "/api/v1/templates/",
+            "/api/v1/templates/a/b",
+            "/api/v1/bindings//drift",
             "/a/b/c/d/e/f/g/h/i",
         ] {
             assert_eq!(template(path), None, "{path}");

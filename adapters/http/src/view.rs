@@ -8,6 +8,7 @@ mod drain_options;
 mod node;
 mod operation;
 mod pod;
+mod template;
 
 pub(crate) use audit::{AuditListView, AuditRecordView};
 pub(crate) use change::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
@@ -17,6 +18,10 @@ pub(crate) use drain_options::DrainOptionsBody;
 pub(crate) use node::{AllNodesView, NodeListView, NodeSourceView, NodeView};
 pub(crate) use operation::{FleetOperationBody, OperationBody, OperationListView, OperationView, StrategyBody};
 pub(crate) use pod::PodListView;
+pub(crate) use template::{
+    BindingBody, BindingListView, BindingView, ComparisonView, NewBindingBody, NewTemplateBody, PreviewBody,
+    TemplateBody, TemplateListView, TemplateView, VersionListView,
+};
 
 #[cfg(test)]
 mod tests;

@@ -206,7 +206,7 @@ pub(super) fn is_dry_run(dry_run: Option<&str>, errors: &mut Vec<QueryError>) ->
 }
 
 /// The states that `If-Match` names; `None` for any state. A tag that went through compression is weak and names the same state.
-fn known(headers: &HeaderMap) -> Option<Vec<String>> {
+pub(super) fn known(headers: &HeaderMap) -> Option<Vec<String>> {
     let tags: Vec<&str> = headers
         .get_all(header::IF_MATCH)
         .iter()

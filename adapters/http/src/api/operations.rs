@@ -103,7 +103,7 @@ impl OperationsApi {
         cluster: Query<Option<String>>,
         /// The name of one of its nodes; with `cluster`, of that cluster.
         node: Query<Option<String>>,
-        /// What is done: `cordon`, `uncordon`, `drain`, `label` or `taint`.
+        /// What is done: `cordon`, `uncordon`, `drain`, `label`, `taint` or `apply_template`.
         kind: Query<Option<String>>,
         /// How far it is, one of several states separated by commas: `queued`, `running`, `paused`, `cancelling`, `cancelled`, `succeeded`,
         /// `failed`, `partly_failed`.
@@ -284,12 +284,16 @@ async fn accept(shared: &Shared, request: &Request, wanted: Wanted) -> Result<Ac
         let message = format!("\"{}\" is not allowed: one of {known} is", excerpt(&wanted.kind));
         Problem::invalid(vec![QueryError::new("kind", message)])
     })?;
+    let options = wanted.options.into_iter().collect();
     let wanted = OperationRequest {
         kind,
         targets: wanted.targets,
         reason: wanted.reason,
         ticket: wanted.ticket,
-        options: wanted.options.into_iter().collect(),
+        options: match kind {
+            OperationKind::ApplyTemplate => shared.templates.applied(&options).await?,
+            _ => options,
+        },
         strategy: wanted.strategy.raw(),
         dry_run: wanted.dry_run,
         retry_of: None,

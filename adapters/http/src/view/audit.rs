@@ -97,6 +97,10 @@ pub(crate) enum AuditActionView {
     #[oai(rename = "node.taint")]
     #[serde(rename = "node.taint")]
     Taint,
+    /// Labels and taints of a node, as a template has them.
+    #[oai(rename = "node.apply_template")]
+    #[serde(rename = "node.apply_template")]
+    ApplyTemplate,
     /// A hold on a node.
     #[oai(rename = "node.cordon")]
     #[serde(rename = "node.cordon")]
@@ -183,6 +187,7 @@ impl From<AuditAction> for AuditActionView {
         match action {
             AuditAction::NodeLabel => Self::Label,
             AuditAction::NodeTaint => Self::Taint,
+            AuditAction::NodeApplyTemplate => Self::ApplyTemplate,
             AuditAction::NodeCordon => Self::Cordon,
             AuditAction::NodeUncordon => Self::Uncordon,
             AuditAction::NodeDrain => Self::Drain,

@@ -18,7 +18,7 @@ use super::audit::ActorView;
 #[oai(rename = "OperationRequest")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationBody {
-    /// `cordon`, `uncordon`, `drain`, `label` or `taint`.
+    /// `cordon`, `uncordon`, `drain`, `label`, `taint` or `apply_template`.
     pub(crate) kind: String,
     /// To which nodes.
     pub(crate) targets: TargetsBody,
@@ -29,7 +29,8 @@ pub(crate) struct OperationBody {
     #[oai(default)]
     pub(crate) ticket: Option<String>,
     /// What exactly, under the keys of the same change of one node: for a cordon `until`; for an uncordon `force`; for a drain those of its
-    /// plan; for labels `set` and `remove`; for taints `add`, `remove` and `confirm_no_execute`.
+    /// plan; for labels `set` and `remove`; for taints `add`, `remove` and `confirm_no_execute`; for a
+    /// template `template`, its name, and perhaps `version` and `confirm_no_execute`.
     #[oai(default)]
     #[serde(default)]
     pub(crate) options: BTreeMap<String, Value>,
@@ -48,7 +49,7 @@ pub(crate) struct OperationBody {
 #[oai(rename = "FleetOperationRequest")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FleetOperationBody {
-    /// `cordon`, `uncordon`, `drain`, `label` or `taint`.
+    /// `cordon`, `uncordon`, `drain`, `label`, `taint` or `apply_template`.
     pub(crate) kind: String,
     /// To which nodes, cluster by cluster.
     #[oai(validator(max_items = 100))]
@@ -142,7 +143,7 @@ pub(crate) struct OperationListView {
 pub(crate) struct OperationSummaryView {
     /// Its id, a UUID; ids sort by time.
     id: String,
-    /// What is done: `cordon`, `uncordon`, `drain`, `label` or `taint`.
+    /// What is done: `cordon`, `uncordon`, `drain`, `label`, `taint` or `apply_template`.
     kind: String,
     /// How far it is.
     state: OperationStateView,
