@@ -88,10 +88,15 @@ pub trait OperationWork: Send + Sync + 'static {
     /// - MUST leave leases alone that ran out.
     async fn renew(&self, owner: &str, ttl: Duration) -> Result<Vec<(OperationLease, OperationState)>, StorageError>;
 
-    /// Gives leases back, so that others need not wait until they run out.
+    /// Gives leases back because there is nothing to do now. Nobody is woken: somebody finds them at the next look.
     ///
     /// - MUST do nothing for a lease that ran out and was taken by somebody else.
     async fn release(&self, leases: &[OperationLease]) -> Result<(), StorageError>;
+
+    /// Gives leases back to be taken by others at once: those who listen are woken, see [`Wake::Work`](crate::Wake::Work).
+    ///
+    /// - MUST do nothing for a lease that ran out and was taken by somebody else.
+    async fn hand_over(&self, leases: &[OperationLease]) -> Result<(), StorageError>;
 
     /// Writes a step of an operation down: all of it or nothing. `started_at` and `ended_at` of the operation are set by its transitions to
     /// [`OperationState::Running`], the first one, and to states at the end.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
 use crate::cluster::BoxedSource;
-use crate::{AuditLog, CordonHolds, IdempotencyKeys, Leases, OperationWork, Operations};
+use crate::{AuditLog, CordonHolds, IdempotencyKeys, Leases, OperationWork, Operations, Wakes};
 
 /// Everything that an opened store offers.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub struct Storage {
     pub operations: Arc<dyn Operations>,
     /// The same as those see it who do the work.
     pub work: Arc<dyn OperationWork>,
+    /// When to look for what others did to operations.
+    pub wakes: Arc<dyn Wakes>,
 }
 
 /// The store as such: whether it works, what its schema is, what its pool does.

@@ -10,7 +10,7 @@ use knm_model::{
     AuditCompletion, AuditRecord, Hold, NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter,
     OperationLease, OperationState, OperationStep, OperationTarget, StepOutcome,
 };
-use knm_ports::{OperationWork, Operations, StorageError};
+use knm_ports::{OperationWork, Operations, StorageError, Wake};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -109,6 +109,7 @@ impl Operations for MemoryOperations {
         }
         stored.note(event);
         tables.operations.insert(operation.id, stored);
+        self.0.bell.ring(Wake::Work(operation.id));
         Ok(())
     }
 
@@ -159,6 +160,7 @@ impl Operations for MemoryOperations {
             stored.operation.excused = stored.operation.progress.failed;
         }
         stored.note(event);
+        self.0.bell.ring(Wake::Work(id));
         Ok(true)
     }
 
@@ -230,6 +232,14 @@ impl OperationWork for MemoryOperations {
         Ok(())
     }
 
+    async fn hand_over(&self, leases: &[OperationLease]) -> Result<(), StorageError> {
+        self.release(leases).await?;
+        for lease in leases {
+            self.0.bell.ring(Wake::Work(lease.operation));
+        }
+        Ok(())
+    }
+
     async fn advance(&self, lease: &OperationLease, step: &OperationStep) -> Result<StepOutcome, StorageError> {
         let mut guard = self.0.open()?;
         let tables = &mut *guard;
@@ -265,6 +275,9 @@ impl OperationWork for MemoryOperations {
             stored.note(event);
         }
         write_changes(tables, step);
+        if !step.events.is_empty() {
+            self.0.bell.ring(Wake::Events(lease.operation));
+        }
         Ok(StepOutcome::Written(state))
     }
 

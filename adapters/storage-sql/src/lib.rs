@@ -30,6 +30,7 @@
 //! that could hold its place in the pool for as long as the database hangs.
 
 mod audit;
+mod bell;
 mod error;
 mod hold;
 mod holders;
@@ -41,6 +42,7 @@ mod pool;
 mod registration;
 
 pub use audit::{AuditRow, AuditStatements, audit_record, json};
+pub use bell::Bell;
 pub use error::{Dialect, Origin};
 pub use hold::{HoldRow, hold, hold_state_number};
 pub use idempotency::{KnownRequestRow, known_request};
