@@ -170,8 +170,10 @@ impl Program<'_> {
         let operations = Operations::new(
             Arc::clone(&inventory),
             Arc::clone(&storage.operations),
+            &*storage.wakes,
             Arc::clone(&clock),
             Arc::clone(&ids),
+            settings.operations.poll_interval,
         );
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
         self.announce(&address);
@@ -243,7 +245,7 @@ impl Program<'_> {
         );
         let working = tokio::spawn(runner.run(stop.clone()));
         let keeper = self.audit_keeper(&storage, &clock);
-        tokio::spawn(background.clone().run_until_cancelled_owned(keeper.keep()));
+        tokio::spawn(keeper.keep(background.clone()));
         tokio::select! {
             ending = endings.next() => {
                 shutdown.run(ending, endings, serving, Some(working)).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use knm_model::{
     NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationLease, OperationState,
-    OperationStep, OperationTarget, StepOutcome,
+    OperationStep, OperationTarget, StepOutcome, Timestamp,
 };
 use uuid::Uuid;
 
@@ -68,6 +68,13 @@ pub trait Operations: Send + Sync + 'static {
     ///
     /// - MUST number the events of an operation from 1 without a gap, in the order in which they were noted.
     async fn events_after(&self, id: Uuid, after: u64, limit: u32) -> Result<Vec<OperationEvent>, StorageError>;
+
+    /// Removes operations that ended before `at` with their nodes and events, those with the lowest ids first, at most `limit`; returns how
+    /// many.
+    ///
+    /// - MUST keep operations that are not ended, however old they are.
+    /// - MUST leave nothing of the removed ones, and the others as they were.
+    async fn remove_ended_before(&self, at: Timestamp, limit: u32) -> Result<u64, StorageError>;
 }
 
 /// Operations as those see them who do the work. A lease runs out by the store's own clock.

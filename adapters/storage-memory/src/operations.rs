@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use knm_model::{
     AuditCompletion, AuditRecord, Hold, NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter,
-    OperationLease, OperationState, OperationStep, OperationTarget, StepOutcome,
+    OperationLease, OperationState, OperationStep, OperationTarget, StepOutcome, Timestamp,
 };
 use knm_ports::{OperationWork, Operations, StorageError, Wake};
 use tokio::time::Instant;
@@ -172,6 +172,20 @@ impl Operations for MemoryOperations {
             .take(usize::try_from(limit).unwrap_or(usize::MAX))
             .cloned()
             .collect())
+    }
+
+    async fn remove_ended_before(&self, at: Timestamp, limit: u32) -> Result<u64, StorageError> {
+        let mut tables = self.0.open()?;
+        let is_old = |stored: &StoredOperation| stored.operation.ended_at.is_some_and(|ended| ended < at);
+        let old = tables.operations.iter().filter(|(_, stored)| is_old(stored));
+        let ids: Vec<Uuid> = old
+            .map(|(id, _)| *id)
+            .take(usize::try_from(limit).unwrap_or(usize::MAX))
+            .collect();
+        for id in &ids {
+            tables.operations.remove(id);
+        }
+        Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX))
     }
 }
 

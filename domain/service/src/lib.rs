@@ -2,6 +2,7 @@
 
 mod audit;
 mod changes;
+mod duty;
 mod health;
 mod idempotency;
 mod inventory;
