@@ -193,7 +193,10 @@ impl Ear {
                 let error = self.pool.origin().storage_error("the listening connection", error);
                 let error = &error as &dyn std::error::Error;
                 match self.is_told_lost {
-                    false => tracing::info!(error, "other replicas are not heard for now: what they do is found by looking"),
+                    false => tracing::info!(
+                        error,
+                        "other replicas are not heard for now: what they do is found by looking"
+                    ),
                     true => tracing::debug!(error, "other replicas are still not heard"),
                 }
                 self.is_told_lost = true;

@@ -41,7 +41,7 @@ mod operation;
 mod pool;
 mod registration;
 
-pub use audit::{AuditRow, AuditStatements, audit_record, json};
+pub use audit::{AuditRow, AuditStatements, audit_record, id_above, json};
 pub use bell::Bell;
 pub use error::{Dialect, Origin};
 pub use hold::{HoldRow, hold, hold_state_number};

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use knm_model::{NewEvent, Operation, OperationEvent, OperationFilter, OperationState, OperationTarget, Timestamp};
 use knm_ports::{Operations, StorageError, Wake};
 use knm_storage_sql::{
-    Bell, OperationEventRow, OperationRow, OperationTargetRow, WatchedPool, json, operation, operation_event,
+    Bell, OperationEventRow, OperationRow, OperationTargetRow, WatchedPool, id_above, json, operation, operation_event,
     operation_target, strategy_json,
 };
 use sqlx::{Connection as _, Database, QueryBuilder};
@@ -28,6 +28,9 @@ const REQUEST: &str = "UPDATE operations SET state = $3, message = NULL, last_ev
     excused = CASE WHEN $3 = 'running' THEN failed ELSE excused END WHERE id = $1 AND state = $2 RETURNING last_event";
 const EVENTS_AFTER: &str = "SELECT operation, number, at_unix_ms, kind, data_json FROM operation_events \
     WHERE operation = $1 AND number > $2 ORDER BY number LIMIT $3";
+/// Nodes and events go with it. What ended so long ago was accepted before that: ids tell where to stop looking.
+const REMOVE_ENDED_BEFORE: &str = "DELETE FROM operations WHERE id IN \
+    (SELECT id FROM operations WHERE ended_at_unix_ms < $1 AND id < $2 ORDER BY id LIMIT $3)";
 
 type Connection = <Driver as Database>::Connection;
 
@@ -166,6 +169,22 @@ impl Operations for SqlOperations {
                     .fetch_all(held.connection())
                     .await;
                 held.release(WHAT, rows)?.into_iter().map(operation_event).collect()
+            })
+            .await
+    }
+
+    async fn remove_ended_before(&self, at: Timestamp, limit: u32) -> Result<u64, StorageError> {
+        let at = at.unix_millis_rounded_up();
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("operations.remove_ended_before").await?;
+                let done = sqlx::query(REMOVE_ENDED_BEFORE)
+                    .bind(at)
+                    .bind(id_above(at))
+                    .bind(i64::from(limit))
+                    .execute(held.connection())
+                    .await;
+                Ok(held.release(WHAT, done)?.rows_affected())
             })
             .await
     }

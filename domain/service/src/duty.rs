@@ -76,7 +76,11 @@ impl Duty {
             Ok(false) => Turn::Others,
             Err(error) => {
                 // The database is away or not migrated, which its own checks tell.
-                tracing::debug!(lease, error = &error as &dyn std::error::Error, "the lease of a duty could not be taken");
+                tracing::debug!(
+                    lease,
+                    error = &error as &dyn std::error::Error,
+                    "the lease of a duty could not be taken"
+                );
                 Turn::Others
             }
         }

@@ -23,7 +23,7 @@ pub use inventory::{
 };
 pub use metric::describe_metrics;
 pub use operations::{
-    Asker, OperationError, OperationPage, OperationRequest, OperationRunner, OperationShown, Operations,
-    RunnerSettings, TargetRequest,
+    Asker, OperationError, OperationKeeper, OperationPage, OperationRequest, OperationRunner, OperationShown,
+    Operations, RunnerSettings, TargetRequest,
 };
 pub use registrations::Registrations;

@@ -4,6 +4,7 @@ mod accept;
 mod changing;
 mod draining;
 mod error;
+mod keeper;
 mod room;
 mod runner;
 mod step;
@@ -25,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 pub use error::OperationError;
+pub use keeper::OperationKeeper;
 pub use runner::{OperationRunner, RunnerSettings};
 
 use self::waiting::{News, Waiting};

@@ -10,6 +10,7 @@ mod holds;
 mod idempotency;
 mod leases;
 mod operations;
+mod wakes;
 mod work;
 
 use std::any::Any;
@@ -23,6 +24,7 @@ pub use holds::*;
 pub use idempotency::*;
 pub use leases::*;
 pub use operations::*;
+pub use wakes::*;
 pub use work::*;
 
 /// A store of one test: empty and not migrated.
@@ -121,6 +123,9 @@ macro_rules! storage_contract {
             of_several_wishes_one_moves_an_operation,
             resuming_excuses_what_failed_until_then,
             events_are_numbered_from_one_without_a_gap,
+            only_operations_that_ended_before_are_removed,
+            removed_operations_leave_nothing_and_others_as_they_were,
+            no_more_operations_are_removed_than_the_limit,
             of_several_owners_one_gets_an_operation,
             the_oldest_operations_are_taken_first,
             an_operation_whose_lease_ran_out_is_taken_over_with_a_higher_epoch,
@@ -135,6 +140,10 @@ macro_rules! storage_contract {
             what_the_owner_before_wrote_is_passed_over,
             a_step_to_a_rest_gives_the_lease_back,
             what_is_not_over_is_counted,
+            who_listens_is_told_of_work_once_it_can_be_read,
+            who_listens_is_told_of_events_once_they_can_be_read,
+            who_listens_is_told_nothing_of_what_was_not_written,
+            who_listens_too_slowly_is_told_that_something_was_missed,
         );
     };
 }

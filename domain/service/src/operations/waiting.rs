@@ -50,9 +50,7 @@ impl Waiting {
     /// Waits for events of `operation` from now on.
     pub(super) fn follow(self: &Arc<Self>, operation: Uuid) -> News {
         let mut followers = self.followers();
-        let sender = followers
-            .entry(operation)
-            .or_insert_with(|| watch::Sender::new(()));
+        let sender = followers.entry(operation).or_insert_with(|| watch::Sender::new(()));
         News {
             operation,
             heard: sender.subscribe(),
@@ -135,7 +133,11 @@ mod tests {
             (&[Missed][..], [GATHER, GATHER]),
         ] {
             told(&waiting, wakes).await;
-            assert_eq!([waited(&mut one).await, waited(&mut other).await], expected, "{wakes:?}");
+            assert_eq!(
+                [waited(&mut one).await, waited(&mut other).await],
+                expected,
+                "{wakes:?}"
+            );
         }
     }
 

@@ -8,5 +8,6 @@ mod batches;
 mod drains;
 #[path = "../support/nodes.rs"]
 mod nodes;
+mod retention;
 mod stage;
 mod takeovers;

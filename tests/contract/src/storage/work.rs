@@ -382,11 +382,15 @@ async fn untouched(store: &Storage) {
     assert_eq!(store.holds.unended().await.expect("the holds"), []);
 }
 
-async fn claim(store: &Storage, owner: &str, ttl: Duration) -> Vec<OperationLease> {
+pub(super) async fn claim(store: &Storage, owner: &str, ttl: Duration) -> Vec<OperationLease> {
     store.work.claim(owner, ttl, 100).await.expect("a claim")
 }
 
-async fn step(store: &Storage, lease: &OperationLease, change: impl FnOnce(&mut OperationStep)) -> StepOutcome {
+pub(super) async fn step(
+    store: &Storage,
+    lease: &OperationLease,
+    change: impl FnOnce(&mut OperationStep),
+) -> StepOutcome {
     let mut step = OperationStep::at(time("2030-01-01T00:30:00Z"), OperationProgress::default());
     change(&mut step);
     store.work.advance(lease, &step).await.expect("a step")
