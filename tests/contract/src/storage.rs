@@ -133,6 +133,7 @@ macro_rules! storage_contract {
             the_leases_of_operations_are_extended,
             a_lease_of_an_operation_that_ran_out_is_not_extended,
             released_operations_are_free_and_those_of_others_stay,
+            operations_that_were_handed_over_are_free_and_those_of_others_stay,
             a_late_owner_changes_nothing,
             a_step_from_another_state_changes_nothing,
             a_step_is_written_as_a_whole,
