@@ -115,7 +115,7 @@ pub struct OperationPage {
 
 impl Operations {
     /// Operations on nodes of the clusters of `inventory`, kept in `store`. Those who follow one, and the runner, look when `wakes` says so;
-    /// without that, followers look after `look_every`.
+    /// without that, followers look after `look_every`. It must be called on a tokio runtime.
     pub fn new(
         inventory: Arc<Inventory>,
         store: Arc<dyn OperationStore>,

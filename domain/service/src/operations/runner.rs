@@ -361,7 +361,7 @@ fn log_uncounted(error: &StorageError) {
     );
 }
 
-/// Waits until there may be work, and not only until `not_before`: each look extends all leases.
+/// Waits until there may be work, and until `not_before` at least: each look extends all leases.
 async fn woken(waiting: &Waiting, not_before: Instant) {
     tokio::time::sleep_until(not_before).await;
     waiting.work().await;
