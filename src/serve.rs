@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_domain::{
-    Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationRunner,
-    Operations, Registrations, RunnerSettings, TemplateReconciler, Templates,
+    Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
+    OperationRunner, Operations, Registrations, RunnerSettings, TemplateReconciler, Templates,
 };
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
@@ -170,8 +170,10 @@ impl Program<'_> {
         let operations = Operations::new(
             Arc::clone(&inventory),
             Arc::clone(&storage.operations),
+            &*storage.wakes,
             Arc::clone(&clock),
             Arc::clone(&ids),
+            settings.operations.poll_interval,
         );
         let templates = Templates::new(
             Arc::clone(&inventory),
@@ -257,7 +259,10 @@ impl Program<'_> {
         );
         let working = tokio::spawn(runner.run(stop.clone()));
         let keeper = self.audit_keeper(&storage, &clock);
-        tokio::spawn(background.clone().run_until_cancelled_owned(keeper.keep()));
+        tokio::spawn(keeper.keep(background.clone()));
+        if let Some(keeper) = self.operation_keeper(&storage, &clock) {
+            tokio::spawn(keeper.keep(background.clone()));
+        }
         tokio::select! {
             ending = endings.next() => {
                 shutdown.run(ending, endings, serving, Some(working)).await;
@@ -311,6 +316,17 @@ impl Program<'_> {
             owner: replica(clock),
             retention: self.settings.audit_retention,
         }
+    }
+
+    fn operation_keeper(&self, storage: &Storage, clock: &Arc<dyn Clock>) -> Option<OperationKeeper> {
+        let retention = self.settings.operations.retention?;
+        Some(OperationKeeper {
+            operations: Arc::clone(&storage.operations),
+            leases: Arc::clone(&storage.leases),
+            clock: Arc::clone(clock),
+            owner: replica(clock),
+            retention,
+        })
     }
 
     fn announce(&self, address: &std::net::SocketAddr) {

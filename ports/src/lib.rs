@@ -14,6 +14,7 @@ mod operation;
 mod pods;
 mod storage;
 mod system;
+mod wake;
 
 pub use audit::AuditLog;
 #[cfg(feature = "mocks")]
@@ -45,3 +46,6 @@ pub use storage::{MockClusterRegistrations, MockStorageAdmin};
 pub use system::{Clock, IdSource, MetricsExposition, ProcessStats, SystemStats};
 #[cfg(feature = "mocks")]
 pub use system::{CountedIds, ManualClock, MockClock, MockIdSource, MockMetricsExposition, MockSystemStats};
+#[cfg(feature = "mocks")]
+pub use wake::MockWakes;
+pub use wake::{Wake, WakeStream, Wakes};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use knm_model::{
     NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationLease, OperationState,
-    OperationStep, OperationTarget, StepOutcome,
+    OperationStep, OperationTarget, StepOutcome, Timestamp,
 };
 use uuid::Uuid;
 
@@ -68,6 +68,13 @@ pub trait Operations: Send + Sync + 'static {
     ///
     /// - MUST number the events of an operation from 1 without a gap, in the order in which they were noted.
     async fn events_after(&self, id: Uuid, after: u64, limit: u32) -> Result<Vec<OperationEvent>, StorageError>;
+
+    /// Removes operations that ended before `at` with their nodes and events, those with the lowest ids first, at most `limit`; returns how
+    /// many.
+    ///
+    /// - MUST keep operations that are not ended, however old they are.
+    /// - MUST leave nothing of the removed ones, and the others as they were.
+    async fn remove_ended_before(&self, at: Timestamp, limit: u32) -> Result<u64, StorageError>;
 }
 
 /// Operations as those see them who do the work. A lease runs out by the store's own clock.
@@ -88,10 +95,15 @@ pub trait OperationWork: Send + Sync + 'static {
     /// - MUST leave leases alone that ran out.
     async fn renew(&self, owner: &str, ttl: Duration) -> Result<Vec<(OperationLease, OperationState)>, StorageError>;
 
-    /// Gives leases back, so that others need not wait until they run out.
+    /// Gives leases back because there is nothing to do now. Nobody is woken: somebody finds them at the next look.
     ///
     /// - MUST do nothing for a lease that ran out and was taken by somebody else.
     async fn release(&self, leases: &[OperationLease]) -> Result<(), StorageError>;
+
+    /// Gives leases back to be taken by others at once: those who listen are woken, see [`Wake::Work`](crate::Wake::Work).
+    ///
+    /// - MUST do nothing for a lease that ran out and was taken by somebody else.
+    async fn hand_over(&self, leases: &[OperationLease]) -> Result<(), StorageError>;
 
     /// Writes a step of an operation down: all of it or nothing. `started_at` and `ended_at` of the operation are set by its transitions to
     /// [`OperationState::Running`], the first one, and to states at the end.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
 use crate::cluster::BoxedSource;
-use crate::{AuditLog, CordonHolds, Definitions, IdempotencyKeys, Leases, OperationWork, Operations};
+use crate::{AuditLog, CordonHolds, Definitions, IdempotencyKeys, Leases, OperationWork, Operations, Wakes};
 
 /// Everything that an opened store offers.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub struct Storage {
     pub work: Arc<dyn OperationWork>,
     /// Templates and bindings.
     pub definitions: Arc<dyn Definitions>,
+    /// When to look for what others did to operations.
+    pub wakes: Arc<dyn Wakes>,
 }
 
 /// The store as such: whether it works, what its schema is, what its pool does.

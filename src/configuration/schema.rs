@@ -124,6 +124,8 @@ pub const KEYS: &[Key] = &[
     key("kubernetes.watch_pods", Kind::Flag, Preset::Flag(true), "keep the pods on nodes in memory: nodes tell what theirs ask for, plans of drains estimate the fit", &[]),
     key("operations.lease", number(3, 3_600), Preset::Number(10), "seconds without a sign of life after which another replica goes on with an operation", &[]),
     key("operations.max_concurrent_evictions", number(0, 100_000), Preset::Number(0), "most pods of a cluster that may be on their way out at once, for each replica; 0 is no limit", &[]),
+    key("operations.poll_interval", number(1, 3_600), Preset::Number(1), "seconds after which whoever follows an operation looks for events though nobody told of any", &[]),
+    key("operations.retention_days", number(0, 36_500), Preset::Number(90), "days that operations are kept after their end; 0 keeps them for ever", &[]),
     key("operations.pod_namespace", Kind::Text, Preset::Nothing, "the namespace of the pod that this replica runs in", &["POD_NAMESPACE"]),
     key("operations.pod_name", Kind::Text, Preset::Nothing, "the name of that pod: a drain of its node evicts it last", &["POD_NAME"]),
     key("audit.retention_days", number(0, 36_500), Preset::Number(0), "days that records of the audit log are kept; 0 keeps them for ever", &[]),

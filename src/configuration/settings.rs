@@ -70,6 +70,10 @@ pub struct KubernetesSettings {
 pub struct OperationSettings {
     pub lease: Duration,
     pub max_concurrent_evictions: Option<u32>,
+    /// After how long events are looked for without a hint.
+    pub poll_interval: Duration,
+    /// How long operations are kept after their end; `None`: for ever.
+    pub retention: Option<Duration>,
     /// The pod that this process runs in, if it was told.
     pub own_pod: Option<ObjectName>,
 }
@@ -109,7 +113,7 @@ impl From<&Resolved> for Settings {
                 watch_pods: read.flag("kubernetes.watch_pods"),
             },
             operations: operations(&read),
-            audit_retention: audit_retention(&read),
+            audit_retention: retention(&read, "audit.retention_days"),
             clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),
         }
     }
@@ -123,13 +127,16 @@ fn operations(read: &Reader<'_>) -> OperationSettings {
     OperationSettings {
         lease: read.seconds("operations.lease"),
         max_concurrent_evictions: (0 < most).then_some(most),
+        poll_interval: read.seconds("operations.poll_interval"),
+        retention: retention(read, "operations.retention_days"),
         own_pod: pod.map(|(namespace, name)| ObjectName { namespace, name }),
     }
 }
 
-fn audit_retention(read: &Reader<'_>) -> Option<Duration> {
+/// So many days; 0 is for ever.
+fn retention(read: &Reader<'_>, path: &str) -> Option<Duration> {
     const DAY: Duration = Duration::from_secs(86_400);
-    let days: u32 = read.number("audit.retention_days");
+    let days: u32 = read.number(path);
     (0 < days).then(|| DAY * days)
 }
 

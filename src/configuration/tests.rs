@@ -211,6 +211,15 @@ fn audit_records_are_kept_for_ever_unless_days_are_given() {
 }
 
 #[test]
+fn ended_operations_are_kept_for_ninety_days_unless_others_or_none_are_given() {
+    let retention = |text: &str| Settings::from(&load(text, &[]).unwrap()).operations.retention;
+    let days = |days: u64| Some(std::time::Duration::from_secs(days * 86_400));
+    assert_eq!(retention("{}"), days(90));
+    assert_eq!(retention("operations:\n  retention_days: 7\n"), days(7));
+    assert_eq!(retention("operations:\n  retention_days: 0\n"), None);
+}
+
+#[test]
 fn the_own_pod_is_known_when_both_of_its_names_are() {
     let own = |variables: &[(&str, &str)]| Settings::from(&load("{}", variables).unwrap()).operations.own_pod;
     assert_eq!(own(&[]), None);

@@ -1,6 +1,7 @@
 //! Storage in the memory of the process: for tests and demonstrations. It is gone when the process ends.
 
 mod audit_log;
+mod bell;
 mod cordon_holds;
 mod definitions;
 mod idempotency_keys;
@@ -18,6 +19,7 @@ use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, Storage
 use uuid::Uuid;
 
 use crate::audit_log::MemoryAuditLog;
+use crate::bell::Bell;
 use crate::cordon_holds::MemoryCordonHolds;
 use crate::definitions::MemoryDefinitions;
 use crate::idempotency_keys::{Claimed, MemoryIdempotencyKeys};
@@ -37,13 +39,16 @@ pub fn open() -> Storage {
         leases: Arc::new(MemoryLeases(Arc::clone(&memory))),
         operations: Arc::new(MemoryOperations(Arc::clone(&memory))),
         work: Arc::new(MemoryOperations(Arc::clone(&memory))),
-        definitions: Arc::new(MemoryDefinitions(memory)),
+        definitions: Arc::new(MemoryDefinitions(Arc::clone(&memory))),
+        wakes: memory,
     }
 }
 
 #[derive(Default)]
 struct Memory {
     tables: Mutex<Tables>,
+    /// Rung after the tables were changed.
+    bell: Bell,
 }
 
 #[derive(Default)]

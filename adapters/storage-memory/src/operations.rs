@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use knm_model::{
     AuditCompletion, AuditRecord, Hold, NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter,
-    OperationLease, OperationState, OperationStep, OperationTarget, StepOutcome,
+    OperationLease, OperationState, OperationStep, OperationTarget, StepOutcome, Timestamp,
 };
-use knm_ports::{OperationWork, Operations, StorageError};
+use knm_ports::{OperationWork, Operations, StorageError, Wake};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -109,6 +109,7 @@ impl Operations for MemoryOperations {
         }
         stored.note(event);
         tables.operations.insert(operation.id, stored);
+        self.0.bell.ring(Wake::Work(operation.id));
         Ok(())
     }
 
@@ -159,6 +160,7 @@ impl Operations for MemoryOperations {
             stored.operation.excused = stored.operation.progress.failed;
         }
         stored.note(event);
+        self.0.bell.ring(Wake::Work(id));
         Ok(true)
     }
 
@@ -170,6 +172,20 @@ impl Operations for MemoryOperations {
             .take(usize::try_from(limit).unwrap_or(usize::MAX))
             .cloned()
             .collect())
+    }
+
+    async fn remove_ended_before(&self, at: Timestamp, limit: u32) -> Result<u64, StorageError> {
+        let mut tables = self.0.open()?;
+        let is_old = |stored: &StoredOperation| stored.operation.ended_at.is_some_and(|ended| ended < at);
+        let old = tables.operations.iter().filter(|(_, stored)| is_old(stored));
+        let ids: Vec<Uuid> = old
+            .map(|(id, _)| *id)
+            .take(usize::try_from(limit).unwrap_or(usize::MAX))
+            .collect();
+        for id in &ids {
+            tables.operations.remove(id);
+        }
+        Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX))
     }
 }
 
@@ -230,6 +246,14 @@ impl OperationWork for MemoryOperations {
         Ok(())
     }
 
+    async fn hand_over(&self, leases: &[OperationLease]) -> Result<(), StorageError> {
+        self.release(leases).await?;
+        for lease in leases {
+            self.0.bell.ring(Wake::Work(lease.operation));
+        }
+        Ok(())
+    }
+
     async fn advance(&self, lease: &OperationLease, step: &OperationStep) -> Result<StepOutcome, StorageError> {
         let mut guard = self.0.open()?;
         let tables = &mut *guard;
@@ -265,6 +289,9 @@ impl OperationWork for MemoryOperations {
             stored.note(event);
         }
         write_changes(tables, step);
+        if !step.events.is_empty() {
+            self.0.bell.ring(Wake::Events(lease.operation));
+        }
         Ok(StepOutcome::Written(state))
     }
 

@@ -1,6 +1,9 @@
 //! What the tables must know of PostgreSQL; the rest of them is the same for every SQL database.
 
+use knm_ports::Wake;
 pub(crate) use sqlx::Postgres as Driver;
+use sqlx::QueryBuilder;
+use uuid::Uuid;
 
 /// Where a text is in the reason in lower case, see `AuditStatements`. The collation lowers nothing but the letters of ASCII, whatever the
 /// database's locale is.
@@ -11,6 +14,33 @@ pub(crate) const BEGIN: &str = "BEGIN";
 
 /// What keeps two owners from taking the same row, and from waiting for each other.
 pub(crate) const SKIP_LOCKED: &str = " FOR UPDATE SKIP LOCKED";
+
+/// The channel of [`Wake::Work`].
+pub(crate) const WORK_CHANNEL: &str = "knm_operation_work";
+/// The channel of [`Wake::Events`].
+pub(crate) const EVENTS_CHANNEL: &str = "knm_operation_events";
+
+/// What tells other processes of `wakes` when the transaction is committed, and the same one only once.
+pub(crate) fn notices(wakes: &[Wake]) -> Option<QueryBuilder<Driver>> {
+    let told: Vec<(&str, Uuid)> = wakes.iter().filter_map(notice).collect();
+    if told.is_empty() {
+        return None;
+    }
+    let mut statement = QueryBuilder::new("SELECT pg_notify(channel, id::text) FROM (");
+    statement.push_values(told, |mut values, (channel, id)| {
+        values.push_bind(channel).push_bind(id);
+    });
+    statement.push(") AS told (channel, id)");
+    Some(statement)
+}
+
+fn notice(wake: &Wake) -> Option<(&'static str, Uuid)> {
+    match wake {
+        Wake::Work(id) => Some((WORK_CHANNEL, *id)),
+        Wake::Events(id) => Some((EVENTS_CHANNEL, *id)),
+        Wake::Missed => None,
+    }
+}
 
 /// The time of the database, in milliseconds since 1970.
 macro_rules! now_unix_ms {

@@ -20,13 +20,14 @@ mod operation_work;
 mod operations;
 mod options;
 mod url;
+mod wakes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use knm_ports::{Storage, StorageError};
 pub use knm_storage_sql::describe_metrics;
-use knm_storage_sql::{Dialect, PoolSettings, WatchedPool};
+use knm_storage_sql::{Bell, Dialect, PoolSettings, WatchedPool};
 use secrecy::ExposeSecret;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -43,6 +44,7 @@ use crate::operation_work::SqlOperationWork;
 use crate::operations::SqlOperations;
 pub use crate::options::{PostgresOptions, SslMode};
 pub use crate::url::UrlError;
+use crate::wakes::PostgresWakes;
 
 /// How long one operation may take, on our side and the server's.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,6 +81,8 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
         pool.close().await;
         return Err(error);
     }
+    let bell = Bell::default();
+    let wakes = PostgresWakes::new(bell.clone(), pool.clone(), &connect, options.acquire_timeout);
     Ok(Storage {
         admin: Arc::new(PostgresStorageAdmin::new(
             pool.clone(),
@@ -91,8 +95,9 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),
         leases: Arc::new(SqlLeases::new(pool.clone())),
-        operations: Arc::new(SqlOperations::new(pool.clone())),
-        work: Arc::new(SqlOperationWork::new(pool.clone())),
+        operations: Arc::new(SqlOperations::new(pool.clone(), bell.clone())),
+        work: Arc::new(SqlOperationWork::new(pool.clone(), bell)),
+        wakes: Arc::new(wakes),
         definitions: Arc::new(SqlDefinitions::new(pool)),
     })
 }

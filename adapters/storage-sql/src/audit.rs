@@ -223,7 +223,7 @@ where
         let mut below = before;
         if let Some(until) = filter.until.map(Timestamp::unix_millis_rounded_up) {
             statement.push(" AND at_unix_ms < ").push_bind(until);
-            let end = first_id(until + SLACK_MS);
+            let end = id_above(until);
             below = Some(below.map_or(end, |before| before.min(end)));
         }
         if let Some(below) = below {
@@ -241,7 +241,7 @@ where
             QueryBuilder::new("DELETE FROM audit_records WHERE id IN (SELECT id FROM audit_records WHERE outcome <> ");
         statement.push_bind(AuditOutcome::PENDING);
         statement.push(" AND at_unix_ms < ").push_bind(at);
-        statement.push(" AND id < ").push_bind(first_id(at + SLACK_MS));
+        statement.push(" AND id < ").push_bind(id_above(at));
         statement
             .push(" ORDER BY id LIMIT ")
             .push_bind(i64::from(limit))
@@ -280,6 +280,12 @@ fn outcome(outcome: Option<AuditOutcome>) -> &'static str {
 #[must_use]
 pub fn json(object: &Map<String, Value>) -> String {
     Value::Object(object.clone()).to_string()
+}
+
+/// An id above all that replicas gave out until this time, in milliseconds since 1970, though their clocks differ.
+#[must_use]
+pub fn id_above(milliseconds: i64) -> Uuid {
+    first_id(milliseconds.saturating_add(SLACK_MS))
 }
 
 /// The smallest id that can be made at this time.

@@ -30,6 +30,7 @@
 //! that could hold its place in the pool for as long as the database hangs.
 
 mod audit;
+mod bell;
 mod definition;
 mod error;
 mod hold;
@@ -41,7 +42,8 @@ mod operation;
 mod pool;
 mod registration;
 
-pub use audit::{AuditRow, AuditStatements, audit_record, json};
+pub use audit::{AuditRow, AuditStatements, audit_record, id_above, json};
+pub use bell::Bell;
 pub use definition::{DefinitionRow, definition};
 pub use error::{Dialect, Origin};
 pub use hold::{HoldRow, hold, hold_state_number};

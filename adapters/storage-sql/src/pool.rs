@@ -186,6 +186,11 @@ impl<DB: Database> WatchedPool<DB> {
         }
     }
 
+    /// Waits until it is closed.
+    pub fn closed(&self) -> impl Future<Output = ()> + use<DB> {
+        self.inner.pool.close_event()
+    }
+
     async fn hold(&self, operation: &'static str, watched: Watched) -> Result<Held<DB>, StorageError> {
         let limit = self.inner.settings.acquire_timeout;
         let deadline = Instant::now() + limit;

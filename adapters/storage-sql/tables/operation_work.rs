@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use knm_model::{Hold, OperationBacklog, OperationLease, OperationState, OperationStep, StepOutcome, Timestamp};
-use knm_ports::{OperationWork, StorageError};
-use knm_storage_sql::{AuditStatements, WatchedPool, hold_state_number, operation_state};
+use knm_ports::{OperationWork, StorageError, Wake};
+use knm_storage_sql::{AuditStatements, Bell, WatchedPool, hold_state_number, operation_state};
 use sqlx::{Connection as _, Database};
 use uuid::Uuid;
 
 use crate::dialect::{BEGIN, Driver, PLACE_IN_REASON, SKIP_LOCKED, now_unix_ms};
-use crate::operations::{put_events, put_targets};
+use crate::operations::{put_events, put_targets, tell_others};
 
 const WHAT: &str = "operation";
 
@@ -57,15 +57,41 @@ pub(crate) struct SqlOperationWork {
     pool: WatchedPool<Driver>,
     audit: AuditStatements<Driver>,
     claim: String,
+    bell: Bell,
 }
 
 impl SqlOperationWork {
-    pub(crate) fn new(pool: WatchedPool<Driver>) -> Self {
+    pub(crate) fn new(pool: WatchedPool<Driver>, bell: Bell) -> Self {
         Self {
             pool,
+            bell,
             audit: AuditStatements::new(PLACE_IN_REASON),
             claim: format!("{CLAIM_START}{SKIP_LOCKED}{CLAIM_END}"),
         }
+    }
+
+    /// Gives leases back, and tells other processes of `wakes` with it.
+    async fn give_back(&self, leases: &[OperationLease], wakes: &[Wake]) -> Result<(), StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("operations.release").await?;
+                let work = async {
+                    let mut transaction = held.connection().begin_with(BEGIN).await?;
+                    for lease in leases {
+                        sqlx::query(RELEASE)
+                            .bind(lease.operation)
+                            .bind(lease.owner.as_str())
+                            .bind(i64::try_from(lease.epoch).unwrap_or(i64::MAX))
+                            .execute(&mut *transaction)
+                            .await?;
+                    }
+                    tell_others(&mut transaction, wakes).await?;
+                    transaction.commit().await
+                };
+                let done = work.await;
+                held.release(WHAT, done)
+            })
+            .await
     }
 
     /// Writes a step in a transaction that its caller ends: with anything but [`StepOutcome::Written`], by rolling back.
@@ -179,36 +205,33 @@ impl OperationWork for SqlOperationWork {
     }
 
     async fn release(&self, leases: &[OperationLease]) -> Result<(), StorageError> {
-        self.pool
-            .within_deadline(async {
-                let mut held = self.pool.acquire("operations.release").await?;
-                let work = async {
-                    let mut transaction = held.connection().begin_with(BEGIN).await?;
-                    for lease in leases {
-                        sqlx::query(RELEASE)
-                            .bind(lease.operation)
-                            .bind(lease.owner.as_str())
-                            .bind(i64::try_from(lease.epoch).unwrap_or(i64::MAX))
-                            .execute(&mut *transaction)
-                            .await?;
-                    }
-                    transaction.commit().await
-                };
-                let done = work.await;
-                held.release(WHAT, done)
-            })
-            .await
+        self.give_back(leases, &[]).await
+    }
+
+    async fn hand_over(&self, leases: &[OperationLease]) -> Result<(), StorageError> {
+        let wakes: Vec<Wake> = leases.iter().map(|lease| Wake::Work(lease.operation)).collect();
+        self.give_back(leases, &wakes).await?;
+        self.bell.ring(&wakes);
+        Ok(())
     }
 
     async fn advance(&self, lease: &OperationLease, step: &OperationStep) -> Result<StepOutcome, StorageError> {
-        self.pool
+        let wakes = match step.events.is_empty() {
+            true => None,
+            false => Some(Wake::Events(lease.operation)),
+        };
+        let outcome = self
+            .pool
             .within_deadline(async {
                 let mut held = self.pool.acquire("operations.advance").await?;
                 let work = async {
                     let mut transaction = held.connection().begin_with(BEGIN).await?;
                     let written = self.write(&mut transaction, lease, step).await?;
                     match written {
-                        Ok(StepOutcome::Written(_)) => transaction.commit().await?,
+                        Ok(StepOutcome::Written(_)) => {
+                            tell_others(&mut transaction, wakes.as_slice()).await?;
+                            transaction.commit().await?;
+                        }
                         Ok(StepOutcome::LeaseLost | StepOutcome::OtherState(_)) | Err(_) => {
                             transaction.rollback().await?;
                         }
@@ -218,7 +241,11 @@ impl OperationWork for SqlOperationWork {
                 let done = work.await;
                 held.release(WHAT, done)?
             })
-            .await
+            .await?;
+        if matches!(outcome, StepOutcome::Written(_)) {
+            self.bell.ring(wakes.as_slice());
+        }
+        Ok(outcome)
     }
 
     async fn backlog(&self) -> Result<OperationBacklog, StorageError> {

@@ -2,15 +2,15 @@
 
 use async_trait::async_trait;
 use knm_model::{NewEvent, Operation, OperationEvent, OperationFilter, OperationState, OperationTarget, Timestamp};
-use knm_ports::{Operations, StorageError};
+use knm_ports::{Operations, StorageError, Wake};
 use knm_storage_sql::{
-    OperationEventRow, OperationRow, OperationTargetRow, WatchedPool, json, operation, operation_event,
+    Bell, OperationEventRow, OperationRow, OperationTargetRow, WatchedPool, id_above, json, operation, operation_event,
     operation_target, strategy_json,
 };
 use sqlx::{Connection as _, Database, QueryBuilder};
 use uuid::Uuid;
 
-use crate::dialect::{BEGIN, Driver};
+use crate::dialect::{BEGIN, Driver, notices};
 
 const WHAT: &str = "operation";
 /// How many rows are written by one statement: databases allow only so many values.
@@ -28,16 +28,20 @@ const REQUEST: &str = "UPDATE operations SET state = $3, message = NULL, last_ev
     excused = CASE WHEN $3 = 'running' THEN failed ELSE excused END WHERE id = $1 AND state = $2 RETURNING last_event";
 const EVENTS_AFTER: &str = "SELECT operation, number, at_unix_ms, kind, data_json FROM operation_events \
     WHERE operation = $1 AND number > $2 ORDER BY number LIMIT $3";
+/// Nodes and events go with it. What ended so long ago was accepted before that: ids tell where to stop looking.
+const REMOVE_ENDED_BEFORE: &str = "DELETE FROM operations WHERE id IN \
+    (SELECT id FROM operations WHERE ended_at_unix_ms < $1 AND id < $2 ORDER BY id LIMIT $3)";
 
 type Connection = <Driver as Database>::Connection;
 
 pub(crate) struct SqlOperations {
     pool: WatchedPool<Driver>,
+    bell: Bell,
 }
 
 impl SqlOperations {
-    pub(crate) fn new(pool: WatchedPool<Driver>) -> Self {
-        Self { pool }
+    pub(crate) fn new(pool: WatchedPool<Driver>, bell: Bell) -> Self {
+        Self { pool, bell }
     }
 }
 
@@ -50,6 +54,7 @@ impl Operations for SqlOperations {
         event: &NewEvent,
     ) -> Result<(), StorageError> {
         let strategy = strategy_json(&operation.strategy)?;
+        let wakes = [Wake::Work(operation.id)];
         self.pool
             .within_deadline(async {
                 let mut held = self.pool.acquire("operations.open").await?;
@@ -61,12 +66,15 @@ impl Operations for SqlOperations {
                         .await?;
                     put_targets(&mut transaction, operation.id, targets).await?;
                     put_events(&mut transaction, operation.id, 0, std::slice::from_ref(event)).await?;
+                    tell_others(&mut transaction, &wakes).await?;
                     transaction.commit().await
                 };
                 let done = work.await;
                 held.release(WHAT, done)
             })
-            .await
+            .await?;
+        self.bell.ring(&wakes);
+        Ok(())
     }
 
     async fn find(&self, id: Uuid) -> Result<Option<Operation>, StorageError> {
@@ -120,7 +128,9 @@ impl Operations for SqlOperations {
         to: OperationState,
         event: &NewEvent,
     ) -> Result<bool, StorageError> {
-        self.pool
+        let wakes = [Wake::Work(id)];
+        let is_moved = self
+            .pool
             .within_deadline(async {
                 let mut held = self.pool.acquire("operations.request").await?;
                 let work = async {
@@ -133,6 +143,7 @@ impl Operations for SqlOperations {
                         .await?;
                     if let Some((last,)) = moved {
                         put_events(&mut transaction, id, last - 1, std::slice::from_ref(event)).await?;
+                        tell_others(&mut transaction, &wakes).await?;
                     }
                     transaction.commit().await?;
                     Ok(moved.is_some())
@@ -140,7 +151,11 @@ impl Operations for SqlOperations {
                 let done = work.await;
                 held.release(WHAT, done)
             })
-            .await
+            .await?;
+        if is_moved {
+            self.bell.ring(&wakes);
+        }
+        Ok(is_moved)
     }
 
     async fn events_after(&self, id: Uuid, after: u64, limit: u32) -> Result<Vec<OperationEvent>, StorageError> {
@@ -154,6 +169,22 @@ impl Operations for SqlOperations {
                     .fetch_all(held.connection())
                     .await;
                 held.release(WHAT, rows)?.into_iter().map(operation_event).collect()
+            })
+            .await
+    }
+
+    async fn remove_ended_before(&self, at: Timestamp, limit: u32) -> Result<u64, StorageError> {
+        let at = at.unix_millis_rounded_up();
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("operations.remove_ended_before").await?;
+                let done = sqlx::query(REMOVE_ENDED_BEFORE)
+                    .bind(at)
+                    .bind(id_above(at))
+                    .bind(i64::from(limit))
+                    .execute(held.connection())
+                    .await;
+                Ok(held.release(WHAT, done)?.rows_affected())
             })
             .await
     }
@@ -299,4 +330,13 @@ pub(crate) async fn put_events(
         statement.build().execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// Tells other processes, when the transaction is committed. All of it is one statement: committing it is something that the database does
+/// for one transaction at a time.
+pub(crate) async fn tell_others(connection: &mut Connection, wakes: &[Wake]) -> Result<(), sqlx::Error> {
+    match notices(wakes) {
+        Some(mut statement) => statement.build().execute(connection).await.map(drop),
+        None => Ok(()),
+    }
 }

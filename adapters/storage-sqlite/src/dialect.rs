@@ -1,5 +1,7 @@
 //! What the tables must know of SQLite; the rest of them is the same for every SQL database.
 
+use knm_ports::Wake;
+use sqlx::QueryBuilder;
 pub(crate) use sqlx::Sqlite as Driver;
 
 /// Where a text is in the reason in lower case, see `AuditStatements`. SQLite lowers nothing but the letters of ASCII.
@@ -10,6 +12,11 @@ pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// What keeps two owners from taking the same row: here there is only one writer at a time.
 pub(crate) const SKIP_LOCKED: &str = "";
+
+/// What tells other processes of `wakes` when the transaction is committed: nothing here, they find out by looking.
+pub(crate) fn notices(_wakes: &[Wake]) -> Option<QueryBuilder<Driver>> {
+    None
+}
 
 /// The time of the database, in milliseconds since 1970.
 macro_rules! now_unix_ms {

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use knm_ports::{Storage, StorageAdmin as _, StorageError};
 pub use knm_storage_sql::describe_metrics;
-use knm_storage_sql::{Dialect, PoolSettings, WatchedPool};
+use knm_storage_sql::{Bell, Dialect, PoolSettings, WatchedPool};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{Connection, Sqlite};
@@ -90,6 +90,7 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
         admin.close().await;
         return Err(reason(&options.path, error).await);
     }
+    let bell = Bell::default();
     Ok(Storage {
         admin: Arc::new(admin),
         clusters: Arc::new(SqlClusterRegistrations::new(pool.clone())),
@@ -97,8 +98,9 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),
         leases: Arc::new(SqlLeases::new(pool.clone())),
-        operations: Arc::new(SqlOperations::new(pool.clone())),
-        work: Arc::new(SqlOperationWork::new(pool.clone())),
+        operations: Arc::new(SqlOperations::new(pool.clone(), bell.clone())),
+        work: Arc::new(SqlOperationWork::new(pool.clone(), bell.clone())),
+        wakes: Arc::new(bell),
         definitions: Arc::new(SqlDefinitions::new(pool)),
     })
 }

@@ -6,20 +6,22 @@ use std::time::Duration;
 use futures::Stream;
 use knm_model::{AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord};
 use knm_ports::{AuditLog, Clock, Leases, StorageError};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::duty::{Duty, Terms, Turn};
 
 /// How many records a page has if nobody says.
 const USUAL_PAGE: u32 = 100;
 /// How many records an export reads at once.
 const EXPORT_PAGE: u32 = 500;
-/// How often it is looked whether something is to be done.
-const ROUND: Duration = Duration::from_secs(60);
-/// How long the lease outlives the replica that held it.
-const LEASE_TTL: Duration = Duration::from_secs(180);
-const LEASE: &str = "audit-keeper";
-/// How many records are removed at once, and the pause after that: others want to use the database, too.
+const DUTY: Terms = Terms {
+    lease: "audit-keeper",
+    every: Duration::from_secs(60),
+    outlives: Duration::from_secs(180),
+};
+/// How many records are removed at once.
 const BATCH: u32 = 1_000;
-const BREATH: Duration = Duration::from_millis(200);
 /// No change of a node takes longer; an intent that is older and has no operation belongs to a process that is gone.
 const LONGEST_CHANGE: Duration = Duration::from_secs(600);
 const ENDED: &str = "the process that tried it ended before it could tell";
@@ -141,13 +143,14 @@ pub struct AuditKeeper {
 }
 
 impl AuditKeeper {
-    /// Keeps it in order until it is dropped.
-    pub async fn keep(self) {
-        let mut rounds = tokio::time::interval(ROUND);
-        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            rounds.tick().await;
-            if let Err(error) = self.round().await {
+    /// Keeps it in order until `shutdown`.
+    pub async fn keep(self, shutdown: CancellationToken) {
+        let mut duty = Duty::new(DUTY, Arc::clone(&self.leases), self.owner.clone(), shutdown.clone());
+        while let Some(turn) = duty.turn().await {
+            if turn == Turn::Others {
+                continue;
+            }
+            if let Some(Err(error)) = shutdown.run_until_cancelled(self.round(&duty)).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the audit log could not be kept in order"
@@ -156,10 +159,7 @@ impl AuditKeeper {
         }
     }
 
-    async fn round(&self) -> Result<(), StorageError> {
-        if !self.is_ours().await? {
-            return Ok(());
-        }
+    async fn round(&self, duty: &Duty) -> Result<(), StorageError> {
         let now = self.clock.now();
         let unknown = AuditCompletion {
             outcome: AuditOutcome::Unknown,
@@ -182,11 +182,7 @@ impl AuditKeeper {
         loop {
             let batch = self.log.remove_before(now.minus(retention), BATCH).await?;
             removed += batch;
-            if batch < u64::from(BATCH) {
-                break;
-            }
-            tokio::time::sleep(BREATH).await;
-            if !self.is_ours().await? {
+            if batch < u64::from(BATCH) || !duty.goes_on().await {
                 break;
             }
         }
@@ -194,9 +190,5 @@ impl AuditKeeper {
             tracing::info!(records = removed, "old audit records were removed");
         }
         Ok(())
-    }
-
-    async fn is_ours(&self) -> Result<bool, StorageError> {
-        self.leases.hold(LEASE, &self.owner, LEASE_TTL).await
     }
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod changes;
+mod duty;
 mod health;
 mod idempotency;
 mod inventory;
@@ -23,8 +24,8 @@ pub use inventory::{
 };
 pub use metric::describe_metrics;
 pub use operations::{
-    Asker, OperationError, OperationPage, OperationRequest, OperationRunner, OperationShown, Operations,
-    RunnerSettings, TargetRequest,
+    Asker, OperationError, OperationKeeper, OperationPage, OperationRequest, OperationRunner, OperationShown,
+    Operations, RunnerSettings, TargetRequest,
 };
 pub use registrations::Registrations;
 pub use templates::{Comparison, Content, DriftedNode, TemplateError, TemplateReconciler, Templates, Versioned};

@@ -4,10 +4,12 @@ mod accept;
 mod changing;
 mod draining;
 mod error;
+mod keeper;
 mod room;
 mod runner;
 mod step;
 mod task;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +19,17 @@ use knm_model::{
     Actor, EventKind, NewEvent, Operation, OperationEvent, OperationFilter, OperationKind, OperationState,
     OperationTarget, RawStrategy, TargetState, Wish,
 };
-use knm_ports::{Clock, IdSource, Operations as OperationStore, StorageError};
+use knm_ports::{Clock, IdSource, Operations as OperationStore, StorageError, Wakes};
 use metrics::histogram;
 use serde_json::{Map, Value, json};
-use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 pub use error::OperationError;
+pub use keeper::OperationKeeper;
 pub use runner::{OperationRunner, RunnerSettings};
 
+use self::waiting::{News, Waiting};
 use crate::inventory::Inventory;
 use crate::metric;
 
@@ -33,8 +37,6 @@ use crate::metric;
 const USUAL_PAGE: u32 = 100;
 /// How many events are read at once.
 const EVENTS_AT_ONCE: u32 = 500;
-/// How often the event log is read while nothing happens.
-const EVENTS_EVERY: Duration = Duration::from_millis(500);
 
 /// Accepts operations, shows them, and takes wishes about them.
 pub struct Operations {
@@ -42,8 +44,12 @@ pub struct Operations {
     store: Arc<dyn OperationStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
-    /// Told when there may be something to do.
-    wake: Arc<Notify>,
+    /// After how long the event log is read though nobody told of new events.
+    look_every: Duration,
+    /// Those who are woken when something may be new.
+    waiting: Arc<Waiting>,
+    /// Wakes them, as long as there are operations.
+    _waking: AbortOnDropHandle<()>,
 }
 
 /// What somebody wants to be done.
@@ -108,19 +114,26 @@ pub struct OperationPage {
 }
 
 impl Operations {
-    /// Operations on nodes of the clusters of `inventory`, kept in `store`.
+    /// Operations on nodes of the clusters of `inventory`, kept in `store`. Those who follow one, and the runner, look when `wakes` says so;
+    /// without that, followers look after `look_every`. It must be called on a tokio runtime.
     pub fn new(
         inventory: Arc<Inventory>,
         store: Arc<dyn OperationStore>,
+        wakes: &dyn Wakes,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
+        look_every: Duration,
     ) -> Arc<Self> {
+        let waiting = Arc::new(Waiting::default());
+        let waking = tokio::spawn(Arc::clone(&waiting).pass_on(wakes.listen()));
         Arc::new(Self {
             inventory,
             store,
             clock,
             ids,
-            wake: Arc::new(Notify::new()),
+            look_every,
+            waiting,
+            _waking: AbortOnDropHandle::new(waking),
         })
     }
 
@@ -144,7 +157,6 @@ impl Operations {
             ],
         );
         self.store.open(operation, &accepted.targets, &event).await?;
-        self.wake.notify_one();
         tracing::info!(
             operation = %operation.id, kind = operation.kind.as_str(), nodes = operation.progress.total,
             "operation accepted"
@@ -217,7 +229,6 @@ impl Operations {
                 break;
             }
         }
-        self.wake.notify_one();
         self.find(id).await
     }
 
@@ -277,7 +288,6 @@ impl Operations {
             ],
         );
         self.store.open(&accepted.operation, &accepted.targets, &event).await?;
-        self.wake.notify_one();
         Ok(accepted)
     }
 
@@ -292,6 +302,7 @@ impl Operations {
             operations: Arc::clone(self),
             id,
             after,
+            news: self.waiting.follow(id),
             is_over: false,
             is_live: false,
         };
@@ -304,8 +315,9 @@ struct Follower {
     operations: Arc<Operations>,
     id: Uuid,
     after: u64,
+    news: News,
     is_over: bool,
-    /// Whether what comes now did not happen before the reader came.
+    /// Whether everything until now was read: what comes now did not happen before the reader came.
     is_live: bool,
 }
 
@@ -315,6 +327,9 @@ impl Follower {
             return None;
         }
         loop {
+            if self.is_live {
+                self.news.next(self.operations.look_every).await;
+            }
             match self.read().await {
                 Ok(events) if events.is_empty() && self.is_over => return None,
                 Ok(events) if events.is_empty() => {}
@@ -324,7 +339,6 @@ impl Follower {
                     return Some((Err(error), self));
                 }
             }
-            tokio::time::sleep(EVENTS_EVERY).await;
         }
     }
 

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use knm_domain::{Audit, AuditKeeper};
 use knm_model::{Actor, AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, ClusterName};
 use knm_ports::{Clock, CountedIds, IdSource, ManualClock, MockAuditLog, MockLeases, Storage, StorageError};
+use tokio_util::sync::CancellationToken;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -128,7 +129,7 @@ async fn old_records_go_and_lost_intents_are_given_up() {
     let recent = record(&clock, &ids);
     storage.audit.open(&recent).await.unwrap();
 
-    tokio::spawn(keeper(&storage, &clock, "a").keep());
+    tokio::spawn(keeper(&storage, &clock, "a").keep(CancellationToken::new()));
     tokio::time::sleep(Duration::from_secs(30)).await;
 
     assert_eq!(count(&storage).await, 2);
@@ -149,7 +150,7 @@ async fn without_a_retention_nothing_is_removed() {
         retention: None,
         ..keeper(&storage, &clock, "a")
     };
-    tokio::spawn(keeper.keep());
+    tokio::spawn(keeper.keep(CancellationToken::new()));
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(count(&storage).await, 1);
 }
@@ -166,7 +167,7 @@ async fn a_replica_without_the_lease_touches_nothing() {
         owner: "b".to_owned(),
         retention: Some(DAY),
     };
-    let kept = tokio::time::timeout(Duration::from_secs(90), keeper.keep()).await;
+    let kept = tokio::time::timeout(Duration::from_secs(90), keeper.keep(CancellationToken::new())).await;
     assert!(kept.is_err(), "it goes on");
 }
 
@@ -174,10 +175,10 @@ async fn a_replica_without_the_lease_touches_nothing() {
 async fn another_replica_goes_on_when_the_first_one_is_gone() {
     let storage = filled(1).await;
     let clock = ManualClock::at("2030-01-01T01:00:00Z");
-    let first = tokio::spawn(keeper(&storage, &clock, "a").keep());
+    let first = tokio::spawn(keeper(&storage, &clock, "a").keep(CancellationToken::new()));
     tokio::time::sleep(Duration::from_secs(1)).await;
     first.abort();
-    tokio::spawn(keeper(&storage, &clock, "b").keep());
+    tokio::spawn(keeper(&storage, &clock, "b").keep(CancellationToken::new()));
     let later = record(&clock, &CountedIds::default());
     storage.audit.open(&later).await.unwrap();
     clock.advance(Duration::from_secs(700));

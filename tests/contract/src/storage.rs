@@ -11,6 +11,7 @@ mod holds;
 mod idempotency;
 mod leases;
 mod operations;
+mod wakes;
 mod work;
 
 use std::any::Any;
@@ -25,6 +26,7 @@ pub use holds::*;
 pub use idempotency::*;
 pub use leases::*;
 pub use operations::*;
+pub use wakes::*;
 pub use work::*;
 
 /// A store of one test: empty and not migrated.
@@ -123,6 +125,9 @@ macro_rules! storage_contract {
             of_several_wishes_one_moves_an_operation,
             resuming_excuses_what_failed_until_then,
             events_are_numbered_from_one_without_a_gap,
+            only_operations_that_ended_before_are_removed,
+            removed_operations_leave_nothing_and_others_as_they_were,
+            no_more_operations_are_removed_than_the_limit,
             of_several_owners_one_gets_an_operation,
             the_oldest_operations_are_taken_first,
             an_operation_whose_lease_ran_out_is_taken_over_with_a_higher_epoch,
@@ -130,6 +135,7 @@ macro_rules! storage_contract {
             the_leases_of_operations_are_extended,
             a_lease_of_an_operation_that_ran_out_is_not_extended,
             released_operations_are_free_and_those_of_others_stay,
+            operations_that_were_handed_over_are_free_and_those_of_others_stay,
             a_late_owner_changes_nothing,
             a_step_from_another_state_changes_nothing,
             a_step_is_written_as_a_whole,
@@ -142,6 +148,10 @@ macro_rules! storage_contract {
             of_several_writers_one_adds_a_version,
             a_list_has_the_latest_version_of_each_definition_that_is_not_deleted,
             templates_and_bindings_of_one_name_are_different_things,
+            who_listens_is_told_of_work_once_it_can_be_read,
+            who_listens_is_told_of_events_once_they_can_be_read,
+            who_listens_is_told_nothing_of_what_was_not_written,
+            who_listens_too_slowly_is_told_that_something_was_missed,
         );
     };
 }

@@ -15,15 +15,15 @@ use uuid::Uuid;
 
 use super::attempt::Attempts;
 use super::{Asked, ChangeError, Intent, NodeChanged, NodeChanges, Target};
+use crate::duty::{Duty, Terms, Turn};
 use crate::inventory::InventoryError;
 use crate::metric;
 
-/// How often the holds are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Whoever has it looks after the holds.
-const LEASE: &str = "cordon-holds";
-/// How long another replica waits before it takes over.
-const LEASE_TIME: Duration = Duration::from_secs(15);
+const DUTY: Terms = Terms {
+    lease: "cordon-holds",
+    every: Duration::from_secs(5),
+    outlives: Duration::from_secs(15),
+};
 /// How long a hold that could not be released is left alone: each try is a record in the audit log.
 const AFTER_FAILURE: Duration = Duration::from_secs(300);
 
@@ -43,17 +43,9 @@ impl NodeChanges {
     /// Looks after the holds until `shutdown`, whenever this replica, under the name `owner`, has the lease for it.
     pub async fn keep_holds(self: Arc<Self>, leases: Arc<dyn Leases>, owner: String, shutdown: CancellationToken) {
         let mut memory = Memory::default();
-        while shutdown
-            .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
-            .await
-            .is_some()
-        {
-            let is_keeper = leases.hold(LEASE, &owner, LEASE_TIME).await.unwrap_or_else(|error| {
-                // The database is away or not migrated, which its own checks tell.
-                tracing::debug!(error = &error as &dyn std::error::Error, "no lease to look after holds");
-                false
-            });
-            if !is_keeper {
+        let mut duty = Duty::new(DUTY, leases, owner, shutdown);
+        while let Some(turn) = duty.turn().await {
+            if turn == Turn::Others {
                 memory = Memory::default();
                 continue;
             }
@@ -64,8 +56,6 @@ impl NodeChanges {
                 );
             }
         }
-        // Another replica need not wait until it runs out. A store that is closed already has no use for that.
-        let _ = leases.release(LEASE, &owner).await;
     }
 
     /// Looks after the holds once.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use knm_model::{ObjectName, OperationLease, OperationState};
 use knm_ports::{OperationWork, StorageError};
 use metrics::{counter, gauge};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use super::Operations;
 use super::room::{Blocks, Facts, Leaving};
 use super::step::Bench;
 use super::task::{Task, TaskEnd};
+use super::waiting::{GATHER, Waiting};
 use crate::changes::NodeChanges;
 use crate::metric;
 
@@ -132,12 +133,13 @@ impl OperationRunner {
 
     /// Works until `shutdown`, then gives all operations to others at once.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let wake = Arc::clone(&self.operations.wake);
+        let waiting = Arc::clone(&self.operations.waiting);
         let mut running: HashMap<Uuid, Running> = HashMap::new();
         let mut tasks: JoinSet<(OperationLease, TaskEnd)> = JoinSet::new();
         let mut takes_more = true;
         let mut look = tokio::time::interval(self.settings.lease / LOOKS_PER_LEASE);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut not_before = Instant::now();
         let mut count = tokio::time::interval(COUNT_EVERY);
         count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -150,24 +152,25 @@ impl OperationRunner {
                         self.claim(&mut running, &mut tasks).await;
                     }
                 }
-                () = woken(&wake) => {
+                () = woken(&waiting, not_before) => {
                     self.renew(&mut running).await;
                     if takes_more {
                         self.claim(&mut running, &mut tasks).await;
                     }
+                    not_before = Instant::now() + GATHER;
                 }
                 Some(ended) = tasks.join_next() => self.ended(ended, &mut running).await,
                 Some(news) = self.handovers.recv() => match news {
                     HandoverNews::Begin(keep, done) => {
                         takes_more = false;
-                        self.release(&mut running, Some(keep)).await;
+                        self.hand_over(&mut running, Some(keep)).await;
                         let _ = done.send(());
                     }
                     HandoverNews::TakeBack => takes_more = true,
                 },
             }
         }
-        let last = self.release(&mut running, None);
+        let last = self.hand_over(&mut running, None);
         if tokio::time::timeout(LAST_WORDS, last).await.is_err() {
             tracing::warn!("operations could not be handed over in time: others wait until their leases run out");
         }
@@ -307,7 +310,7 @@ impl OperationRunner {
     }
 
     /// Stops the work on all operations but `keep`, and gives them to others.
-    async fn release(&self, running: &mut HashMap<Uuid, Running>, keep: Option<Uuid>) {
+    async fn hand_over(&self, running: &mut HashMap<Uuid, Running>, keep: Option<Uuid>) {
         let mut leases = Vec::new();
         running.retain(|id, one| {
             if Some(*id) == keep {
@@ -321,7 +324,7 @@ impl OperationRunner {
         if leases.is_empty() {
             return;
         }
-        match self.work.release(&leases).await {
+        match self.work.hand_over(&leases).await {
             Ok(()) => tracing::info!(operations = leases.len(), "operations handed over"),
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -358,7 +361,8 @@ fn log_uncounted(error: &StorageError) {
     );
 }
 
-/// Several wakes at once are one.
-async fn woken(wake: &Notify) {
-    wake.notified().await;
+/// Waits until there may be work, and until `not_before` at least: each look extends all leases.
+async fn woken(waiting: &Waiting, not_before: Instant) {
+    tokio::time::sleep_until(not_before).await;
+    waiting.work().await;
 }

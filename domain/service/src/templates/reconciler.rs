@@ -11,15 +11,16 @@ use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{Comparison, TemplateError, Templates, Versioned};
+use crate::duty::{Duty, Terms, Turn};
 use crate::metric;
 use crate::operations::{Asker, OperationError, OperationRequest, Operations, TargetRequest};
 
-/// How often nodes are compared.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Whoever has it compares them.
-const LEASE: &str = "template-bindings";
-/// How long another replica waits before it takes over.
-const LEASE_TIME: Duration = Duration::from_secs(30);
+/// Who compares nodes, and how often.
+const TERMS: Terms = Terms {
+    lease: "template-bindings",
+    every: Duration::from_secs(10),
+    outlives: Duration::from_secs(30),
+};
 /// How long a binding is left alone whose last repair did not work for every node: each try is a record in the audit log.
 const AFTER_FAILURE: Duration = Duration::from_secs(600);
 /// The most nodes that one repair begins with; the rest comes with the next one.
@@ -43,23 +44,11 @@ impl TemplateReconciler {
     /// Compares nodes until `shutdown`, whenever this replica has the lease for it.
     pub async fn keep(self, shutdown: CancellationToken) {
         let mut told = BTreeSet::new();
-        while shutdown
-            .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
-            .await
-            .is_some()
-        {
-            let lease = self.leases.hold(LEASE, &self.owner, LEASE_TIME).await;
-            let is_ours = lease.unwrap_or_else(|error| {
-                // The database is away or not migrated, which its own checks tell.
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "no lease to compare nodes with templates"
-                );
-                false
-            });
-            let bindings = match is_ours {
-                true => self.round().await,
-                false => Ok(BTreeSet::new()),
+        let mut duty = Duty::new(TERMS, Arc::clone(&self.leases), self.owner.clone(), shutdown);
+        while let Some(turn) = duty.turn().await {
+            let bindings = match turn {
+                Turn::Ours => self.round().await,
+                Turn::Others => Ok(BTreeSet::new()),
             };
             match bindings {
                 Ok(bindings) => {
@@ -74,8 +63,6 @@ impl TemplateReconciler {
                 ),
             }
         }
-        // Another replica need not wait until it runs out. A store that is closed already has no use for that.
-        let _ = self.leases.release(LEASE, &self.owner).await;
     }
 
     /// Compares the nodes of every binding once, and returns the names of the bindings.

@@ -8,6 +8,7 @@ mod batches;
 mod drains;
 #[path = "../support/nodes.rs"]
 mod nodes;
+mod retention;
 mod stage;
 mod takeovers;
 mod templates;

@@ -25,6 +25,8 @@ use crate::nodes::{node, settle};
 
 /// How long a lease lasts here.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
+/// How often followers look without being told: so seldom that they notice only what they are told.
+const LOOK_EVERY: Duration = Duration::from_secs(36_000);
 
 /// The time of the runtime, which is paused in these tests: it passes when nothing else is to be done.
 struct RuntimeClock {
@@ -104,8 +106,10 @@ impl Stage {
         let operations = Operations::new(
             Arc::clone(&inventory),
             Arc::clone(&storage.operations),
+            &*storage.wakes,
             Arc::clone(&clock),
             ids.clone(),
+            LOOK_EVERY,
         );
         Self {
             fleet,
@@ -135,8 +139,10 @@ impl Stage {
         let operations = Operations::new(
             Arc::clone(&self.inventory),
             Arc::clone(&self.storage.operations),
+            &*self.storage.wakes,
             Arc::clone(&self.clock),
             self.ids.clone(),
+            LOOK_EVERY,
         );
         let runner = OperationRunner::new(
             operations,

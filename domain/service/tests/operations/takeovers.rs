@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use knm_model::{AuditOutcome, OperationState};
+use futures::StreamExt;
+use knm_model::{AuditOutcome, OperationState, Wish};
 use serde_json::json;
 
 use crate::stage::{LEASE, Stage, budget, own_pod, pod, pods_of};
@@ -74,6 +75,51 @@ async fn a_replica_that_ends_hands_over_at_once() {
     let taken = stage.storage.work.claim("two", LEASE, 10).await.unwrap();
     assert_eq!(taken.len(), 1);
     assert_eq!((taken[0].operation, taken[0].epoch), (id, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_replica_takes_what_is_handed_over_though_it_would_look_much_later() {
+    let hour = Duration::from_secs(3600);
+    let stage = Stage::with(&["a"]).await;
+    stage.fleet.put_pod(pod("web-1", "a"));
+    stage.fleet.put_budget(budget(0));
+    let first = stage.replica("one");
+    let id = stage.drain(json!({})).await;
+    stage.until(id, |shown| pods_of(&shown.targets[0]).len() == 1).await;
+    let _second = stage.replica_with("two", |settings| settings.lease = hour);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.fleet.put_budget(budget(1));
+    let began = stage.clock.now();
+
+    first.stop().await;
+    let shown = stage.end(id).await;
+
+    assert_eq!(shown.operation.state, OperationState::Succeeded);
+    let took = stage.clock.now().since(began);
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_on_any_replica_hears_at_once_though_it_would_look_much_later() {
+    let stage = Stage::with(&["a"]).await;
+    stage.fleet.put_pod(pod("web-1", "a"));
+    stage.fleet.put_budget(budget(0));
+    let _replica = stage.replica("one");
+    let id = stage.drain(json!({})).await;
+    let mut batches = std::pin::pin!(stage.operations.follow(id, 0));
+    let mut last = None;
+    while let Some(events) = batches.next().await {
+        for event in events.unwrap() {
+            let lag = stage.clock.now().since(event.event.at);
+            assert!(lag < Duration::from_secs(1), "{lag:?}: {event:?}");
+            if event.event.data["state"] == "blocked" {
+                tokio::time::sleep(Duration::from_secs(300)).await;
+                stage.wish(id, Wish::Cancel).await;
+            }
+            last = Some(event);
+        }
+    }
+    assert_eq!(last.unwrap().event.data["state"], "cancelled");
 }
 
 #[tokio::test(start_paused = true)]

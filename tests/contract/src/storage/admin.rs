@@ -104,6 +104,11 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     unavailable("claim", work.claim("a", Duration::from_secs(1), 1).await);
     unavailable("renew", work.renew("a", Duration::from_secs(1)).await);
     unavailable("release", work.release(&[]).await);
+    unavailable("hand_over", work.hand_over(&[]).await);
+    unavailable(
+        "remove_ended_before",
+        operations.remove_ended_before(record.at, 1).await,
+    );
     unavailable("backlog", work.backlog().await);
     assert_eq!(admin.pool().open, 0);
 }

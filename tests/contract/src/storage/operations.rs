@@ -342,6 +342,92 @@ pub async fn events_are_numbered_from_one_without_a_gap(fixture: &StorageFixture
     assert_eq!(texts(store, operation(2).id, 0).await, ["accepted"]);
 }
 
+/// `remove_ended_before` MUST keep operations that are not ended, however old they are, and those that ended at the time or later.
+pub async fn only_operations_that_ended_before_are_removed(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    let limit = time("2030-02-01T00:00:00Z");
+    let mut kept = Vec::new();
+    for (number, state) in (1..).zip(OperationState::ALL) {
+        let ended_at = state.is_ended().then(|| time("2030-01-31T23:59:59.999Z"));
+        let one = Operation {
+            state,
+            ended_at,
+            ..operation(number)
+        };
+        open(store, &one, &[]).await;
+        if !state.is_ended() {
+            kept.push(number);
+        }
+    }
+    for (number, ended_at) in [(101, "2030-02-01T00:00:00Z"), (102, "2030-02-01T00:00:00.001Z")] {
+        let one = Operation {
+            state: OperationState::Succeeded,
+            ended_at: Some(time(ended_at)),
+            ..operation(number)
+        };
+        open(store, &one, &[]).await;
+        kept.push(number);
+    }
+
+    let removed = store
+        .operations
+        .remove_ended_before(limit, 100)
+        .await
+        .expect("a removal");
+
+    kept.reverse();
+    assert_eq!(page(store, &OperationFilter::default(), None, 100).await, kept);
+    assert_eq!(removed, 4);
+}
+
+/// `remove_ended_before` MUST leave nothing of the removed ones, and the others as they were.
+pub async fn removed_operations_leave_nothing_and_others_as_they_were(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    for operation in [ended(1), operation(2)] {
+        open(store, &operation, &[target(0, "a"), target(1, "b")]).await;
+    }
+    let removed = store.operations.remove_ended_before(time(AFTER), 100).await;
+    assert_eq!(removed.expect("a removal"), 1);
+
+    let (gone, other) = (ended(1).id, operation(2));
+    assert_eq!(store.operations.find(gone).await.expect("a look-up"), None);
+    assert_eq!(store.operations.targets(gone).await.expect("no nodes"), []);
+    assert_eq!(texts(store, gone, 0).await, Vec::<String>::new());
+    let found = fixture.replica.operations.find(other.id).await;
+    assert_eq!(found.expect("a look-up"), Some(other.clone()));
+    let targets = [target(0, "a"), target(1, "b")];
+    assert_eq!(store.operations.targets(other.id).await.expect("the nodes"), targets);
+    assert_eq!(texts(store, other.id, 0).await, ["accepted"]);
+    // What is left of one would be part of another one under the same id.
+    open(store, &ended(1), &[]).await;
+    assert_eq!(store.operations.targets(gone).await.expect("no nodes"), []);
+    assert_eq!(texts(store, gone, 0).await, ["accepted"]);
+}
+
+/// `remove_ended_before` removes at most as many as were asked for, those with the lowest ids first.
+pub async fn no_more_operations_are_removed_than_the_limit(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    for number in [3, 1, 5, 2, 4] {
+        open(store, &ended(number), &[]).await;
+    }
+    for (expected, left) in [(2, vec![5, 4, 3]), (2, vec![5]), (1, vec![]), (0, vec![])] {
+        let removed = store.operations.remove_ended_before(time(AFTER), 2).await;
+        assert_eq!(removed.expect("a removal"), expected);
+        assert_eq!(page(store, &OperationFilter::default(), None, 100).await, left);
+    }
+}
+
+/// A time after the end of [`ended`].
+const AFTER: &str = "2030-01-02T00:00:00Z";
+
+fn ended(number: u128) -> Operation {
+    Operation {
+        state: OperationState::Failed,
+        ended_at: Some(time("2030-01-01T23:00:00Z")),
+        ..operation(number)
+    }
+}
+
 pub(super) async fn open(store: &Storage, operation: &Operation, targets: &[OperationTarget]) {
     let opened = store.operations.open(operation, targets, &event("accepted")).await;
     opened.expect("the id is free");

@@ -140,9 +140,30 @@ pub async fn released_operations_are_free_and_those_of_others_stay(fixture: &Sto
     let second = claim(store, "two", LONG).await;
     assert_eq!(second.len(), 1);
     store.work.release(&first).await.expect("a release of what is not ours");
+    still_has(store, &second[0]).await;
+}
+
+/// `hand_over` gives leases back; it MUST do nothing for a lease that ran out and was taken by somebody else.
+pub async fn operations_that_were_handed_over_are_free_and_those_of_others_stay(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    open(store, &operation(1), &[]).await;
+    let first = claim(store, "one", LONG).await;
+    store.work.hand_over(&first).await.expect("a hand-over");
+    let second = claim(store, "two", LONG).await;
+    assert_eq!(second.len(), 1);
+    store
+        .work
+        .hand_over(&first)
+        .await
+        .expect("a hand-over of what is not ours");
+    still_has(store, &second[0]).await;
+}
+
+/// Its owner may write, and nobody else gets the operation.
+async fn still_has(store: &Storage, lease: &OperationLease) {
     assert_eq!(claim(store, "three", LONG).await, []);
     assert_eq!(
-        step(store, &second[0], |_| {}).await,
+        step(store, lease, |_| {}).await,
         StepOutcome::Written(OperationState::Queued)
     );
 }
@@ -382,11 +403,15 @@ async fn untouched(store: &Storage) {
     assert_eq!(store.holds.unended().await.expect("the holds"), []);
 }
 
-async fn claim(store: &Storage, owner: &str, ttl: Duration) -> Vec<OperationLease> {
+pub(super) async fn claim(store: &Storage, owner: &str, ttl: Duration) -> Vec<OperationLease> {
     store.work.claim(owner, ttl, 100).await.expect("a claim")
 }
 
-async fn step(store: &Storage, lease: &OperationLease, change: impl FnOnce(&mut OperationStep)) -> StepOutcome {
+pub(super) async fn step(
+    store: &Storage,
+    lease: &OperationLease,
+    change: impl FnOnce(&mut OperationStep),
+) -> StepOutcome {
     let mut step = OperationStep::at(time("2030-01-01T00:30:00Z"), OperationProgress::default());
     change(&mut step);
     store.work.advance(lease, &step).await.expect("a step")
