@@ -320,3 +320,37 @@ fn a_replica_that_is_asked_to_end_hands_over_at_once() {
     let operation = wait_for_end(rest, &id);
     check(rest, &id, &operation);
 }
+
+#[test]
+fn a_binding_repairs_nodes_once_whichever_replica_it_was_written_on() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    let (one, other) = (shared.replica(), shared.replica());
+    let create = |service: &Service, path: &str, body: &Value| {
+        let mut wire = Wire::open(service.address());
+        let reply = wire.send_json("POST", path, &[], body).expect("an answer");
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    };
+    let template = json!({"name": "web", "labels": {"team": "shop"},
+        "taints": [{"key": "example.com/web", "value": "yes", "effect": "NoSchedule"}]});
+    create(&one, "/api/v1/templates", &template);
+    let binding = json!({"name": "web-nodes", "template": "web", "label_selector": "pool=web", "reconcile": true});
+    create(&other, "/api/v1/bindings", &binding);
+
+    let drift = |service: &Service| service.get("/api/v1/bindings/web-nodes/drift").json();
+    assert_eq!(drift(&one)["compared"], json!(NODES));
+    wait_for("the repair, as both replicas see it", || {
+        (drift(&one)["drifted"] == 0 && drift(&other)["drifted"] == 0).then_some(())
+    });
+
+    let node = one.get(&format!("{CLUSTER}/nodes/node-3")).json();
+    assert_eq!(node["labels"]["team"], "shop");
+    assert_eq!(node["taints"][0]["key"], "example.com/web");
+    let audit = one.get("/api/v1/audit?actor=binding/web-nodes").json();
+    let records = audit["items"].as_array().expect("records");
+    assert_eq!(records.len(), NODES, "{audit}");
+    assert!(records.iter().all(|record| record["outcome"] == "succeeded"), "{audit}");
+    let operations = other.get("/api/v1/operations").json();
+    assert_eq!(operations["items"].as_array().map(Vec::len), Some(1), "{operations}");
+}
