@@ -13,7 +13,7 @@ use sqlx::Postgres;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -40,8 +40,8 @@ pub(crate) struct PostgresWakes {
     pool: WatchedPool<Postgres>,
     connect: PgConnectOptions,
     connect_timeout: Duration,
-    /// What listens to others, since somebody asked for wakes.
-    listening: Mutex<Option<AbortHandle>>,
+    /// What listens to others, since somebody asked for wakes; it ends with this.
+    listening: Mutex<JoinSet<()>>,
 }
 
 impl PostgresWakes {
@@ -56,7 +56,7 @@ impl PostgresWakes {
             pool,
             connect: connect.clone().application_name(NAME),
             connect_timeout,
-            listening: Mutex::new(None),
+            listening: Mutex::default(),
         }
     }
 }
@@ -65,7 +65,7 @@ impl Wakes for PostgresWakes {
     fn listen(&self) -> WakeStream {
         let wakes = self.bell.listen();
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        listening.get_or_insert_with(|| {
+        if listening.is_empty() {
             let ear = Ear {
                 bell: self.bell.clone(),
                 pool: self.pool.clone(),
@@ -74,18 +74,9 @@ impl Wakes for PostgresWakes {
                 is_told_lost: false,
                 is_told_deaf: false,
             };
-            tokio::spawn(ear.listen()).abort_handle()
-        });
-        wakes
-    }
-}
-
-impl Drop for PostgresWakes {
-    fn drop(&mut self) {
-        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(listening) = listening {
-            listening.abort();
+            listening.spawn(ear.listen());
         }
+        wakes
     }
 }
 
