@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -83,6 +84,18 @@ impl Target {
 pub async fn fetch(target: &Target) -> Result<Answer, Failure> {
     let mut connection = Connection::open(target.port).await?;
     timed(connection.exchange(&target.request(), true)).await
+}
+
+/// Sends a JSON `body` once, as what is to be done once for this `key`, and keeps the body of the answer.
+pub async fn post(port: u16, path: &str, key: &str, body: &Value) -> Result<Answer, Failure> {
+    let body = body.to_string();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nidempotency-key: {key}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut connection = Connection::open(port).await?;
+    timed(connection.exchange(request.as_bytes(), true)).await
 }
 
 /// Asks over `connections` connections at once for as long as `time`.

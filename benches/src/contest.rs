@@ -17,8 +17,6 @@ pub const ROUND: Duration = Duration::from_millis(1_500);
 const ROUNDS: usize = 5;
 /// Fills caches and pools before anything counts.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// How often the memory is looked at during a round.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// One server and what it is asked for.
 pub struct Side<'a> {
@@ -75,16 +73,7 @@ pub async fn contest(ours: &Side<'_>, theirs: &Side<'_>) -> Result<Outcome, Fail
 pub async fn round(side: &Side<'_>, time: Duration) -> Result<Round, Failure> {
     let before = side.process.on_core()?;
     let start = Instant::now();
-    let mut resident = 0.0_f64;
-    let asking = load(&side.target, CONNECTIONS, time);
-    tokio::pin!(asking);
-    let mut looks = tokio::time::interval(LOOK);
-    let run = loop {
-        tokio::select! {
-            run = &mut asking => break run?,
-            _ = looks.tick() => resident = resident.max(side.process.memory()?.resident),
-        }
-    };
+    let (run, resident) = side.process.watched(load(&side.target, CONNECTIONS, time)).await?;
     let on_core = side.process.on_core()?.saturating_sub(before);
     Ok(Round {
         run,

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use knm_bench::cores::Cores;
 use knm_bench::suite::Suite;
 use knm_bench::table::Row;
-use knm_bench::{Failure, bare};
+use knm_bench::{Failure, bare, service};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A run that takes longer than this has met something that hangs.
@@ -85,16 +85,7 @@ fn serve_bare(port: u16, file: &Path) -> Result<(), Failure> {
 }
 
 fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let binary = match &arguments.binary {
-        Some(binary) => binary.clone(),
-        None => default_binary(),
-    };
-    let binary = binary.canonicalize().map_err(|error| {
-        format!(
-            "{} is not a built service: {error}; cargo build --release makes one, --binary names it",
-            binary.display()
-        )
-    })?;
+    let binary = service::binary(arguments.binary.as_deref())?;
     // Before the runtime starts, because its threads stay where their parent was.
     let cores = Cores::claim()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -123,14 +114,6 @@ async fn run(binary: &Path, cores: Cores) -> Result<Vec<Row>, Failure> {
     print(&format!("{}: {cores}", binary.display()))?;
     let mut report = |row: &Row| print(&row.to_string());
     Suite::new(binary, cores)?.run(&mut report).await
-}
-
-fn default_binary() -> PathBuf {
-    if let Some(binary) = std::env::var_os("KNM_BINARY") {
-        return binary.into();
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    Path::new(&target).join("release").join("kube-node-manager")
 }
 
 fn print(line: &str) -> Result<(), Failure> {

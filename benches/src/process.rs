@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::procfs::{Memory, memory, on_core};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Small against the start of a process, large against the cost of a refused connection.
 const BETWEEN_TRIES: Duration = Duration::from_millis(1);
+/// How often the memory of a server is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 /// How much of a log goes into an error.
 const LINES: usize = 5;
 
@@ -76,6 +79,19 @@ impl Process {
     /// How long it was on a core.
     pub fn on_core(&self) -> Result<Duration, Failure> {
         on_core(self.id)
+    }
+
+    /// Does `work`, and tells the most memory that the server was seen with meanwhile, in MiB.
+    pub async fn watched<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<(T, f64), Failure> {
+        let mut work = pin!(work);
+        let mut most = 0.0_f64;
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok((done?, most)),
+                _ = looks.tick() => most = most.max(self.memory()?.resident),
+            }
+        }
     }
 
     fn complaint(&self, what: &str) -> Failure {

@@ -12,6 +12,7 @@ use crate::client::{Answer, Target, fetch};
 use crate::contest::{CONNECTIONS, ROUND, Side, contest, round};
 use crate::cores::Cores;
 use crate::process::{Process, free_port};
+use crate::service;
 use crate::statistics::{median, percentile};
 use crate::table::{Bar, Row};
 
@@ -234,19 +235,8 @@ impl Suite {
         Ok(process)
     }
 
-    /// The command `serve` with nothing of this machine's configuration: no file, no cluster.
     fn service(&self, port: u16) -> Command {
-        let mut command = self.cores.server(&self.binary);
-        command
-            .arg("serve")
-            .current_dir(self.folder.path())
-            .env_clear()
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .env("HOME", self.folder.path())
-            .env("TMPDIR", self.folder.path())
-            .env("KNM__SERVER__HOST", "127.0.0.1")
-            .env("PORT", port.to_string());
-        command
+        service::serve(self.cores.server(&self.binary), self.folder.path(), port)
     }
 
     fn log(&self, name: &str) -> PathBuf {

@@ -43,6 +43,12 @@ pub trait ClusterGateway: Send + Sync + 'static {
     /// - MUST return an empty list for a node without pods and for a node that does not exist.
     async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError>;
 
+    /// The pods on a node as they were a moment ago, sorted by namespace and name. To tell them costs the cluster little however many pods
+    /// it has, so it may be asked for many nodes again and again.
+    ///
+    /// - MUST tell what [`ClusterGateway::pods_on_node`] tells once that is a moment old.
+    async fn recent_pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError>;
+
     /// All disruption budgets of the cluster at this moment, sorted by namespace and name.
     ///
     /// - MUST work on clusters that only know `policy/v1beta1`.

@@ -41,7 +41,8 @@ const USES: &[(&str, &[&str])] = &[
     // For tests and measurements only.
     ("knm-contract", &["knm-model", "knm-ports"]),
     ("knm-test-support", &[]),
-    ("knm-bench", &["knm-domain", "knm-model"]),
+    // It measures on the same real servers that tests start.
+    ("knm-bench", &["knm-domain", "knm-model", "knm-test-support"]),
 ];
 
 /// What only tests may use on top of that.

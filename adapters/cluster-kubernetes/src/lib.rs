@@ -102,14 +102,13 @@ impl ClusterGateway for KubernetesGateway {
     }
 
     async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
-        let path = format!(
-            "/api/v1/pods?fieldSelector={}",
-            encoded(&format!("spec.nodeName={}", node.as_str()))
-        );
-        let keep = |wire: WirePod| Some(convert::pod(wire, node));
-        let (mut pods, _) = self.connection.list(PODS, &path, keep).await?;
-        pods.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        Ok(pods)
+        self.pods(node, "").await
+    }
+
+    async fn recent_pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        // Any version will do: the API server answers from its cache, which has an index of nodes. For the latest one most versions of it
+        // read all pods of the cluster from etcd.
+        self.pods(node, "&resourceVersion=0").await
     }
 
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
@@ -176,6 +175,18 @@ impl ClusterGateway for KubernetesGateway {
 }
 
 impl KubernetesGateway {
+    /// The pods on a node, asked for with more of a query.
+    async fn pods(&self, node: &NodeName, query: &str) -> Result<Vec<Pod>, ClusterError> {
+        let path = format!(
+            "/api/v1/pods?fieldSelector={}{query}",
+            encoded(&format!("spec.nodeName={}", node.as_str()))
+        );
+        let keep = |wire: WirePod| Some(convert::pod(wire, node));
+        let (mut pods, _) = self.connection.list(PODS, &path, keep).await?;
+        pods.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Ok(pods)
+    }
+
     async fn budgets(&self, version: PolicyVersion) -> Result<Vec<DisruptionBudget>, Failure> {
         let path = match version {
             PolicyVersion::V1 => "/apis/policy/v1/poddisruptionbudgets",

@@ -64,6 +64,10 @@ impl ClusterGateway for MemoryClusterGateway {
         self.fleet.pods(node)
     }
 
+    async fn recent_pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        self.fleet.pods(node)
+    }
+
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
         self.fleet.budgets()
     }

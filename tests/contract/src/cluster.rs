@@ -113,6 +113,7 @@ macro_rules! cluster_contract {
             pods_are_sorted_by_namespace_and_name,
             a_pod_is_told_with_what_it_asks_for_and_who_controls_it,
             a_node_without_pods_and_an_unknown_node_have_none,
+            recent_pods_are_those_of_a_moment_ago,
             budgets_are_sorted_and_match_as_their_selector_says,
             the_version_of_the_server_is_told,
             asking_a_lost_cluster_is_a_transient_error,

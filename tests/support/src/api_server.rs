@@ -19,6 +19,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use crate::kubelet::Kubelets;
 
 /// Starts a program (`$@`, its log to `$1`), tells its process id, and ends it when standard input ends, which it does with the process that
 /// holds the other end.
@@ -161,8 +164,10 @@ impl ApiServer {
         String::from_utf8_lossy(&bytes.expect("a whole answer")).into_owned()
     }
 
-    pub(crate) fn client(&self) -> Client {
-        self.client.clone()
+    /// Starts kubelets that end pods `ends_after` they were told to; they work until they are dropped.
+    #[must_use]
+    pub fn kubelets(&self, runtime: &Handle, ends_after: Duration) -> Kubelets {
+        Kubelets::start(self.client.clone(), runtime, ends_after)
     }
 
     async fn answer(&self, method: Method, path: &str, body: Option<&Value>) -> Option<u16> {

@@ -107,7 +107,7 @@ impl Cluster {
     /// Starts kubelets that end pods `ends_after` they were told to; they work until they are dropped.
     #[must_use]
     pub fn kubelets(&self, ends_after: Duration) -> Kubelets {
-        Kubelets::start(self.server.client(), &self.runtime, ends_after)
+        self.server.kubelets(self.runtime.handle(), ends_after)
     }
 
     /// What is at `path`, as text.

@@ -121,7 +121,12 @@ async fn release(bench: &Bench, operation: &Operation, step: &mut TargetStep) ->
 impl Drain<'_> {
     /// Looks whether all pods may be removed before anything is changed.
     async fn plan(mut self, hold: &HoldRequest) -> TargetStep {
-        let (_, plan) = match self.look().await {
+        // Before any pod is asked to go it is looked again; after a dry run it is not.
+        let looked = match self.operation.dry_run {
+            true => self.look_now().await,
+            false => self.look().await,
+        };
+        let (_, plan) = match looked {
             Ok(Some(seen)) => seen,
             Ok(None) => return self.vanished(),
             Err(error) => return self.later(&error),
@@ -238,6 +243,26 @@ impl Drain<'_> {
                 let message = format!("pods cannot be removed: {}", listed(&left));
                 self.end(TargetState::Failed, message)
             }
+            Standing::Drained => self.make_sure().await,
+        }
+    }
+
+    /// No pod that was to go was there a moment ago: the node is drained if that is so now.
+    async fn make_sure(mut self) -> TargetStep {
+        let plan = match self.look_now().await {
+            Ok(Some((_, plan))) => plan,
+            Ok(None) => return self.vanished(),
+            Err(error) => return self.later(&error),
+        };
+        self.now = self.bench.clock.now();
+        let looked = self.detail.progress.look(&plan, self.now);
+        self.tell(&looked);
+        match self.detail.progress.standing() {
+            Standing::Under | Standing::Stuck(_) => {
+                let rest = self.detail.progress.rest(self.now);
+                self.step.target.message = self.summary();
+                self.rest(rest)
+            }
             Standing::Drained => {
                 self.step.target.message = None;
                 self.detail.progress.phase = DrainPhase::Detaching;
@@ -302,17 +327,35 @@ impl Drain<'_> {
         self.end(TargetState::Succeeded, message)
     }
 
-    /// What the cluster tells of the node and its pods now; `None` if the node is gone.
+    /// What the cluster tells of the node and its pods, as they were a moment ago; `None` if the node is gone.
     async fn look(&self) -> Result<Option<(Node, DrainPlan)>, ClusterError> {
         let Ok(target) = node_of(self.bench, &self.step.target) else {
             return Ok(None);
         };
+        self.see(&target, target.cluster.gateway.recent_pods_on_node(&target.name))
+            .await
+    }
+
+    /// The same at this moment.
+    async fn look_now(&self) -> Result<Option<(Node, DrainPlan)>, ClusterError> {
+        let Ok(target) = node_of(self.bench, &self.step.target) else {
+            return Ok(None);
+        };
+        let look = self.see(&target, target.cluster.gateway.pods_on_node(&target.name));
+        self.bench.facts.in_turn(&self.step.target.cluster, look).await
+    }
+
+    async fn see(
+        &self,
+        target: &Target,
+        pods: impl Future<Output = Result<Vec<Pod>, ClusterError>>,
+    ) -> Result<Option<(Node, DrainPlan)>, ClusterError> {
         let (gateway, cluster) = (&*target.cluster.gateway, &self.step.target.cluster);
         let facts = &self.bench.facts;
         let all = async {
             tokio::try_join!(
-                known_node(&target, gateway),
-                gateway.pods_on_node(&target.name),
+                known_node(target, gateway),
+                pods,
                 facts.budgets(cluster, gateway),
                 facts.daemon_sets(cluster, gateway)
             )

@@ -7,7 +7,7 @@ use std::time::Duration;
 use knm_model::{ClusterName, DisruptionBudget, ObjectName, Timestamp};
 use knm_ports::{ClusterError, ClusterGateway};
 use metrics::gauge;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -17,6 +17,9 @@ use crate::metric;
 const BUDGETS_FOR: Duration = Duration::from_secs(1);
 /// How old the list of DaemonSets may be.
 const DAEMON_SETS_FOR: Duration = Duration::from_secs(10);
+
+/// How many drains of a cluster ask for the pods of this moment at once.
+const CERTAIN_LOOKS: usize = 4;
 
 /// A node of an operation.
 type Place = (Uuid, u32);
@@ -81,10 +84,21 @@ pub(super) struct Facts {
     clusters: Mutex<HashMap<ClusterName, Arc<ClusterFacts>>>,
 }
 
-#[derive(Default)]
 struct ClusterFacts {
     budgets: Fact<Vec<DisruptionBudget>>,
     daemon_sets: Fact<BTreeSet<ObjectName>>,
+    /// Those who ask for the pods on a node at this moment, which may cost the cluster a walk over all of its pods.
+    certain_looks: Semaphore,
+}
+
+impl Default for ClusterFacts {
+    fn default() -> Self {
+        Self {
+            budgets: Fact::default(),
+            daemon_sets: Fact::default(),
+            certain_looks: Semaphore::new(CERTAIN_LOOKS),
+        }
+    }
 }
 
 /// Something that was asked for, and when. Whoever wants it while it is asked for waits for the same answer.
@@ -109,6 +123,14 @@ impl Facts {
     ) -> Result<Arc<BTreeSet<ObjectName>>, ClusterError> {
         let facts = self.of(cluster);
         fresh(&facts.daemon_sets, DAEMON_SETS_FOR, gateway.daemon_sets()).await
+    }
+
+    /// Does `look`, which asks for the pods on a node at this moment, when it is its turn.
+    pub(super) async fn in_turn<T>(&self, cluster: &ClusterName, look: impl Future<Output = T>) -> T {
+        let facts = self.of(cluster);
+        // Nobody closes it, and without a turn it would only be slower for all.
+        let _turn = facts.certain_looks.acquire().await;
+        look.await
     }
 
     fn of(&self, cluster: &ClusterName) -> Arc<ClusterFacts> {

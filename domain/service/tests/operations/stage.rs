@@ -14,7 +14,7 @@ use knm_model::{
     DrainProgress, Hold, Node, NodeName, NodePatch, ObjectName, OperationEvent, OperationKind, OperationState,
     OperationTarget, Pod, PodPhase, PodRequests, RawStrategy, Selector, Timestamp, UnhealthyPods, Wish,
 };
-use knm_ports::{Clock, CountedIds, Storage};
+use knm_ports::{Clock, ClusterGateway, CountedIds, Storage};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -72,6 +72,14 @@ impl Replica {
 impl Stage {
     /// A cluster with these nodes.
     pub(crate) async fn with(names: &[&str]) -> Self {
+        Self::seen_through(names, |gateway| gateway).await
+    }
+
+    /// The same, seen through what `around` makes of its gateway.
+    pub(crate) async fn seen_through(
+        names: &[&str],
+        around: impl FnOnce(Arc<dyn ClusterGateway>) -> Arc<dyn ClusterGateway>,
+    ) -> Self {
         let start = Timestamp::parse("2030-01-01T00:00:00Z").unwrap();
         let clock: Arc<dyn Clock> = Arc::new(RuntimeClock {
             start,
@@ -89,7 +97,7 @@ impl Stage {
         let handle = ClusterHandle {
             name: ClusterName::from_any("test"),
             source: ClusterSource::Demo,
-            gateway: fleet.gateway(),
+            gateway: around(fleet.gateway()),
             watch_pods: false,
         };
         let inventory = Inventory::start(Arc::clone(&clock), vec![handle], CancellationToken::new());

@@ -39,6 +39,10 @@ impl ClusterGateway for Scripted {
         std::future::pending().await
     }
 
+    async fn recent_pods_on_node(&self, _: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        std::future::pending().await
+    }
+
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
         std::future::pending().await
     }

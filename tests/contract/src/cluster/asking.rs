@@ -1,12 +1,17 @@
 //! What is asked at one moment: pods, budgets, the version.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use knm_model::{Controller, Operator, PodRequests, Requirement, Selector};
 use knm_ports::{EvictOptions, PodRef};
 
 use super::ClusterFixture;
 use super::samples::{budget, node, node_name, pod};
+
+/// How long a cluster may take to tell everybody the same.
+const PATIENCE: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// `pods_on_node` is sorted by namespace and name, and tells no pods of other nodes.
 pub async fn pods_are_sorted_by_namespace_and_name(fixture: &ClusterFixture) {
@@ -72,6 +77,32 @@ pub async fn a_node_without_pods_and_an_unknown_node_have_none(fixture: &Cluster
         let pods = fixture.gateway.pods_on_node(&node_name(name)).await.expect("a list");
         assert_eq!(pods, [], "{name}");
     }
+}
+
+/// `recent_pods_on_node` MUST tell what `pods_on_node` tells once that is a moment old.
+pub async fn recent_pods_are_those_of_a_moment_ago(fixture: &ClusterFixture) {
+    for name in ["a", "b"] {
+        fixture.driver.put_node(node(name)).await;
+    }
+    for (name, node) in [("web-2", "a"), ("web-1", "a"), ("web-3", "b")] {
+        fixture.driver.put_pod(pod("team-a", name, node)).await;
+    }
+    let now = fixture.gateway.pods_on_node(&node_name("a")).await.expect("the pods");
+    let catching_up = async {
+        while fixture
+            .gateway
+            .recent_pods_on_node(&node_name("a"))
+            .await
+            .expect("pods")
+            != now
+        {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, catching_up)
+        .await
+        .expect("the same pods");
+    assert_eq!(now.len(), 2);
 }
 
 /// `disruption_budgets` is sorted by namespace and name, and no selector matches nothing. MUST work on clusters that only know
