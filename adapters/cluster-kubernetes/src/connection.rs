@@ -23,6 +23,8 @@ use crate::wire::List;
 
 /// Refused credentials are not read more often than that.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the files of the credentials changed: not with each request of many.
+const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(1);
 /// How often a list is begun again because its pages got too old.
 pub(crate) const LIST_ATTEMPTS: u32 = 3;
 
@@ -74,6 +76,8 @@ struct Current {
     /// Counts the clients, so that a refusal of an older one renews nothing.
     generation: u64,
     renewed_at: Option<Instant>,
+    /// When the files of the credentials were looked at last.
+    looked_at: Option<Instant>,
 }
 
 impl Connection {
@@ -89,6 +93,7 @@ impl Connection {
                 fingerprint: made.fingerprint,
                 generation: 0,
                 renewed_at: None,
+                looked_at: None,
             }),
         }
     }
@@ -246,7 +251,7 @@ impl Connection {
         let request = request
             .body(body.map_or_else(Body::empty, |body| Body::from(body.to_vec())))
             .map_err(|_| Failure::unavailable("the request could not be made"))?;
-        self.pace.turn().await?;
+        let _turn = self.pace.turn().await?;
         let started = Instant::now();
         let answer = client.send(request).await;
         let code = answer
@@ -258,8 +263,13 @@ impl Connection {
 
     /// The client, a new one if the file of its credentials changed.
     async fn client(&self) -> Result<(Client, u64), Failure> {
-        let fingerprint = self.source.fingerprint().await;
         let mut current = self.current.lock().await;
+        let is_known = |at: Instant| at.elapsed() < LOOK_AT_FILES_EVERY;
+        if let (Some(client), true) = (&current.client, current.looked_at.is_some_and(is_known)) {
+            return Ok((client.clone(), current.generation));
+        }
+        let fingerprint = self.source.fingerprint().await;
+        current.looked_at = Some(Instant::now());
         let changed = fingerprint.is_some_and(|one| one != current.fingerprint);
         if let (Some(client), false) = (&current.client, changed) {
             return Ok((client.clone(), current.generation));

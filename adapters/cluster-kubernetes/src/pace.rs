@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use knm_ports::ClusterError;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::error::Failure;
 
 /// How long a request waits for a server that asked for silence; beyond that whoever asks is told at once.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How many requests wait for the head of their answer at once: each has a connection of its own, whose buffers cost both sides memory. A server
+/// that takes a tenth of a second still gets more than 500 requests a second.
+const MOST_AT_ONCE: usize = 64;
 
 /// The pace of all requests to one API server.
 pub(crate) struct Pace {
@@ -19,6 +23,7 @@ pub(crate) struct Pace {
     limiter: Option<DefaultDirectRateLimiter>,
     /// The server asked for silence until then.
     quiet_until: Mutex<Option<Instant>>,
+    at_once: Semaphore,
 }
 
 impl Pace {
@@ -27,11 +32,12 @@ impl Pace {
         Self {
             limiter: quota(per_second).map(RateLimiter::direct),
             quiet_until: Mutex::default(),
+            at_once: Semaphore::new(MOST_AT_ONCE),
         }
     }
 
-    /// Waits until a request may be sent.
-    pub(crate) async fn turn(&self) -> Result<(), Failure> {
+    /// Waits until a request may be sent; others may take its place when what is returned is dropped.
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
         let quiet = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
         let left = quiet.map(|until| until.saturating_duration_since(Instant::now()));
         match left {
@@ -46,7 +52,10 @@ impl Pace {
         if let Some(limiter) = &self.limiter {
             limiter.until_ready().await;
         }
-        Ok(())
+        self.at_once
+            .acquire()
+            .await
+            .map_err(|_| Failure::unavailable("nothing is asked any more"))
     }
 
     /// Asks nothing for so long, because the server said so.
@@ -89,9 +98,22 @@ mod tests {
         let pace = Pace::new(0);
         let start = Instant::now();
         for _ in 0..1_000 {
-            pace.turn().await.expect("a turn");
+            drop(pace.turn().await.expect("a turn"));
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_requests_are_under_way_at_once_and_no_more() {
+        let pace = Pace::new(0);
+        let mut turns = Vec::new();
+        for _ in 0..MOST_AT_ONCE {
+            turns.push(pace.turn().await.expect("a turn"));
+        }
+        let wait = Duration::from_secs(60);
+        assert!(tokio::time::timeout(wait, pace.turn()).await.is_err());
+        turns.pop();
+        assert!(tokio::time::timeout(wait, pace.turn()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -100,9 +122,9 @@ mod tests {
         pace.hush(Duration::from_secs(2));
         pace.hush(Duration::from_secs(1));
         let start = Instant::now();
-        pace.turn().await.expect("a turn");
+        drop(pace.turn().await.expect("a turn"));
         assert_eq!(start.elapsed().as_secs(), 2);
-        pace.turn().await.expect("a turn");
+        drop(pace.turn().await.expect("a turn"));
         assert_eq!(start.elapsed().as_secs(), 2);
     }
 

@@ -7,7 +7,8 @@ use knm_model::{
     Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Condition, Controller,
     DisruptionBudget, DrainOptions, DrainPhase, DrainPlan, DrainProgress, Farewell, Fit, Node, NodeAddress, NodeName,
     NodeStatus, NodeSystem, Operation, OperationKind, OperationProgress, OperationState, OperationTarget, Pod,
-    PodPhase, PodRequests, Resources, Selector, Strategy, Taint, TaintEffect, TargetState, Timestamp, UnhealthyPods,
+    PodPhase, PodRequests, Resources, Selector, Strategy, Taint, TaintEffect, TargetDetail, TargetState, Timestamp,
+    UnhealthyPods,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -116,9 +117,7 @@ fn operation(time: Timestamp) -> Option<OperationShown> {
     };
     drain.look(&plan, time);
     drain.answered(&uid, Farewell::Accepted, time);
-    let Value::Object(detail) = serde_json::to_value(&drain).ok()? else {
-        return None;
-    };
+    let detail = TargetDetail::of(&drain).ok()?;
     let target = OperationTarget {
         place: 0,
         cluster: ClusterName::from_any("demo"),

@@ -2,7 +2,7 @@
 
 use knm_model::{
     Actor, ActorKind, ClusterName, EventKind, NewEvent, NodeName, Operation, OperationEvent, OperationKind,
-    OperationProgress, OperationState, OperationTarget, Strategy, TargetState, Timestamp,
+    OperationProgress, OperationState, OperationTarget, Strategy, TargetDetail, TargetState, Timestamp,
 };
 use knm_ports::StorageError;
 use serde_json::{Map, Value};
@@ -151,7 +151,8 @@ pub fn operation_target(row: OperationTargetRow) -> Result<OperationTarget, Stor
         ended_at: time("ended_at_unix_ms", row.ended_at_unix_ms)?,
         audit: row.audit,
         hold: row.hold,
-        detail: corrupt.object("detail_json", &row.detail_json)?,
+        detail: TargetDetail::parse(&row.detail_json)
+            .map_err(|error| corrupt.because(format!("detail_json is not a JSON object: {error}")))?,
     })
 }
 

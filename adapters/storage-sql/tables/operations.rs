@@ -294,7 +294,7 @@ pub(crate) async fn put_targets(
                 .push_bind(target.ended_at.map(Timestamp::unix_millis))
                 .push_bind(target.audit)
                 .push_bind(target.hold)
-                .push_bind(json(&target.detail));
+                .push_bind(target.detail.as_str().to_owned());
         });
         statement.push(
             " ON CONFLICT (operation, place) DO UPDATE SET state = excluded.state, message = excluded.message, \

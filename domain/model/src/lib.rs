@@ -51,8 +51,8 @@ pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, 
 pub use operation::{
     EventKind, NewEvent, Next, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationKind,
     OperationLease, OperationProgress, OperationQuery, OperationState, OperationStep, OperationTarget,
-    RawOperationQuery, RawStrategy, RefusedWish, Share, StepOutcome, Strategy, TargetNode, TargetOrder, TargetState,
-    UncordonAfter, Wish,
+    RawOperationQuery, RawStrategy, RefusedWish, Share, StepOutcome, Strategy, TargetDetail, TargetNode, TargetOrder,
+    TargetState, UncordonAfter, Wish,
 };
 pub use placement::{NodeTerm, Toleration, TolerationOperator};
 pub use pod::{Controller, Pod, PodPhase, PodRequests};

@@ -7,11 +7,13 @@ use uuid::Uuid;
 
 use crate::{Actor, AuditAction, AuditCompletion, AuditRecord, ClusterName, Hold, HoldState, NodeName, Timestamp};
 
+mod detail;
 mod query;
 mod schedule;
 mod state;
 mod strategy;
 
+pub use detail::TargetDetail;
 pub use query::{OperationQuery, RawOperationQuery};
 pub use schedule::{Next, TargetNode};
 pub use state::{OperationState, RefusedWish, TargetState, Wish};
@@ -107,8 +109,8 @@ pub struct OperationTarget {
     pub audit: Option<Uuid>,
     /// The hold that was made for it.
     pub hold: Option<Uuid>,
-    /// What is known beyond that, such as the pods of a drain: a JSON object, written and read by whoever works on it.
-    pub detail: Map<String, Value>,
+    /// What is known beyond that.
+    pub detail: TargetDetail,
 }
 
 /// Something that happened to an operation, as its event log keeps it.

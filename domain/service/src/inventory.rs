@@ -202,6 +202,12 @@ impl Inventory {
         })
     }
 
+    /// The pods on a node by what is watched; `None` if they are not watched, or what is known of them is not up to date.
+    pub(crate) fn watched_pods(&self, cluster: &str, node: &NodeName) -> Option<Vec<Pod>> {
+        let (pods, _) = self.find(cluster).ok()?.watched_pods(node)?;
+        Some(pods)
+    }
+
     /// The access to a cluster.
     ///
     /// # Errors

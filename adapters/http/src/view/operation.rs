@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use knm_domain::{OperationPage, OperationShown, TargetRequest};
 use knm_model::{
     DrainPhase, DrainProgress, DrainedPod, Operation, OperationProgress, OperationState, OperationTarget, PodProgress,
-    RawStrategy, Strategy, TargetState,
+    RawStrategy, Strategy, TargetDetail, TargetState,
 };
 use poem_openapi::{Enum, Object};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::audit::ActorView;
 
@@ -516,9 +516,11 @@ impl OperationTargetView {
 }
 
 /// How far the drain is that is stored like this; `None` for anything else.
-fn drain(detail: &Map<String, Value>) -> Option<DrainProgressView> {
-    detail.get("phase")?;
-    let progress: DrainProgress = serde_json::from_value(Value::Object(detail.clone())).ok()?;
+fn drain(detail: &TargetDetail) -> Option<DrainProgressView> {
+    if detail.is_empty() {
+        return None;
+    }
+    let progress: DrainProgress = detail.read()?;
     Some(DrainProgressView {
         phase: match progress.phase {
             DrainPhase::Planning => DrainPhaseView::Planning,

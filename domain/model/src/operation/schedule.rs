@@ -175,7 +175,7 @@ fn number(count: usize) -> u32 {
 mod tests {
     use std::time::Duration;
 
-    use serde_json::Map;
+    use crate::TargetDetail;
 
     use super::TargetState::*;
     use super::*;
@@ -197,7 +197,7 @@ mod tests {
             ended_at: None,
             audit: None,
             hold: None,
-            detail: Map::new(),
+            detail: TargetDetail::default(),
         };
         (0..).zip(states).map(target).collect()
     }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use knm_model::{
     ClusterName, NodeName, Operation, OperationProgress, OperationState, OperationTarget, QueryError, Selector,
-    Strategy, TargetOrder, TargetState, Timestamp, Work, excerpt,
+    Strategy, TargetDetail, TargetOrder, TargetState, Timestamp, Work, excerpt,
 };
-use serde_json::Map;
 use uuid::Uuid;
 
 use super::{Asker, OperationError, OperationRequest, OperationShown, TargetRequest};
@@ -147,7 +146,7 @@ impl Candidate {
             ended_at: None,
             audit: None,
             hold: None,
-            detail: Map::new(),
+            detail: TargetDetail::default(),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Steps of drains: hold the node, ask its pods to go, and look until they are gone.
 
+use std::future::ready;
 use std::time::Duration;
 
 use futures::StreamExt;
 use knm_model::{
     AfterDeadline, DrainOptions, DrainPhase, DrainPlan, DrainProgress, EventKind, Farewell, HoldRequest, HoldState,
     NewEvent, Node, NodeStatus, ObjectName, Operation, OperationTarget, Pod, PodProgress, Removal, Standing,
-    TargetState, Timestamp, UncordonAfter,
+    TargetDetail, TargetState, Timestamp, UncordonAfter,
 };
 use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, PodRef, chain};
 use metrics::counter;
@@ -28,16 +29,33 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What is stored of a node that is drained.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Default, Serialize)]
 struct Detail {
     #[serde(flatten)]
     progress: DrainProgress,
+    #[serde(flatten)]
+    node: NodeDetail,
+}
+
+/// What is stored of the node itself.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct NodeDetail {
     /// What changed on the node, as it was before and is now.
     before: Map<String, Value>,
     after: Map<String, Value>,
     /// Whether the hold was made for this drain.
     made_hold: bool,
+}
+
+impl Detail {
+    /// Both are read by themselves: to read what is flattened, everything is copied first.
+    fn of(target: &OperationTarget) -> Self {
+        Self {
+            progress: target.detail.read().unwrap_or_default(),
+            node: target.detail.read().unwrap_or_default(),
+        }
+    }
 }
 
 /// A step of a drain.
@@ -58,7 +76,7 @@ pub(super) async fn drain(
     hold: &HoldRequest,
     target: OperationTarget,
 ) -> TargetStep {
-    let detail = serde_json::from_value(Value::Object(target.detail.clone())).unwrap_or_default();
+    let detail = Detail::of(&target);
     let drain = Drain {
         bench,
         operation,
@@ -78,13 +96,13 @@ pub(super) async fn drain(
 
 /// Stops the drain of a node because its operation was cancelled.
 pub(super) async fn cancel(bench: &Bench, operation: &Operation, restore: bool, target: OperationTarget) -> TargetStep {
-    let detail: Detail = serde_json::from_value(Value::Object(target.detail.clone())).unwrap_or_default();
+    let detail = Detail::of(&target);
     let mut step = TargetStep::of(target);
     let mut message = "the operation was cancelled; the node stays cordoned".to_owned();
-    let mut changed = (detail.before, detail.after);
+    let mut changed = (detail.node.before, detail.node.after);
     if step.target.hold.is_none() {
         message = "the operation was cancelled before anything was changed".to_owned();
-    } else if restore && detail.made_hold {
+    } else if restore && detail.node.made_hold {
         if let Err(error) = release(bench, operation, &mut step).await {
             return step.again(error, bench.clock.now());
         }
@@ -151,7 +169,7 @@ impl Drain<'_> {
         if self.step.target.hold.is_none() || self.step.target.state.is_ended() {
             return self.step;
         }
-        self.detail.made_hold = !self.step.holds.is_empty();
+        self.detail.node.made_hold = !self.step.holds.is_empty();
         self.detail.progress.phase = DrainPhase::Cordoning;
         self.detail.progress.deadline = self.options.timeout.map(|timeout| self.now.plus(timeout));
         self.rest(Duration::ZERO)
@@ -162,8 +180,8 @@ impl Drain<'_> {
         match bring_hold(self.bench, self.operation, self.step).await {
             Ok((step, changed)) => {
                 self.step = step;
-                self.detail.before = changed.before;
-                self.detail.after = changed.after;
+                self.detail.node.before = changed.before;
+                self.detail.node.after = changed.after;
                 self.detail.progress.phase = DrainPhase::Removing;
                 self.step.target.message = None;
                 self.rest(Duration::ZERO)
@@ -216,9 +234,11 @@ impl Drain<'_> {
                 AfterDeadline::Force => {
                     let left = self.detail.progress.left();
                     self.detail
+                        .node
                         .before
                         .insert("deleted_after_deadline".to_owned(), json!([]));
                     self.detail
+                        .node
                         .after
                         .insert("deleted_after_deadline".to_owned(), json!(left));
                     self.detail.progress.force(self.now);
@@ -332,8 +352,17 @@ impl Drain<'_> {
         let Ok(target) = node_of(self.bench, &self.step.target) else {
             return Ok(None);
         };
-        self.see(&target, target.cluster.gateway.recent_pods_on_node(&target.name))
-            .await
+        let watched = self
+            .bench
+            .inventory
+            .watched_pods(target.cluster.name.as_str(), &target.name);
+        match watched {
+            Some(pods) => self.see(&target, ready(Ok(pods))).await,
+            None => {
+                let pods = target.cluster.gateway.recent_pods_on_node(&target.name);
+                self.see(&target, pods).await
+            }
+        }
     }
 
     /// The same at this moment.
@@ -554,7 +583,7 @@ impl Drain<'_> {
 
     fn end(self, state: TargetState, message: String) -> TargetStep {
         let now = self.now;
-        let changed = (self.detail.before.clone(), self.detail.after.clone());
+        let changed = (self.detail.node.before.clone(), self.detail.node.after.clone());
         let place = (self.operation.id, self.step.target.place);
         self.bench.leaving.forget(place);
         self.bench.blocks.note(place, None);
@@ -563,7 +592,7 @@ impl Drain<'_> {
 
     /// The step with what is to be stored of the drain.
     fn stored(mut self) -> TargetStep {
-        if let Ok(Value::Object(detail)) = serde_json::to_value(&self.detail) {
+        if let Ok(detail) = TargetDetail::of(&self.detail) {
             self.step.target.detail = detail;
         }
         self.step

@@ -72,12 +72,13 @@ impl Replica {
 impl Stage {
     /// A cluster with these nodes.
     pub(crate) async fn with(names: &[&str]) -> Self {
-        Self::seen_through(names, |gateway| gateway).await
+        Self::seen_through(names, false, |gateway| gateway).await
     }
 
-    /// The same, seen through what `around` makes of its gateway.
+    /// The same, seen through what `around` makes of its gateway, and perhaps with its pods watched.
     pub(crate) async fn seen_through(
         names: &[&str],
+        watch_pods: bool,
         around: impl FnOnce(Arc<dyn ClusterGateway>) -> Arc<dyn ClusterGateway>,
     ) -> Self {
         let start = Timestamp::parse("2030-01-01T00:00:00Z").unwrap();
@@ -98,7 +99,7 @@ impl Stage {
             name: ClusterName::from_any("test"),
             source: ClusterSource::Demo,
             gateway: around(fleet.gateway()),
-            watch_pods: false,
+            watch_pods,
         };
         let inventory = Inventory::start(Arc::clone(&clock), vec![handle], CancellationToken::new());
         settle().await;
@@ -354,8 +355,7 @@ pub(crate) fn own_pod(name: &str) -> ObjectName {
 
 /// The pods of a drained node and how far they are.
 pub(crate) fn pods_of(target: &OperationTarget) -> Vec<(String, &'static str)> {
-    let detail = Value::Object(target.detail.clone());
-    let progress: DrainProgress = serde_json::from_value(detail).unwrap();
+    let progress: DrainProgress = target.detail.read().unwrap();
     let pods = progress.pods.iter();
     pods.map(|pod| (pod.name.clone(), pod.state.as_str())).collect()
 }

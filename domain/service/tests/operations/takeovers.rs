@@ -214,7 +214,7 @@ async fn a_hold_that_was_given_up_before_it_got_onto_its_node_is_made_anew() {
     let mut target = accepted.targets[0].clone();
     target.state = knm_model::TargetState::Running;
     target.hold = Some(uuid::Uuid::from_u128(77));
-    target.detail.insert("phase".to_owned(), json!("cordoning"));
+    target.detail = knm_model::TargetDetail::of(&json!({"phase": "cordoning"})).unwrap();
     let mut step = knm_model::OperationStep::at(stage.clock.now(), accepted.operation.progress);
     step.targets = vec![target];
     stage.storage.work.advance(&lease, &step).await.unwrap();

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use knm_model::{
     Actor, ActorKind, ClusterName, EventKind, NewEvent, NodeName, Operation, OperationFilter, OperationKind,
-    OperationProgress, OperationState, OperationTarget, Share, Strategy, TargetState, Timestamp,
+    OperationProgress, OperationState, OperationTarget, Share, Strategy, TargetDetail, TargetState, Timestamp,
 };
 use knm_ports::{Storage, StorageError};
 use serde_json::{Map, Value, json};
@@ -53,7 +53,7 @@ pub async fn an_operation_is_returned_as_it_was_stored(fixture: &StorageFixture)
             ended_at: Some(time("2030-01-01T00:00:02Z")),
             audit: Some(Uuid::from_u128(5)),
             hold: Some(Uuid::from_u128(6)),
-            detail: object(json!({"pods": [{"name": "web-1"}]})),
+            detail: TargetDetail::of(&json!({"pods": [{"name": "web-1"}]})).expect("an object"),
             ..target(0, "b")
         },
         target(1, "a"),
@@ -491,7 +491,7 @@ pub(super) fn target(place: u32, node: &str) -> OperationTarget {
         ended_at: None,
         audit: None,
         hold: None,
-        detail: Map::new(),
+        detail: TargetDetail::default(),
     }
 }
 
