@@ -196,11 +196,12 @@ async fn a_server_that_hangs_is_a_timeout() {
 }
 
 #[tokio::test]
-async fn a_changed_kubeconfig_is_used_by_the_next_call() {
+async fn a_changed_kubeconfig_is_used_by_the_next_call_a_second_later() {
     let server = Scripted::start([(PODS, page(&[], "1", "")), (PODS, page(&[], "1", ""))]).await;
     let gateway = open(&server).await;
     gateway.pods_on_node(&a()).await.expect("no pods");
     server.write_kubeconfig("second-token");
+    tokio::time::sleep(Duration::from_secs(1)).await;
     gateway.pods_on_node(&a()).await.expect("no pods");
     let seen = server.seen();
     assert!(

@@ -22,7 +22,7 @@ use crate::inventory::InventoryError;
 use crate::metric;
 
 /// How many pods of a node are asked to go at the same moment.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 /// How often it is looked whether a drained node is ready, or its volumes are detached.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the pods of a node may take to be told.
