@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use knm_model::{
     AuditAction, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
@@ -13,6 +14,11 @@ use uuid::Uuid;
 
 use super::attempt::Attempts;
 use super::{Asked, ChangeError, Intent, NodeChanged, NodeChanges, Target, to_its_end};
+
+/// How often it is looked whether somebody else is about to change the holds of a node.
+const LOOKS: u32 = 6;
+/// The pause between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(40);
 
 /// Which holds are to be released, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,8 +148,16 @@ impl NodeChanges {
         asked: &Asked,
     ) -> Result<HoldPlan, ChangeError> {
         // Before the node: a hold that is active here was on the node when the node is asked for.
-        let before = self.holds_of(target).await?;
-        let node = Attempts::begin_fresh(target, asked).await?.into_node();
+        let mut before = self.holds_of(target).await?;
+        let mut node = Attempts::begin_fresh(target, asked).await?.into_node();
+        for _ in 0..LOOKS {
+            if !before.is_empty() || !has_notes(&node) {
+                break;
+            }
+            // Somebody held it in between: whether that is over a cordon of others stands in their hold.
+            before = self.holds_of(target).await?;
+            node = Attempts::begin_fresh(target, asked).await?.into_node();
+        }
         let (over, before): (Vec<Hold>, Vec<Hold>) = before
             .into_iter()
             .partition(|hold| node.schedulable && hold.state == HoldState::Active);
@@ -199,8 +213,8 @@ impl NodeChanges {
     ) -> Result<NodeChanged, ChangeError> {
         let mut attempts = Attempts::begin_at(target, asked, plan.node.clone());
         loop {
-            let mut noted = self.holds_of(target).await?;
-            noted.retain(|known| known.id != plan.hold.id && !plan.over.iter().any(|over| over.id == known.id));
+            let is_other = |known: &Hold| known.id != plan.hold.id && !plan.over.iter().any(|over| over.id == known.id);
+            let mut noted = self.others(target, attempts.node(), is_other).await?;
             noted.push(plan.hold.clone());
             noted.sort_by_key(|hold| hold.id);
             let patch = NodePatch {
@@ -248,13 +262,12 @@ impl NodeChanges {
     ) -> Result<NodeChanged, ChangeError> {
         let was_foreign = !force && released.iter().any(|hold| hold.over_foreign);
         loop {
-            let mut left = self.holds_of(target).await?;
-            left.retain(|hold| !released.iter().any(|released| released.id == hold.id));
+            let is_other = |hold: &Hold| !released.iter().any(|released| released.id == hold.id);
+            let left = self.others(target, attempts.node(), is_other).await?;
             let node = attempts.node();
             let frees = !node.schedulable && left.is_empty() && !was_foreign;
             let mut annotations = BTreeMap::new();
-            let is_noted = node.cordon.as_ref().is_some_and(|cordon| !cordon.holds.is_empty());
-            if is_noted || !released.is_empty() {
+            if has_notes(node) || !released.is_empty() {
                 annotations.insert(HOLDS_ANNOTATION.to_owned(), holds_annotation(&left));
             }
             let is_first_version = |cordon: &knm_model::Cordon| cordon.source == CordonSource::FirstVersion;
@@ -309,6 +322,28 @@ impl NodeChanges {
         }
     }
 
+    /// The holds on a node that satisfy `is_other`. One that is active and that this state of the node does not have any more is being released
+    /// by somebody who has not written that down yet: that is waited for, but not for long, because whoever edits annotations by hand takes
+    /// no hold away.
+    async fn others(
+        &self,
+        target: &Target,
+        node: &Node,
+        is_other: impl Fn(&Hold) -> bool + Send,
+    ) -> Result<Vec<Hold>, ChangeError> {
+        let mut looks = 1;
+        loop {
+            let mut holds = self.holds_of(target).await?;
+            holds.retain(|hold| is_other(hold));
+            let is_left = |hold: &Hold| hold.state == HoldState::Active && !is_noted(node, hold);
+            if node.schedulable || looks == LOOKS || !holds.iter().any(is_left) {
+                return Ok(holds);
+            }
+            looks += 1;
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
     pub(super) async fn holds_of(&self, target: &Target) -> Result<Vec<Hold>, ChangeError> {
         let holds = self.holds.of_node(&target.cluster.name, &target.name).await;
         holds.map_err(|source| ChangeError::Holds { source })
@@ -351,6 +386,17 @@ fn released(
                 .collect(),
         }),
     }
+}
+
+/// Whether holds of this service are noted on the node.
+fn has_notes(node: &Node) -> bool {
+    node.cordon.as_ref().is_some_and(|cordon| !cordon.holds.is_empty())
+}
+
+/// Whether this hold is noted on the node.
+fn is_noted(node: &Node, hold: &Hold) -> bool {
+    let noted = node.cordon.iter().flat_map(|cordon| &cordon.holds);
+    noted.into_iter().any(|noted| noted.id == Some(hold.id))
 }
 
 fn holders(count: usize) -> String {

@@ -6,4 +6,5 @@ mod holds;
 mod labels_and_taints;
 #[path = "../support/nodes.rs"]
 mod nodes;
+mod rivals;
 mod stage;
