@@ -10,6 +10,6 @@ mod verdict;
 pub use fit::{Fit, NOT_CONSIDERED, Obstacle, Placement};
 pub use options::{AfterDeadline, DrainOptions, OnCancel, RawDrainOptions, RawTier, Removal, Tier};
 pub use plan::{DrainPlan, DrainTotals, PlannedBudget, PlannedPod};
-pub use progress::{DrainPhase, DrainProgress, DrainedPod, Farewell, PodProgress, Standing};
+pub use progress::{DrainPhase, DrainProgress, DrainedPod, Farewell, PodProgress, Sight, Standing};
 pub use turns::{Barrier, Turn};
-pub use verdict::{Decision, ObjectName, Rule, Verdict, Warning};
+pub use verdict::{Decision, ObjectName, Rule, Verdict, Warning, daemon_set};

@@ -41,7 +41,7 @@ pub use definition::{Definition, DefinitionKind};
 pub use drain::{
     AfterDeadline, Barrier, Decision, DrainOptions, DrainPhase, DrainPlan, DrainProgress, DrainTotals, DrainedPod,
     Farewell, Fit, NOT_CONSIDERED, ObjectName, Obstacle, OnCancel, Placement, PlannedBudget, PlannedPod, PodProgress,
-    RawDrainOptions, RawTier, Removal, Rule, Standing, Tier, Turn, Verdict, Warning,
+    RawDrainOptions, RawTier, Removal, Rule, Sight, Standing, Tier, Turn, Verdict, Warning, daemon_set,
 };
 pub use hold::{Hold, HoldRequest, HoldState, check_reason, holds_annotation};
 pub use idempotency::{KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempotency_key};

@@ -167,6 +167,36 @@ impl DrainPlan {
         found
     }
 
+    /// Those of `wanted` that can go together now, each budget counted down: pods that are planned and not wanted take nobody's room.
+    #[must_use]
+    pub fn together<'a>(&self, wanted: &[&'a PlannedPod], removal: Removal) -> Vec<&'a PlannedPod> {
+        let place = |pod: &Pod, name: &String| {
+            let is_it = |one: &PlannedBudget| one.budget.namespace == pod.namespace && one.budget.name == *name;
+            self.budgets.iter().position(is_it)
+        };
+        let candidates: Vec<_> = wanted
+            .iter()
+            .map(|planned| Candidate {
+                pod: &planned.pod,
+                tier: 0,
+                budgets: match removal {
+                    Removal::Evict => planned
+                        .budgets
+                        .iter()
+                        .filter_map(|name| place(&planned.pod, name))
+                        .collect(),
+                    Removal::Delete => Vec::new(),
+                },
+            })
+            .collect();
+        let budgets: Vec<_> = self.budgets.iter().map(|one| &one.budget).collect();
+        let told = turns(&candidates, &budgets, None);
+        let both = wanted.iter().zip(told);
+        both.filter(|(_, turn)| *turn == Turn::Round(1))
+            .map(|(planned, _)| *planned)
+            .collect()
+    }
+
     /// The sums.
     #[must_use]
     pub fn totals(&self) -> DrainTotals {

@@ -20,6 +20,10 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 /// The longest time between two looks.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
+/// How long what the cluster answered counts for more than what is watched, which may be older.
+const LATE_NEWS: Duration = Duration::from_secs(30);
+/// How many pods that come onto the node although it is cordoned are asked to go: whatever starts them may never stop doing so.
+const MOST_LATECOMERS: u32 = 50;
 
 /// How far the drain of a node is. It is stored after each step, for readers and for whoever takes over; what is left to do is read from the
 /// cluster each time.
@@ -30,10 +34,16 @@ pub struct DrainProgress {
     pub phase: DrainPhase,
     /// When its time is up.
     pub deadline: Option<Timestamp>,
+    /// Whether its pods were looked at already: those that are found from then on came although the node is cordoned.
+    pub looked: bool,
+    /// How many pods came although the node is cordoned.
+    pub latecomers: u32,
     /// Whether what was left at the deadline is deleted.
     pub forced: bool,
     /// What whoever waits for it should know.
     pub notice: Option<String>,
+    /// What is lost or risked by the drain, known before its first pod was asked to go.
+    pub warnings: Vec<String>,
     /// The pods that are or were to go.
     pub pods: Vec<DrainedPod>,
 }
@@ -111,6 +121,15 @@ pub enum PodProgress {
     },
 }
 
+/// How the pods of a node were looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// As they are watched or cached, which may be a little old.
+    Recent,
+    /// As they are at this moment.
+    Certain,
+}
+
 /// What became of the wish that a pod goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Farewell {
@@ -153,8 +172,8 @@ pub enum Standing {
 }
 
 impl DrainProgress {
-    /// Takes in what the cluster tells now; returns the places of the pods whose state changed.
-    pub fn look(&mut self, plan: &DrainPlan, now: Timestamp) -> Vec<usize> {
+    /// Takes in what the cluster tells; returns the places of the pods whose state changed.
+    pub fn look(&mut self, plan: &DrainPlan, sight: Sight, now: Timestamp) -> Vec<usize> {
         let known: HashMap<String, usize> = self
             .pods
             .iter()
@@ -169,25 +188,17 @@ impl DrainProgress {
                     seen[*place] = true;
                     let pod = &mut self.pods[*place];
                     pod.tier = planned.tier;
-                    let state = told(planned, &pod.state, pod.retry_at, now);
+                    let state = told(planned, pod, sight, now);
                     if pod.becomes(state, now) {
                         changed.push(*place);
                     }
                 }
                 None if planned.verdict.decision() == Decision::Skip => {}
                 None => {
-                    let fresh = PodProgress::Waiting { reason: None };
                     changed.push(self.pods.len());
-                    self.pods.push(DrainedPod {
-                        namespace: planned.pod.namespace.clone(),
-                        name: planned.pod.name.clone(),
-                        uid: planned.pod.uid.clone(),
-                        tier: planned.tier,
-                        state: told(planned, &fresh, None, now),
-                        since: now,
-                        attempts: 0,
-                        retry_at: None,
-                    });
+                    let fresh = self.fresh(planned, now);
+                    let state = told(planned, &fresh, sight, now);
+                    self.pods.push(DrainedPod { state, ..fresh });
                 }
             }
         }
@@ -196,11 +207,36 @@ impl DrainProgress {
                 changed.push(place);
             }
         }
+        self.looked = true;
         changed
     }
 
-    /// The pods that are asked to go now, at most `room` of them: those of the first tier that is not over, as their budgets allow. `own` is
-    /// the pod of this service, which goes last.
+    /// A pod that was not known before. What starts pods on a cordoned node again and again is not fought for ever.
+    fn fresh(&mut self, planned: &PlannedPod, now: Timestamp) -> DrainedPod {
+        self.latecomers += u32::from(self.looked);
+        let state = match MOST_LATECOMERS < self.latecomers {
+            true => PodProgress::Failed {
+                message: format!(
+                    "{MOST_LATECOMERS} pods came onto the node and were asked to go although it is cordoned, and more come"
+                ),
+            },
+            false => PodProgress::Waiting { reason: None },
+        };
+        DrainedPod {
+            namespace: planned.pod.namespace.clone(),
+            name: planned.pod.name.clone(),
+            uid: planned.pod.uid.clone(),
+            tier: planned.tier,
+            state,
+            since: now,
+            attempts: 0,
+            retry_at: None,
+        }
+    }
+
+    /// The pods that are asked to go now, at most `room` of them: those of the first tier that is not over, as their budgets allow, or all that are
+    /// left if they are deleted because the time is up. `own` is the pod of this service, which goes last. Pods that are not asked now take nobody's
+    /// room.
     #[must_use]
     pub fn due<'a>(
         &self,
@@ -217,8 +253,7 @@ impl DrainProgress {
             .filter(|pod| only_own_is_left || !is_own(pod))
             .map(|pod| pod.tier)
             .min();
-        let failed = self.failed().map(|pod| pod.tier).min();
-        let Some(tier) = first.filter(|tier| failed.is_none_or(|failed| *tier <= failed)) else {
+        let Some(tier) = first.filter(|tier| self.last_tier().is_none_or(|last| *tier <= last)) else {
             return Vec::new();
         };
         let leaving = open().filter(|pod| pod.is_leaving()).count();
@@ -226,18 +261,20 @@ impl DrainProgress {
             usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(leaving)
         });
         let by_uid: HashMap<&str, &DrainedPod> = open().map(|pod| (pod.uid.as_str(), pod)).collect();
-        let is_due = |planned: &&PlannedPod| {
+        let may_be_asked = |planned: &&PlannedPod| {
             let Some(pod) = by_uid.get(planned.pod.uid.as_str()) else {
                 return false;
             };
-            let may_go = self.forced || planned.turn == Some(Turn::Round(1));
-            pod.tier == tier
-                && may_go
+            planned.verdict.decision() == Decision::Evict
+                && (self.forced || pod.tier == tier)
                 && !pod.is_leaving()
                 && pod.retry_at.is_none_or(|at| at <= now)
                 && (only_own_is_left || !is_own(pod))
         };
-        plan.pods().iter().filter(is_due).take(most.min(room)).collect()
+        let asked: Vec<_> = plan.pods().iter().filter(may_be_asked).collect();
+        let mut due = plan.together(&asked, options.removal);
+        due.truncate(most.min(room));
+        due
     }
 
     /// Notes what became of the wish that a pod goes; returns its place if its state changed.
@@ -272,10 +309,9 @@ impl DrainProgress {
     /// Where it stands.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let failed = self.failed().map(|pod| pod.tier).min();
-        let may_go = |pod: &&DrainedPod| {
-            !pod.state.is_over() && (pod.is_leaving() || failed.is_none_or(|failed| pod.tier <= failed))
-        };
+        let last = self.last_tier();
+        let may_go =
+            |pod: &&DrainedPod| !pod.state.is_over() && (pod.is_leaving() || last.is_none_or(|last| pod.tier <= last));
         if self.pods.iter().any(|pod| may_go(&pod)) {
             return Standing::Under;
         }
@@ -288,20 +324,27 @@ impl DrainProgress {
     /// The pods that are not gone and should be, as `namespace/name: why`.
     #[must_use]
     pub fn left(&self) -> Vec<String> {
-        let is_left = |pod: &&DrainedPod| !pod.state.is_over() || matches!(pod.state, PodProgress::Failed { .. });
-        let tell = |pod: &DrainedPod| format!("{}/{}: {}", pod.namespace, pod.name, pod.state.explanation());
-        self.pods.iter().filter(is_left).map(tell).collect()
+        self.pods
+            .iter()
+            .filter(|pod| pod.is_left())
+            .map(DrainedPod::told)
+            .collect()
     }
 
-    /// When the time is up: what is left is deleted from now on.
-    pub fn force(&mut self, now: Timestamp) {
+    /// When the time is up: what is left is deleted from now on, which may take until `deadline`. Returns what will be deleted, as
+    /// `namespace/name: why it was left`.
+    pub fn force(&mut self, now: Timestamp, deadline: Option<Timestamp>) -> Vec<String> {
         self.forced = true;
-        for pod in &mut self.pods {
+        self.deadline = deadline;
+        let mut deleted = Vec::new();
+        for pod in self.pods.iter_mut().filter(|pod| pod.is_left() && !pod.is_leaving()) {
+            deleted.push(pod.told());
             pod.retry_at = None;
             if matches!(pod.state, PodProgress::Failed { .. }) {
                 pod.becomes(PodProgress::Waiting { reason: None }, now);
             }
         }
+        deleted
     }
 
     /// How long nobody needs to look: not long after something happened, longer while nothing does, and never past the deadline or the time
@@ -332,10 +375,19 @@ impl DrainProgress {
         self.pods.iter().filter(is_blocked).count()
     }
 
-    fn failed(&self) -> impl Iterator<Item = &DrainedPod> {
-        self.pods
-            .iter()
-            .filter(|pod| matches!(pod.state, PodProgress::Failed { .. }))
+    /// How many pods are on their way out.
+    #[must_use]
+    pub fn leaving(&self) -> usize {
+        self.pods.iter().filter(|pod| pod.is_leaving()).count()
+    }
+
+    /// The last tier whose pods may go: later ones are held back by a pod that cannot be removed, unless everything that is left is deleted.
+    fn last_tier(&self) -> Option<usize> {
+        let is_failed = |pod: &&DrainedPod| matches!(pod.state, PodProgress::Failed { .. });
+        match self.forced {
+            true => None,
+            false => self.pods.iter().filter(is_failed).map(|pod| pod.tier).min(),
+        }
     }
 }
 
@@ -360,6 +412,15 @@ impl DrainedPod {
 
     fn is_leaving(&self) -> bool {
         matches!(self.state, PodProgress::Terminating { .. })
+    }
+
+    /// Whether it is not gone and should be.
+    fn is_left(&self) -> bool {
+        !self.state.is_over() || matches!(self.state, PodProgress::Failed { .. })
+    }
+
+    fn told(&self) -> String {
+        format!("{}/{}: {}", self.namespace, self.name, self.state.explanation())
     }
 
     /// Longer with each attempt, and a little different for each pod, so that not all come back at once.
@@ -428,39 +489,64 @@ impl PodProgress {
 }
 
 /// The state of a pod as the plan tells it, given what was known before.
-fn told(planned: &PlannedPod, known: &PodProgress, retry_at: Option<Timestamp>, now: Timestamp) -> PodProgress {
-    match planned.verdict.rule.decision() {
+fn told(planned: &PlannedPod, known: &DrainedPod, sight: Sight, now: Timestamp) -> PodProgress {
+    let is_late = sight == Sight::Recent && now.since(known.since) < LATE_NEWS;
+    if is_late && known.state == PodProgress::Gone {
+        return PodProgress::Gone;
+    }
+    let terminating = || PodProgress::Terminating {
+        until: planned.pod.deletion_at,
+    };
+    let rule = planned.verdict.rule;
+    match rule.decision() {
         Decision::Skip => PodProgress::Passed {
-            reason: planned.verdict.rule.explanation().to_owned(),
+            reason: rule.explanation().to_owned(),
         },
-        Decision::Wait if planned.verdict.rule == Rule::AwaitedCompletion => PodProgress::Waiting {
-            reason: Some(planned.verdict.rule.explanation().to_owned()),
+        Decision::Wait if rule == Rule::AwaitedCompletion => PodProgress::Waiting {
+            reason: Some(rule.explanation().to_owned()),
         },
-        Decision::Wait => PodProgress::Terminating {
-            until: planned.pod.deletion_at,
-        },
+        Decision::Wait => terminating(),
+        // It was asked to go when that was allowed, or somebody else did that.
+        Decision::Refuse if planned.pod.is_terminating() => terminating(),
         Decision::Refuse => PodProgress::Failed {
-            message: planned.verdict.rule.explanation().to_owned(),
+            message: rule.explanation().to_owned(),
         },
-        Decision::Evict => match (&planned.turn, known) {
-            (_, PodProgress::Failed { .. }) => known.clone(),
-            // What the cluster said counts for as long as it wants not to be asked again.
-            (_, PodProgress::Blocked { .. } | PodProgress::Waiting { reason: Some(_) })
-                if retry_at.is_some_and(|at| now < at) =>
-            {
-                known.clone()
-            }
-            (
-                Some(Turn::Blocked(barrier @ Barrier::NoRoom(budget)) | Turn::Never(barrier @ Barrier::Closed(budget))),
-                _,
-            ) => PodProgress::Blocked {
-                budget: Some(budget.clone()),
-                message: barrier.explanation(),
-            },
-            (Some(Turn::Never(barrier)), _) => PodProgress::Failed {
-                message: barrier.explanation(),
-            },
-            (Some(Turn::Blocked(_) | Turn::Round(_)) | None, _) => PodProgress::Waiting { reason: None },
+        // It agreed to go, which is not to be seen yet.
+        Decision::Evict if is_late && known.is_leaving() => known.state.clone(),
+        Decision::Evict => to_be_evicted(planned, known, now),
+    }
+}
+
+/// The state of a pod that is to be evicted and was not yet.
+fn to_be_evicted(planned: &PlannedPod, known: &DrainedPod, now: Timestamp) -> PodProgress {
+    match (&planned.turn, &known.state) {
+        (_, PodProgress::Failed { .. }) => known.state.clone(),
+        // What the cluster said counts for as long as it wants not to be asked again.
+        (_, PodProgress::Blocked { .. } | PodProgress::Waiting { reason: Some(_) })
+            if known.retry_at.is_some_and(|at| now < at) =>
+        {
+            known.state.clone()
+        }
+        (Some(Turn::Never(barrier @ Barrier::Closed(budget))), _) => blocked(budget, barrier),
+        // The cluster's own words say more.
+        (Some(Turn::Blocked(Barrier::NoRoom(budget))), PodProgress::Blocked { .. })
+            if known.retry_at.is_some() && known.state.budget() == Some(budget) =>
+        {
+            known.state.clone()
+        }
+        (Some(Turn::Blocked(barrier @ Barrier::NoRoom(budget))), _) => blocked(budget, barrier),
+        (Some(Turn::Never(barrier)), _) => PodProgress::Failed {
+            message: barrier.explanation(),
         },
+        // A budget that seems to have room now blocks it until the cluster has let it go.
+        (Some(Turn::Blocked(_) | Turn::Round(_)) | None, PodProgress::Blocked { .. }) => known.state.clone(),
+        (Some(Turn::Blocked(_) | Turn::Round(_)) | None, _) => PodProgress::Waiting { reason: None },
+    }
+}
+
+fn blocked(budget: &str, barrier: &Barrier) -> PodProgress {
+    PodProgress::Blocked {
+        budget: Some(budget.to_owned()),
+        message: barrier.explanation(),
     }
 }

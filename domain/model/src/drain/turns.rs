@@ -1,5 +1,6 @@
 //! In which order pods can be evicted: each budget is counted down, because a dry run of the cluster does not do that.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::{DisruptionBudget, Pod};
@@ -70,7 +71,11 @@ pub(super) struct Candidate<'a> {
 }
 
 /// The turn of each candidate, in their order. At most `at_once` of them go in one round.
-pub(super) fn turns(candidates: &[Candidate<'_>], budgets: &[DisruptionBudget], at_once: Option<u32>) -> Vec<Turn> {
+pub(super) fn turns(
+    candidates: &[Candidate<'_>],
+    budgets: &[impl Borrow<DisruptionBudget>],
+    at_once: Option<u32>,
+) -> Vec<Turn> {
     let mut places: Vec<usize> = (0..candidates.len()).collect();
     places.sort_by_key(|place| candidates[*place].tier);
     let mut turns = vec![Turn::Blocked(Barrier::EarlierTier); candidates.len()];
@@ -92,8 +97,8 @@ pub(super) fn turns(candidates: &[Candidate<'_>], budgets: &[DisruptionBudget], 
     turns
 }
 
-struct Rounds<'a> {
-    budgets: &'a [DisruptionBudget],
+struct Rounds<'a, B> {
+    budgets: &'a [B],
     at_once: Option<u32>,
     begun: Vec<Round>,
     /// Where the rounds of the current tier begin.
@@ -107,17 +112,21 @@ struct Round {
     taken: BTreeMap<usize, u32>,
 }
 
-impl Rounds<'_> {
+impl<B: Borrow<DisruptionBudget>> Rounds<'_, B> {
+    fn budget(&self, at: usize) -> &DisruptionBudget {
+        self.budgets[at].borrow()
+    }
+
     fn turn(&mut self, candidate: &Candidate<'_>) -> Turn {
-        let names = || candidate.budgets.iter().map(|at| self.budgets[*at].name.clone());
+        let names = || candidate.budgets.iter().map(|at| self.budget(*at).name.clone());
         let budget = match candidate.budgets.as_slice() {
             _ if candidate.pod.is_outside_budgets() => None,
             [] => None,
-            [at] if self.budgets[*at].lets_go(candidate.pod) => None,
+            [at] if self.budget(*at).lets_go(candidate.pod) => None,
             [at] => Some(*at),
             _ => return Turn::Never(Barrier::SeveralBudgets(names().collect())),
         };
-        if let Some(budget) = budget.map(|at| &self.budgets[at]) {
+        if let Some(budget) = budget.map(|at| self.budget(at)) {
             if budget.is_closed() {
                 return Turn::Never(Barrier::Closed(budget.name.clone()));
             }
@@ -143,7 +152,7 @@ impl Rounds<'_> {
     fn has_room(&self, round: &Round, budget: Option<usize>) -> bool {
         let in_budget = budget.is_none_or(|at| {
             let taken = round.taken.get(&at).copied().unwrap_or_default();
-            taken < self.budgets[at].disruptions_allowed
+            taken < self.budget(at).disruptions_allowed
         });
         in_budget && self.at_once.is_none_or(|most| round.pods < most)
     }
@@ -179,6 +188,8 @@ mod tests {
         pods.iter().map(candidate).collect()
     }
 
+    const NONE: &[DisruptionBudget] = &[];
+
     fn round(turn: &Turn) -> Option<u32> {
         match turn {
             Turn::Round(round) => Some(*round),
@@ -201,9 +212,12 @@ mod tests {
     #[test]
     fn pods_without_a_budget_go_at_once() {
         let pods = pods(3);
-        let told = turns(&candidates(&pods, &[]), &[], None);
+        let told = turns(&candidates(&pods, &[]), NONE, None);
         assert!(told.iter().all(|turn| *turn == Turn::Round(1)));
-        let rounds: Vec<_> = turns(&candidates(&pods, &[]), &[], Some(2)).iter().map(round).collect();
+        let rounds: Vec<_> = turns(&candidates(&pods, &[]), NONE, Some(2))
+            .iter()
+            .map(round)
+            .collect();
         assert_eq!(rounds, [Some(1), Some(1), Some(2)]);
     }
 

@@ -212,7 +212,11 @@ fn decide(
     }
     let is_selected = options.pod_selector.matches(&pod.labels);
     if is_selected && is_awaited(pod, options) {
-        return Rule::AwaitedCompletion;
+        // One that somebody deleted goes, whatever it was waited for.
+        return match pod.is_terminating() {
+            true => Rule::AlreadyTerminating,
+            false => Rule::AwaitedCompletion,
+        };
     }
     if pod.has_empty_dir && !pod.is_finished() {
         if !options.delete_emptydir_data {
@@ -248,7 +252,8 @@ fn is_awaited(pod: &Pod, options: &DrainOptions) -> bool {
 }
 
 /// The DaemonSet that controls `pod`.
-pub(super) fn daemon_set(pod: &Pod) -> Option<ObjectName> {
+#[must_use]
+pub fn daemon_set(pod: &Pod) -> Option<ObjectName> {
     let controller = pod.controller.as_ref()?;
     let is_it = controller.kind == "DaemonSet" && controller.api_version == "apps/v1";
     is_it.then(|| ObjectName {

@@ -274,3 +274,63 @@ fn pods_that_are_waited_for_are_asked_about_nothing_that_removing_them_would_cos
     };
     assert_eq!(verdict(&job, &others_only).rule, Rule::NotSelected);
 }
+
+/// The table of drain.md: of two rules that both speak about a pod, the one that comes first decides.
+#[test]
+fn the_first_rule_of_the_table_that_speaks_about_a_pod_decides() {
+    let overdue = DrainOptions {
+        skip_wait_for_delete_timeout: Some(Duration::from_secs(60)),
+        ..careful()
+    };
+    let other_pods = DrainOptions {
+        pod_selector: selector("app=other"),
+        ..careful()
+    };
+    let deleted_agent = Pod {
+        deletion_at: terminating(61).deletion_at,
+        ..of_daemon_set("web")
+    };
+    let mirror = |pod: Pod| Pod { is_mirror: true, ..pod };
+    let local = |pod: Pod| Pod {
+        has_empty_dir: true,
+        ..pod
+    };
+    let bare = |pod: Pod| Pod {
+        controller: None,
+        ..pod
+    };
+    let cases = [
+        ("1 before 2", deleted_agent, overdue, Rule::OverdueTermination),
+        (
+            "2 before 3",
+            mirror(of_daemon_set("web")),
+            careful(),
+            Rule::DaemonSetNotIgnored,
+        ),
+        (
+            "2 before 6",
+            of_daemon_set("web"),
+            other_pods.clone(),
+            Rule::DaemonSetNotIgnored,
+        ),
+        ("3 before 4", mirror(local(pod("web-1"))), careful(), Rule::StaticPod),
+        ("3 before 5", mirror(bare(pod("web-1"))), careful(), Rule::StaticPod),
+        ("4 before 5", local(bare(pod("web-1"))), careful(), Rule::EmptyDir),
+        ("4 before 6", local(pod("web-1")), other_pods.clone(), Rule::EmptyDir),
+        ("5 before 6", bare(pod("web-1")), other_pods, Rule::Unmanaged),
+    ];
+    for (order, pod, options, rule) in cases {
+        assert_eq!(verdict(&pod, &options).rule, rule, "{order}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_waited_for_and_was_deleted_goes_like_any_other() {
+    let options = DrainOptions {
+        wait_for_completion: Some(selector("app=job")),
+        ..careful()
+    };
+    let mut job = terminating(5);
+    job.labels.insert("app".into(), "job".into());
+    assert_eq!(verdict(&job, &options).rule, Rule::AlreadyTerminating);
+}
