@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knm_domain::{
     Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
-    OperationRunner, Operations, Registrations, RunnerSettings, TemplateReconciler, Templates,
+    OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, TemplateReconciler, Templates,
 };
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
@@ -255,7 +255,7 @@ impl Program<'_> {
             operations,
             Arc::clone(&changes),
             Arc::clone(&storage.work),
-            self.runner_settings(&clock),
+            self.runner_settings(&clock, &registered),
         );
         let working = tokio::spawn(runner.run(stop.clone()));
         let keeper = self.audit_keeper(&storage, &clock);
@@ -298,13 +298,27 @@ impl Program<'_> {
         Ok(handles)
     }
 
-    fn runner_settings(&self, clock: &Arc<dyn Clock>) -> RunnerSettings {
+    fn runner_settings(
+        &self,
+        clock: &Arc<dyn Clock>,
+        clusters: &[(ClusterName, knm_model::ClusterSource)],
+    ) -> RunnerSettings {
         let settings = &self.settings.operations;
+        let own_pod = settings.own_pod.clone().and_then(|name| {
+            let cluster = own_cluster(clusters).cloned();
+            if cluster.is_none() {
+                tracing::warn!(
+                    pod = name.name,
+                    "none of the clusters has the source in-cluster: a drain of the node of the own pod does not evict it last"
+                );
+            }
+            cluster.map(|cluster| OwnPod { cluster, name })
+        });
         RunnerSettings {
             owner: replica(clock),
             lease: settings.lease,
             max_concurrent_evictions: settings.max_concurrent_evictions,
-            own_pod: settings.own_pod.clone(),
+            own_pod,
         }
     }
 
@@ -337,6 +351,18 @@ impl Program<'_> {
             let nodes = format!("http://{address}/api/v1/clusters/demo/nodes");
             let _ = crate::print(&format!("docs: http://{address}/docs\ntry:  curl -s {nodes}\n"));
         }
+    }
+}
+
+/// The cluster that the own pod runs in: the one whose access comes with the pod, or the only one that there is.
+fn own_cluster(clusters: &[(ClusterName, knm_model::ClusterSource)]) -> Option<&ClusterName> {
+    let mut own = clusters
+        .iter()
+        .filter(|(_, source)| *source == knm_model::ClusterSource::InCluster);
+    match (own.next(), clusters) {
+        (Some((name, _)), _) => Some(name),
+        (None, [(name, _)]) => Some(name),
+        (None, _) => None,
     }
 }
 

@@ -25,7 +25,7 @@ pub use inventory::{
 pub use metric::describe_metrics;
 pub use operations::{
     Asker, OperationError, OperationKeeper, OperationPage, OperationRequest, OperationRunner, OperationShown,
-    Operations, RunnerSettings, TargetRequest,
+    Operations, OwnPod, RunnerSettings, TargetRequest,
 };
 pub use registrations::Registrations;
 pub use templates::{Comparison, Content, DriftedNode, TemplateError, TemplateReconciler, Templates, Versioned};

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub use error::OperationError;
 pub use keeper::OperationKeeper;
-pub use runner::{OperationRunner, RunnerSettings};
+pub use runner::{OperationRunner, OwnPod, RunnerSettings};
 
 use self::waiting::{News, Waiting};
 use crate::inventory::Inventory;

@@ -300,6 +300,8 @@ pub(crate) struct DrainProgressView {
     forced: bool,
     /// What whoever waits should know; null if nothing.
     notice: Option<String>,
+    /// What is lost or risked by it, one sentence each.
+    warnings: Vec<String>,
     /// The pods that are or were to go.
     pods: Vec<DrainedPodView>,
 }
@@ -532,6 +534,7 @@ fn drain(detail: &TargetDetail) -> Option<DrainProgressView> {
         deadline: progress.deadline.map(|time| time.to_string()),
         forced: progress.forced,
         notice: progress.notice,
+        warnings: progress.warnings,
         pods: progress.pods.iter().map(DrainedPodView::of).collect(),
     })
 }

@@ -22,6 +22,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(200);
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 /// How long what the cluster answered counts for more than what is watched, which may be older.
 const LATE_NEWS: Duration = Duration::from_secs(30);
+/// How long a drain has at least that is taken up again.
+const FRESH_START: Duration = Duration::from_secs(60);
 /// How many pods that come onto the node although it is cordoned are asked to go: whatever starts them may never stop doing so.
 const MOST_LATECOMERS: u32 = 50;
 
@@ -329,6 +331,19 @@ impl DrainProgress {
             .filter(|pod| pod.is_left())
             .map(DrainedPod::told)
             .collect()
+    }
+
+    /// Somebody takes the drain up, perhaps long after it was worked on last: for a moment nothing is over because of that, so that each pod is
+    /// asked to go before it counts as left. `timeout` is how long the drain may take.
+    pub fn take_up(&mut self, timeout: Option<Duration>, now: Timestamp) {
+        let least = timeout.map(|timeout| now.plus(timeout.min(FRESH_START)));
+        self.deadline = self.deadline.max(least);
+    }
+
+    /// Whether its time is up.
+    #[must_use]
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// When the time is up: what is left is deleted from now on, which may take until `deadline`. Returns what will be deleted, as

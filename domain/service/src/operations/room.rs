@@ -101,7 +101,7 @@ impl Default for ClusterFacts {
     }
 }
 
-/// Something that was asked for, and when. Whoever wants it while it is asked for waits for the same answer.
+/// Something that was asked for, and since when it is known. Whoever wants it while it is asked for waits for the same answer.
 type Fact<T> = AsyncMutex<Option<(Instant, Arc<T>)>>;
 
 impl Facts {
@@ -112,7 +112,8 @@ impl Facts {
         gateway: &dyn ClusterGateway,
     ) -> Result<Arc<Vec<DisruptionBudget>>, ClusterError> {
         let facts = self.of(cluster);
-        fresh(&facts.budgets, BUDGETS_FOR, gateway.disruption_budgets()).await
+        let is_good = |at: Instant| at.elapsed() < BUDGETS_FOR;
+        fresh(&facts.budgets, is_good, gateway.disruption_budgets()).await
     }
 
     /// The DaemonSets of a cluster, ten seconds old at most.
@@ -122,7 +123,19 @@ impl Facts {
         gateway: &dyn ClusterGateway,
     ) -> Result<Arc<BTreeSet<ObjectName>>, ClusterError> {
         let facts = self.of(cluster);
-        fresh(&facts.daemon_sets, DAEMON_SETS_FOR, gateway.daemon_sets()).await
+        let is_good = |at: Instant| at.elapsed() < DAEMON_SETS_FOR;
+        fresh(&facts.daemon_sets, is_good, gateway.daemon_sets()).await
+    }
+
+    /// The DaemonSets of a cluster, asked for after `moment`.
+    pub(super) async fn daemon_sets_after(
+        &self,
+        cluster: &ClusterName,
+        gateway: &dyn ClusterGateway,
+        moment: Instant,
+    ) -> Result<Arc<BTreeSet<ObjectName>>, ClusterError> {
+        let facts = self.of(cluster);
+        fresh(&facts.daemon_sets, |at| moment <= at, gateway.daemon_sets()).await
     }
 
     /// Does `look`, which asks for the pods on a node at this moment, when it is its turn.
@@ -141,17 +154,18 @@ impl Facts {
 
 async fn fresh<T>(
     fact: &Fact<T>,
-    good_for: Duration,
+    is_good: impl Fn(Instant) -> bool,
     ask: impl Future<Output = Result<T, ClusterError>>,
 ) -> Result<Arc<T>, ClusterError> {
     let mut known = fact.lock().await;
     if let Some((at, value)) = &*known
-        && at.elapsed() < good_for
+        && is_good(*at)
     {
         return Ok(Arc::clone(value));
     }
+    let asked_at = Instant::now();
     let value = Arc::new(ask.await?);
-    *known = Some((Instant::now(), Arc::clone(&value)));
+    *known = Some((asked_at, Arc::clone(&value)));
     Ok(value)
 }
 

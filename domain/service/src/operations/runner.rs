@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_model::{ObjectName, OperationLease, OperationState};
+use knm_model::{ClusterName, ObjectName, OperationLease, OperationState};
 use knm_ports::{OperationWork, StorageError};
 use metrics::{counter, gauge};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,8 +39,17 @@ pub struct RunnerSettings {
     pub lease: Duration,
     /// How many pods of a cluster may be on their way out at once, as far as this replica asked them; `None`: any number.
     pub max_concurrent_evictions: Option<u32>,
-    /// The pod that this process runs in, as namespace and name; `None` if it runs in none.
-    pub own_pod: Option<ObjectName>,
+    /// The pod that this process runs in; `None` if it runs in none.
+    pub own_pod: Option<OwnPod>,
+}
+
+/// The pod that this process runs in. Pods of other clusters may have the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPod {
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its namespace and name.
+    pub name: ObjectName,
 }
 
 /// Works on operations.
@@ -73,18 +82,34 @@ enum HandoverNews {
 }
 
 impl Handover {
-    /// Gives all operations but `operation` to others, and waits until that is done.
-    pub(super) async fn begin(&self, operation: Uuid) {
+    /// Gives all operations but `operation` to others, and waits until that is done. This process takes new ones again when what is returned is
+    /// dropped without having been kept.
+    pub(super) async fn begin(&self, operation: Uuid) -> HandedOver {
+        let handed_over = HandedOver(Some(self.0.clone()));
         let (done, told) = oneshot::channel();
         if self.0.send(HandoverNews::Begin(operation, done)).is_ok() {
             // Without an answer the runner is gone, which hands over, too.
             let _ = told.await;
         }
+        handed_over
     }
+}
 
-    /// Goes on as before.
-    pub(super) async fn take_back(&self) {
-        let _ = self.0.send(HandoverNews::TakeBack);
+/// Others do what this process did, because its own pod is about to end.
+pub(super) struct HandedOver(Option<mpsc::UnboundedSender<HandoverNews>>);
+
+impl HandedOver {
+    /// The pod ends: it stays so.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        if let Some(news) = &self.0 {
+            let _ = news.send(HandoverNews::TakeBack);
+        }
     }
 }
 

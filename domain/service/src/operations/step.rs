@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_model::{
-    AuditCompletion, AuditOutcome, EventKind, Hold, HoldState, NewEvent, ObjectName, Operation, OperationTarget,
+    AuditCompletion, AuditOutcome, EventKind, Hold, HoldState, NewEvent, Operation, OperationState, OperationTarget,
     TargetState, Timestamp,
 };
 use knm_ports::{Clock, chain};
 use metrics::counter;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::room::{Blocks, Facts, Leaving};
-use super::runner::Handover;
+use super::runner::{Handover, Heard, OwnPod};
 use crate::changes::{Asked, ChangeError, NodeChanges, Target};
 use crate::inventory::{Inventory, InventoryError};
 use crate::metric;
@@ -30,7 +32,7 @@ pub(super) struct Bench {
     pub(super) leaving: Leaving,
     pub(super) blocks: Blocks,
     /// The pod that this process runs in.
-    pub(super) own_pod: Option<ObjectName>,
+    pub(super) own_pod: Option<OwnPod>,
     /// How many pods of a cluster may be on their way out at once.
     pub(super) most_leaving: Option<usize>,
     pub(super) handover: Handover,
@@ -41,6 +43,34 @@ impl Bench {
     pub(super) fn forget(&self, operation: Uuid) {
         self.leaving.forget_operation(operation);
         self.blocks.forget(operation);
+    }
+}
+
+/// What a step may rely on while it works.
+pub(super) struct Permit {
+    heard: watch::Receiver<Heard>,
+    /// Whether this replica has just taken the node up: nobody worked on it before, perhaps for long.
+    pub(super) is_first: bool,
+}
+
+impl Permit {
+    pub(super) fn new(heard: watch::Receiver<Heard>, is_first: bool) -> Self {
+        Self { heard, is_first }
+    }
+
+    /// Whether the operation is still ours and nobody has paused or cancelled it, as far as is known.
+    pub(super) fn holds(&self) -> bool {
+        let heard = *self.heard.borrow();
+        let is_wanted = match heard.state {
+            OperationState::Queued | OperationState::Running => true,
+            OperationState::Paused
+            | OperationState::Cancelling
+            | OperationState::Cancelled
+            | OperationState::Succeeded
+            | OperationState::Failed
+            | OperationState::PartlyFailed => false,
+        };
+        is_wanted && Instant::now() < heard.valid_until
     }
 }
 

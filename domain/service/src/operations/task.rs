@@ -16,8 +16,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Operations;
+use super::room::Limits;
 use super::runner::Heard;
-use super::step::{Bench, TargetStep, count_end, target_event};
+use super::step::{Bench, Permit, TargetStep, count_end, target_event};
 use super::{changing, draining};
 use crate::metric;
 
@@ -187,6 +188,15 @@ impl Task {
             return Ok(None);
         };
         let targets = store.targets(self.lease.operation).await?;
+        for target in targets.iter().filter(|target| target.state == TargetState::Running) {
+            // Before the first of them asks for more.
+            let place = (operation.id, target.place);
+            let leaving = draining::leaving(target);
+            let nothing_more = Limits::default();
+            self.bench
+                .leaving
+                .reserve(place, &target.cluster, leaving, 0, nothing_more);
+        }
         let (reason, ticket) = (operation.reason.as_deref(), operation.ticket.as_deref());
         let work = Work::parse(
             operation.kind,
@@ -372,7 +382,8 @@ impl Task {
                 Arc::clone(&job.work),
             );
             let target = target.clone();
-            steps.spawn(async move { take_step(&bench, &operation, &work, target).await });
+            let permit = Permit::new(self.heard.clone(), !job.rests.contains_key(&place));
+            steps.spawn(async move { take_step(&bench, &operation, &work, target, permit).await });
         }
     }
 
@@ -454,7 +465,13 @@ fn taken(done: Result<TargetStep, JoinError>) -> TargetStep {
     }
 }
 
-async fn take_step(bench: &Bench, operation: &Operation, work: &Work, target: OperationTarget) -> TargetStep {
+async fn take_step(
+    bench: &Bench,
+    operation: &Operation,
+    work: &Work,
+    target: OperationTarget,
+    permit: Permit,
+) -> TargetStep {
     match work {
         Work::Cordon(request) => changing::cordon(bench, operation, request, target).await,
         Work::Uncordon { force } => changing::uncordon(bench, operation, *force, target).await,
@@ -467,7 +484,7 @@ async fn take_step(bench: &Bench, operation: &Operation, work: &Work, target: Op
             template,
             confirm_no_execute,
         } => changing::apply(bench, operation, template, *confirm_no_execute, target).await,
-        Work::Drain { options, hold } => draining::drain(bench, operation, options, hold, target).await,
+        Work::Drain { options, hold } => draining::drain(bench, operation, (options, hold), target, permit).await,
     }
 }
 

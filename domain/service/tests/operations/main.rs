@@ -9,7 +9,9 @@ mod drains;
 mod late;
 #[path = "../support/nodes.rs"]
 mod nodes;
+mod odd;
 mod retention;
+mod scripted;
 mod stage;
 mod takeovers;
 mod templates;

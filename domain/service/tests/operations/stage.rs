@@ -7,7 +7,7 @@ use futures::StreamExt;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{
     Asker, ClusterHandle, Inventory, NodeChanges, OperationError, OperationRequest, OperationRunner, OperationShown,
-    Operations, RunnerSettings, TargetRequest, TemplateReconciler, Templates,
+    Operations, OwnPod, RunnerSettings, TargetRequest, TemplateReconciler, Templates,
 };
 use knm_model::{
     Actor, ActorKind, AuditFilter, AuditRecord, ClusterName, ClusterSource, Controller, DisruptionBudget,
@@ -346,10 +346,13 @@ pub(crate) fn budget(allowed: u32) -> DisruptionBudget {
     }
 }
 
-pub(crate) fn own_pod(name: &str) -> ObjectName {
-    ObjectName {
-        namespace: "team".to_owned(),
-        name: name.to_owned(),
+pub(crate) fn own_pod(cluster: &str, name: &str) -> OwnPod {
+    OwnPod {
+        cluster: ClusterName::from_any(cluster),
+        name: ObjectName {
+            namespace: "team".to_owned(),
+            name: name.to_owned(),
+        },
     }
 }
 

@@ -134,7 +134,7 @@ async fn own_pod_is_evicted_last_after_the_other_work_was_handed_over() {
     let mut closed = budget(0);
     closed.selector = knm_model::Selector::parse("app=blocked").ok();
     stage.fleet.put_budget(closed);
-    let replica = stage.replica_with("one", |settings| settings.own_pod = Some(own_pod("knm-1")));
+    let replica = stage.replica_with("one", |settings| settings.own_pod = Some(own_pod("test", "knm-1")));
     let other = crate::stage::request(knm_model::OperationKind::Drain, &["b"], json!({}));
     let other = stage.accept(other).await.unwrap().operation.id;
     stage.until(other, |shown| !pods_of(&shown.targets[0]).is_empty()).await;

@@ -470,3 +470,22 @@ fn when_the_time_is_up_tiers_and_pods_that_failed_hold_nobody_back() {
     assert_eq!(deleted.len(), 2, "one is on its way out already: {deleted:?}");
     assert_eq!(due(&progress, &all, &options), ["b", "c"]);
 }
+
+#[test]
+fn the_time_during_which_nobody_worked_on_a_drain_is_not_held_against_its_pods() {
+    let mut progress = DrainProgress {
+        deadline: Some(at(300)),
+        ..DrainProgress::default()
+    };
+    let timeout = Some(Duration::from_secs(300));
+    progress.take_up(timeout, at(100));
+    assert_eq!(progress.deadline, Some(at(300)), "there is time enough");
+    assert!(!progress.is_late(at(299)) && progress.is_late(at(300)));
+    progress.take_up(timeout, at(4000));
+    assert_eq!(progress.deadline, Some(at(4060)));
+    progress.take_up(Some(Duration::from_secs(5)), at(5000));
+    assert_eq!(progress.deadline, Some(at(5005)));
+    let mut patient = DrainProgress::default();
+    patient.take_up(None, at(5000));
+    assert_eq!(patient.deadline, None);
+}
