@@ -7,8 +7,8 @@ use knm_model::{
     Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Condition, Controller,
     DisruptionBudget, DrainOptions, DrainPhase, DrainPlan, DrainProgress, Farewell, Fit, Node, NodeAddress, NodeName,
     NodeStatus, NodeSystem, Operation, OperationKind, OperationProgress, OperationState, OperationTarget, Pod,
-    PodPhase, PodRequests, Resources, Selector, Strategy, Taint, TaintEffect, TargetDetail, TargetState, Timestamp,
-    UnhealthyPods,
+    PodPhase, PodRequests, Resources, Selector, Sight, Strategy, Taint, TaintEffect, TargetDetail, TargetState,
+    Timestamp, UnhealthyPods,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -115,7 +115,7 @@ fn operation(time: Timestamp) -> Option<OperationShown> {
         phase: DrainPhase::Removing,
         ..DrainProgress::default()
     };
-    drain.look(&plan, time);
+    drain.look(&plan, Sight::Certain, time);
     drain.answered(&uid, Farewell::Accepted, time);
     let detail = TargetDetail::of(&drain).ok()?;
     let target = OperationTarget {

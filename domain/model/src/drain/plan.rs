@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::turns::{Candidate, Turn, turns};
+use super::turns::{Candidate, Others, Turn, turns};
 use super::{Decision, DrainOptions, ObjectName, Removal, Verdict};
 use crate::{DisruptionBudget, Node, NodeStatus, Pod, PodRequests, Timestamp};
 
@@ -81,6 +81,7 @@ impl DrainPlan {
         };
         let mut counts = vec![0; budgets.len()];
         let mut candidates = Vec::new();
+        let mut others = Others::default();
         let mut planned = Vec::with_capacity(pods.len());
         for pod in &pods {
             let verdict = Verdict::of(pod, options, daemon_sets, now);
@@ -100,9 +101,13 @@ impl DrainPlan {
                     },
                 });
             }
+            if verdict.decision() == Decision::Wait {
+                others.leaving += u32::from(pod.is_terminating());
+                others.first_tier = Some(others.first_tier.map_or(tier, |first| first.min(tier)));
+            }
             planned.push((verdict, tier, names, is_candidate));
         }
-        let mut told = turns(&candidates, budgets, options.max_concurrent_evictions).into_iter();
+        let mut told = turns(&candidates, budgets, options.max_concurrent_evictions, others).into_iter();
         let planned: Vec<_> = planned
             .into_iter()
             .map(|(verdict, tier, names, is_candidate)| {
@@ -190,7 +195,7 @@ impl DrainPlan {
             })
             .collect();
         let budgets: Vec<_> = self.budgets.iter().map(|one| &one.budget).collect();
-        let told = turns(&candidates, &budgets, None);
+        let told = turns(&candidates, &budgets, None, Others::default());
         let both = wanted.iter().zip(told);
         both.filter(|(_, turn)| *turn == Turn::Round(1))
             .map(|(planned, _)| *planned)

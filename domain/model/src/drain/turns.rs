@@ -70,11 +70,21 @@ pub(super) struct Candidate<'a> {
     pub(super) budgets: Vec<usize>,
 }
 
+/// Pods that go by themselves, beside those that are to be removed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Others {
+    /// How many are on their way out.
+    pub(super) leaving: u32,
+    /// The first tier that has any of them: later ones do not begin before they are gone.
+    pub(super) first_tier: Option<usize>,
+}
+
 /// The turn of each candidate, in their order. At most `at_once` of them go in one round.
 pub(super) fn turns(
     candidates: &[Candidate<'_>],
     budgets: &[impl Borrow<DisruptionBudget>],
     at_once: Option<u32>,
+    others: Others,
 ) -> Vec<Turn> {
     let mut places: Vec<usize> = (0..candidates.len()).collect();
     places.sort_by_key(|place| candidates[*place].tier);
@@ -82,10 +92,15 @@ pub(super) fn turns(
     let mut rounds = Rounds {
         budgets,
         at_once,
-        begun: Vec::new(),
+        begun: Vec::from_iter((0 < others.leaving).then(|| Round::of(others.leaving))),
         first: 0,
     };
     for tier in places.chunk_by(|one, other| candidates[*one].tier == candidates[*other].tier) {
+        let is_later = |first: usize| first < candidates[tier[0]].tier;
+        if rounds.first == 0 && others.first_tier.is_some_and(is_later) {
+            rounds.first = 1;
+            rounds.begun.resize_with(rounds.begun.len().max(1), Round::default);
+        }
         for place in tier {
             turns[*place] = rounds.turn(&candidates[*place]);
         }
@@ -110,6 +125,15 @@ struct Round {
     pods: u32,
     /// How many evictions it takes from each budget.
     taken: BTreeMap<usize, u32>,
+}
+
+impl Round {
+    fn of(pods: u32) -> Self {
+        Self {
+            pods,
+            taken: BTreeMap::new(),
+        }
+    }
 }
 
 impl<B: Borrow<DisruptionBudget>> Rounds<'_, B> {
@@ -204,7 +228,7 @@ mod tests {
     #[test]
     fn a_plan_counts_each_budget_down_itself() {
         let pods = pods(5);
-        let told = turns(&candidates(&pods, &[0]), &[budget("web", 2)], None);
+        let told = turns(&candidates(&pods, &[0]), &[budget("web", 2)], None, Others::default());
         let rounds: Vec<_> = told.iter().map(round).collect();
         assert_eq!(rounds, [Some(1), Some(1), Some(2), Some(2), Some(3)]);
     }
@@ -212,9 +236,9 @@ mod tests {
     #[test]
     fn pods_without_a_budget_go_at_once() {
         let pods = pods(3);
-        let told = turns(&candidates(&pods, &[]), NONE, None);
+        let told = turns(&candidates(&pods, &[]), NONE, None, Others::default());
         assert!(told.iter().all(|turn| *turn == Turn::Round(1)));
-        let rounds: Vec<_> = turns(&candidates(&pods, &[]), NONE, Some(2))
+        let rounds: Vec<_> = turns(&candidates(&pods, &[]), NONE, Some(2), Others::default())
             .iter()
             .map(round)
             .collect();
@@ -224,7 +248,12 @@ mod tests {
     #[test]
     fn pods_that_two_budgets_match_can_never_be_evicted() {
         let pods = pods(1);
-        let told = turns(&candidates(&pods, &[0, 1]), &[budget("web", 9), budget("all", 9)], None);
+        let told = turns(
+            &candidates(&pods, &[0, 1]),
+            &[budget("web", 9), budget("all", 9)],
+            None,
+            Others::default(),
+        );
         let both = Barrier::SeveralBudgets(vec!["web".into(), "all".into()]);
         assert_eq!(told, [Turn::Never(both)]);
     }
@@ -233,14 +262,19 @@ mod tests {
     fn a_budget_without_room_is_closed_if_as_many_must_be_healthy_as_there_are() {
         let pods = pods(1);
         let full = budget("web", 0);
-        let told = turns(&candidates(&pods, &[0]), std::slice::from_ref(&full), None);
+        let told = turns(
+            &candidates(&pods, &[0]),
+            std::slice::from_ref(&full),
+            None,
+            Others::default(),
+        );
         assert_eq!(told, [Turn::Blocked(Barrier::NoRoom("web".into()))]);
         for desired in [3, 4] {
             let closed = DisruptionBudget {
                 desired_healthy: desired,
                 ..full.clone()
             };
-            let told = turns(&candidates(&pods, &[0]), &[closed], None);
+            let told = turns(&candidates(&pods, &[0]), &[closed], None, Others::default());
             assert_eq!(told, [Turn::Never(Barrier::Closed("web".into()))]);
         }
         // Nobody counted its pods yet, so nothing is known about ever.
@@ -250,7 +284,7 @@ mod tests {
             expected_pods: 0,
             ..full
         };
-        let told = turns(&candidates(&pods, &[0]), &[uncounted], None);
+        let told = turns(&candidates(&pods, &[0]), &[uncounted], None, Others::default());
         assert_eq!(told, [Turn::Blocked(Barrier::NoRoom("web".into()))]);
     }
 
@@ -263,7 +297,12 @@ mod tests {
         outside.push(terminating);
         // Not even two budgets matter.
         for places in [&[0][..], &[0, 1]] {
-            let told = turns(&candidates(&outside, places), &[budget("a", 0), budget("b", 0)], None);
+            let told = turns(
+                &candidates(&outside, places),
+                &[budget("a", 0), budget("b", 0)],
+                None,
+                Others::default(),
+            );
             assert!(told.iter().all(|turn| *turn == Turn::Round(1)), "{told:?}");
         }
     }
@@ -287,10 +326,15 @@ mod tests {
                 unhealthy_pods,
                 ..budget("web", 0)
             };
-            let told = turns(&candidates(&unready, &[0]), std::slice::from_ref(&budget), None);
+            let told = turns(
+                &candidates(&unready, &[0]),
+                std::slice::from_ref(&budget),
+                None,
+                Others::default(),
+            );
             assert_eq!(told == [Turn::Round(1)], goes, "{budget:?}");
             let ready = [pod("x")];
-            let told = turns(&candidates(&ready, &[0]), &[budget], None);
+            let told = turns(&candidates(&ready, &[0]), &[budget], None, Others::default());
             assert_ne!(told, [Turn::Round(1)]);
         }
     }
@@ -302,12 +346,33 @@ mod tests {
         (all[0].tier, all[1].tier) = (1, 0);
         let rounds = |all: &[Candidate<'_>], allowed| -> Vec<_> {
             let budgets = [budget("web", allowed), budget("other", 0)];
-            turns(all, &budgets, None).iter().map(round).collect()
+            turns(all, &budgets, None, Others::default())
+                .iter()
+                .map(round)
+                .collect()
         };
         assert_eq!(rounds(&all, 3), [Some(2), Some(1), Some(1), Some(1)]);
         assert_eq!(rounds(&all, 2), [Some(3), Some(1), Some(1), Some(2)]);
         all[2].budgets = vec![1];
         assert_eq!(rounds(&all, 3), [None, Some(1), None, Some(1)]);
+    }
+
+    #[test]
+    fn pods_that_go_by_themselves_take_room_and_hold_later_tiers_back() {
+        let pods = pods(3);
+        let mut all = candidates(&pods, &[]);
+        all[2].tier = 1;
+        let rounds = |at_once, others| -> Vec<_> { turns(&all, NONE, at_once, others).iter().map(round).collect() };
+        let waiting = |first_tier, leaving| Others {
+            leaving,
+            first_tier: Some(first_tier),
+        };
+        assert_eq!(rounds(None, waiting(1, 0)), [Some(1), Some(1), Some(2)]);
+        assert_eq!(rounds(Some(2), waiting(0, 1)), [Some(1), Some(2), Some(3)]);
+        assert_eq!(rounds(Some(2), waiting(0, 5)), [Some(2), Some(2), Some(3)]);
+        let last = &all[2..];
+        assert_eq!(turns(last, NONE, None, waiting(0, 0)), [Turn::Round(2)]);
+        assert_eq!(turns(last, NONE, None, waiting(1, 0)), [Turn::Round(1)]);
     }
 
     proptest! {
@@ -328,7 +393,7 @@ mod tests {
                     budgets: places.iter().copied().filter(|at| *at < budgets.len()).collect(),
                 })
                 .collect();
-            let told = turns(&all, &budgets, at_once);
+            let told = turns(&all, &budgets, at_once, Others::default());
             prop_assert_eq!(told.len(), all.len());
             let mut taken: BTreeMap<(u32, usize), u32> = BTreeMap::new();
             let mut sizes: BTreeMap<u32, u32> = BTreeMap::new();
