@@ -139,7 +139,11 @@ impl TemplateReconciler {
             reason: Some(reason),
             ticket: None,
             options: self.templates.applied(&options).await?,
-            strategy: RawStrategy::default(),
+            // The nodes need nothing of each other: one that fails keeps no other from being repaired.
+            strategy: RawStrategy {
+                max_failures: Some("100%".to_owned()),
+                ..RawStrategy::default()
+            },
             dry_run: false,
             retry_of: None,
         };

@@ -7,6 +7,7 @@ use knm_domain::{TemplateError, Templates};
 use knm_model::{
     Actor, OperationFilter, OperationKind, OperationState, RawBinding, RawTemplate, Selector, TaintEffect, TargetState,
 };
+use knm_ports::{EvictOptions, PodRef};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -273,4 +274,35 @@ async fn a_repair_that_failed_is_not_tried_all_the_time() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     let later = repairs(&stage).await;
     assert!(later.len() <= 2, "{later:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_fails_keeps_no_other_from_being_repaired() {
+    let (stage, templates) = stage().await;
+    for number in 0..40 {
+        let mut node = node(&format!("n-{number:02}"), "1");
+        node.labels.insert("card".to_owned(), "h100".to_owned());
+        stage.fleet.put_node(node);
+    }
+    stage.fleet.put_pod(pod("web-1", "n-00"));
+    settle().await;
+    let out = template(json!({"taints": [{"key": "out", "effect": "NoExecute"}]}));
+    templates.update("gpu", None, out, &ann()).await.unwrap();
+    templates.create("cards", binding(true), &ann()).await.unwrap();
+    let _replica = stage.replica("one");
+    tokio::spawn(stage.reconciler("one").keep(CancellationToken::new()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(repairs(&stage).await, [OperationState::PartlyFailed]);
+    assert_eq!(stage.node("n-39").await.taints.len(), 1);
+    assert!(stage.node("n-00").await.taints.is_empty());
+    // What keeps it back goes away: it comes to be as it should.
+    let pod = PodRef {
+        namespace: "team".to_owned(),
+        name: "web-1".to_owned(),
+        uid: "uid-web-1".to_owned(),
+    };
+    let gateway = stage.fleet.gateway();
+    gateway.evict(&pod, &EvictOptions::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(stage.node("n-00").await.taints.len(), 1);
 }
