@@ -122,7 +122,7 @@ const GAUGES: [Description; 26] = [
     (
         TEMPLATE_DRIFT,
         None,
-        "Nodes that lack something of what their binding's template says, as the replica sees it that compares them; 0 on others.",
+        "Nodes that lack something of what a binding's template says, all bindings together, as the replica sees it that compares them; 0 on others.",
     ),
     (PROCESS_RESIDENT, Some(Unit::Bytes), "Resident memory of the process."),
     (PROCESS_VIRTUAL, Some(Unit::Bytes), "Virtual memory of the process."),
