@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use knm_test_support::cluster::{Cluster, node};
+use knm_test_support::cluster::{Cluster, node, pod};
 use knm_test_support::patience::wait_for;
 use knm_test_support::service::Service;
 use knm_test_support::wire::Wire;
@@ -326,4 +326,69 @@ fn a_node_is_labelled_tainted_cordoned_and_uncordoned() {
         let seen = service.get(path).json();
         (seen["resource_version"] == free["resource_version"]).then_some(())
     });
+}
+
+#[test]
+fn a_plan_of_a_drain_is_made_from_what_the_cluster_has_and_touches_nothing() {
+    let Some(cluster) = shared() else {
+        return;
+    };
+    cluster.create_nodes([node("planned", &json!({})), node("spare", &json!({}))]);
+    for (name, app) in [("planned-free", "planned-free"), ("planned-full", "planned-full")] {
+        cluster.create("/api/v1/namespaces/default/pods", &pod(name, "planned", app));
+        // Pods that do not run are outside of budgets.
+        let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        cluster.change(&format!("/api/v1/namespaces/default/pods/{name}/status"), &running);
+    }
+    let version = match cluster.has("/apis/policy/v1") {
+        true => "v1",
+        false => "v1beta1",
+    };
+    let budgets = format!("/apis/policy/{version}/namespaces/default/poddisruptionbudgets");
+    cluster.create(
+        &budgets,
+        &json!({"metadata": {"name": "planned-full"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "planned-full"}}}}),
+    );
+    cluster.change(
+        &format!("{budgets}/planned-full/status"),
+        &json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1,
+            "expectedPods": 1}}),
+    );
+    let service = on(&cluster.kubeconfig());
+    let path = "/api/v1/clusters/test/nodes/planned";
+    service.wait_for_status(path, 200);
+    wait_for("its pods", || {
+        (service.get(path).json()["requested"]["pods"] == 2).then_some(())
+    });
+
+    let (status, plan) = change(&service, "POST", &format!("{path}/drain/plan"), &json!({}));
+    assert_eq!((status, &plan["refused"]), (200, &json!(false)), "{plan}");
+    let pods = plan["pods"].as_array().expect("pods").iter();
+    let mut told: Vec<_> = pods
+        .map(|pod| {
+            let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            (word(&pod["name"]), word(&pod["decision"]), word(&pod["turn"]["state"]))
+        })
+        .collect();
+    told.sort();
+    let expected = [("planned-free", "evict", "now"), ("planned-full", "evict", "never")];
+    let expected = expected.map(|(name, decision, turn)| (name.to_owned(), decision.to_owned(), turn.to_owned()));
+    assert_eq!(told, expected, "{plan}");
+    assert_eq!(plan["disruption_budgets"][0]["name"], "planned-full", "{plan}");
+    assert_eq!(plan["fit"]["estimated"], json!(true), "{plan}");
+
+    assert_eq!(service.get(path).json()["schedulable"], json!(true));
+    let pods = service.get(&format!("{path}/pods")).json();
+    let pods = pods["items"].as_array().expect("pods");
+    assert!(pods.iter().all(|pod| pod["phase"] == "running"), "{pods:?}");
+
+    // A pod that nobody would make again is refused, and with it all of them.
+    let mut alone = pod("planned-alone", "planned", "planned-alone");
+    alone["metadata"]["ownerReferences"] = json!([]);
+    cluster.create("/api/v1/namespaces/default/pods", &alone);
+    let (status, plan) = change(&service, "POST", &format!("{path}/drain/plan"), &json!({}));
+    assert_eq!((status, &plan["refused"]), (200, &json!(true)), "{plan}");
+    let (status, plan) = change(&service, "POST", &format!("{path}/drain/plan"), &json!({"force": true}));
+    assert_eq!((status, &plan["refused"]), (200, &json!(false)), "{plan}");
 }

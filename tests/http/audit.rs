@@ -1,6 +1,9 @@
-//! The audit log of a service with which nothing was tried yet. `tests/audit.rs` has records.
+//! The audit log of a service with which little or nothing was tried yet. `tests/audit.rs` has many records.
 
-use crate::{ask, assert_problem, still};
+use knm_test_support::wire::Wire;
+use serde_json::json;
+
+use crate::{NODES, ask, assert_problem, still};
 
 const HISTORY: &str = "/api/v1/clusters/demo/nodes/gone-long-ago/history";
 
@@ -18,6 +21,40 @@ fn nothing_was_tried_yet_as_a_list_and_as_lines() {
         assert_eq!((lines.status, lines.body.len()), (200, 0));
         assert_eq!(lines.header("content-type"), Some("application/x-ndjson"));
     }
+}
+
+#[test]
+fn the_story_of_a_node_is_its_own() {
+    let service = still(&[]);
+    let list = ask(
+        &service,
+        "GET",
+        &format!("{NODES}?role=worker&schedulable=true&limit=2"),
+        &[],
+    )
+    .json();
+    let name = |place: usize| list["items"][place]["name"].as_str().unwrap().to_owned();
+    for (place, reason) in [(0, "disk"), (1, "fan")] {
+        let mut wire = Wire::open(service.address());
+        let path = format!("{NODES}/{}/cordon", name(place));
+        let reply = wire.send_json("POST", &path, &[], &json!({"reason": reason})).unwrap();
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    let history = ask(&service, "GET", &format!("{NODES}/{}/history", name(0)), &[]).json();
+    let items = history["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1, "{history}");
+    assert_eq!(
+        (&items[0]["node"], &items[0]["reason"], &items[0]["outcome"]),
+        (&json!(name(0)), &json!("disk"), &json!("succeeded"))
+    );
+    let filtered = format!("{NODES}/{}/history?action=node.drain", name(0));
+    assert_eq!(ask(&service, "GET", &filtered, &[]).json()["items"], json!([]));
+    assert_eq!(
+        ask(&service, "GET", "/api/v1/audit", &[]).json()["items"]
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
 }
 
 #[test]

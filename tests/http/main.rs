@@ -14,6 +14,7 @@ mod operations;
 mod paths;
 mod pods;
 mod problems;
+mod readme;
 mod shutdown;
 mod templates;
 

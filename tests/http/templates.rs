@@ -255,3 +255,45 @@ fn a_binding_reports_drift_and_repairs_it_if_it_is_asked_to() {
     assert_eq!(ask(&service, "DELETE", &path, &[]).status, 204);
     assert_eq!(ask(&service, "DELETE", &format!("{TEMPLATES}/gpu"), &[]).status, 204);
 }
+
+#[test]
+fn a_binding_is_listed_read_changed_and_deleted_by_who_knows_its_version() {
+    let (service, _) = with_template();
+    let mut content = json!({"template": "gpu", "label_selector": "card"});
+    let mut named = content.clone();
+    named["name"] = json!("cards");
+    assert_eq!(send(&service, "POST", BINDINGS, &[], &named).status, 201);
+    assert_problem(&send(&service, "POST", BINDINGS, &[], &named), 409);
+
+    let path = format!("{BINDINGS}/cards");
+    let shown = ask(&service, "GET", &path, &[]);
+    assert_eq!((shown.status, shown.header("etag")), (200, Some("\"1\"")));
+    let list = ask(&service, "GET", BINDINGS, &[]).json();
+    assert_eq!((&list["total"], &list["items"][0]), (&json!(1), &shown.json()));
+
+    let mut unknown = content.clone();
+    unknown["template"] = json!("cpu");
+    let refused = send(&service, "PUT", &path, &[], &unknown);
+    assert_problem(&refused, 422);
+    assert_eq!(refused.json()["errors"][0]["parameter"], "template");
+
+    content["label_selector"] = json!("card=h100");
+    let changed = send(&service, "PUT", &path, &["If-Match: \"1\""], &content);
+    assert_eq!((changed.status, changed.header("etag")), (200, Some("\"2\"")));
+    assert_problem(&send(&service, "PUT", &path, &["If-Match: \"1\""], &content), 412);
+    assert_problem(&ask(&service, "DELETE", &path, &["If-Match: \"1\""]), 412);
+    assert_eq!(ask(&service, "DELETE", &path, &["If-Match: \"2\""]).status, 204);
+
+    let versions = ask(&service, "GET", &format!("{path}/versions"), &[]).json();
+    let told: Vec<_> = versions["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["version"].as_u64(), one["content"]["label_selector"].as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [(Some(3), None), (Some(2), Some("card=h100")), (Some(1), Some("card"))]
+    );
+    assert_problem(&ask(&service, "GET", &path, &[]), 404);
+}

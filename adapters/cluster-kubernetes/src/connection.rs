@@ -112,7 +112,7 @@ impl Connection {
         self.ask(call, question, self.request_timeout).await
     }
 
-    /// Asks for a change whose refusals are answers, too.
+    /// Asks for a change whose refusals are answers, too. Whoever reads them says whether one of them asks for silence, see [`Connection::hush`].
     pub(crate) async fn reply(&self, call: Call, question: &Question<'_>) -> Result<Reply, Failure> {
         let work = async {
             let (head, body) = self.knock(call, question).await?.into_parts();
@@ -123,6 +123,11 @@ impl Connection {
             })
         };
         self.deadline(call, self.request_timeout, work).await
+    }
+
+    /// Asks nothing for so long, because the server said so.
+    pub(crate) fn hush(&self, time: Duration) {
+        self.pace.hush(time);
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -221,7 +226,7 @@ impl Connection {
             retry_after: Some(time),
         } = failure.error
         {
-            self.pace.hush(time);
+            self.hush(time);
         }
         Err(failure)
     }

@@ -64,7 +64,7 @@ pub(crate) async fn evict(
     if code == StatusCode::BAD_REQUEST && status.message.contains("no kind \"Eviction\" is registered") {
         return Ok(None);
     }
-    let told = eviction(code, &status, reply.retry_after());
+    let told = told(connection, code, &status, reply.retry_after());
     told.map(Some)
         .ok_or_else(|| Failure::refused(EVICT, reply.code, &reply.headers, &reply.body))
 }
@@ -82,7 +82,7 @@ pub(crate) async fn delete(connection: &Connection, pod: &PodRef, options: &Evic
     };
     let reply = connection.reply(DELETE, &question).await?;
     let status: Status = serde_json::from_slice(&reply.body).unwrap_or_default();
-    eviction(reply.code, &status, reply.retry_after())
+    told(connection, reply.code, &status, reply.retry_after())
         .ok_or_else(|| Failure::refused(DELETE, reply.code, &reply.headers, &reply.body))
 }
 
@@ -112,6 +112,18 @@ fn delete_options(pod: &PodRef, options: &EvictOptions) -> Value {
         delete_options["dryRun"] = json!(["All"]);
     }
     delete_options
+}
+
+/// What an answer means, see [`eviction`]. A server that is busy is left alone by everybody; a budget without room is a matter of one pod.
+fn told(connection: &Connection, code: StatusCode, status: &Status, retry_after: Option<Duration>) -> Option<Eviction> {
+    let told = eviction(code, status, retry_after);
+    if let Some(Eviction::Busy {
+        retry_after: Some(time),
+    }) = told
+    {
+        connection.hush(time);
+    }
+    told
 }
 
 /// What an answer means; `None` if it says nothing about the pod.

@@ -13,8 +13,8 @@ use crate::error::Failure;
 
 /// How long a request waits for a server that asked for silence; beyond that whoever asks is told at once.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How many requests wait for the head of their answer at once: each has a connection of its own, whose buffers cost both sides memory. A server
-/// that takes a tenth of a second still gets more than 500 requests a second.
+/// How many requests are about to be sent or wait for the head of their answer at once: each has a connection of its own, whose buffers cost both
+/// sides memory. A server that takes a tenth of a second still gets more than 500 requests a second.
 const MOST_AT_ONCE: usize = 64;
 
 /// The pace of all requests to one API server.
@@ -38,24 +38,42 @@ impl Pace {
 
     /// Waits until a request may be sent; others may take its place when what is returned is dropped.
     pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        let quiet = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = quiet.map(|until| until.saturating_duration_since(Instant::now()));
-        match left {
-            Some(left) if PATIENCE < left => {
-                return Err(Failure::from_error(ClusterError::TooManyRequests {
-                    retry_after: Some(left),
-                }));
+        loop {
+            self.silence().await?;
+            // The limit comes last: whoever it lets through is sent at once, so that those who queued never go out all together.
+            let turn = self
+                .at_once
+                .acquire()
+                .await
+                .map_err(|_| Failure::unavailable("nothing is asked any more"))?;
+            if let Some(limiter) = &self.limiter {
+                limiter.until_ready().await;
             }
-            Some(left) => tokio::time::sleep(left).await,
-            None => {}
+            // The server may have asked for silence while this one queued.
+            if self.silence_left().is_none() {
+                return Ok(turn);
+            }
         }
-        if let Some(limiter) = &self.limiter {
-            limiter.until_ready().await;
+    }
+
+    /// Waits until the server may be asked again, if that is soon.
+    async fn silence(&self) -> Result<(), Failure> {
+        match self.silence_left() {
+            Some(left) if PATIENCE < left => Err(Failure::from_error(ClusterError::TooManyRequests {
+                retry_after: Some(left),
+            })),
+            Some(left) => {
+                tokio::time::sleep(left).await;
+                Ok(())
+            }
+            None => Ok(()),
         }
-        self.at_once
-            .acquire()
-            .await
-            .map_err(|_| Failure::unavailable("nothing is asked any more"))
+    }
+
+    fn silence_left(&self) -> Option<Duration> {
+        let quiet = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = quiet?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
     }
 
     /// Asks nothing for so long, because the server said so.
@@ -126,6 +144,43 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 2);
         drop(pace.turn().await.expect("a turn"));
         assert_eq!(start.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_queued_when_the_server_asked_for_silence_is_silent_too() {
+        let pace = Pace::new(0);
+        let mut turns = Vec::new();
+        for _ in 0..MOST_AT_ONCE {
+            turns.push(pace.turn().await.expect("a turn"));
+        }
+        let start = Instant::now();
+        let answered = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            pace.hush(Duration::from_secs(2));
+            turns.clear();
+        };
+        let (queued, ()) = tokio::join!(pace.turn(), answered);
+        drop(queued.expect("a turn"));
+        assert_eq!(start.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_silence_is_told_to_those_who_queued() {
+        let pace = Pace::new(0);
+        let mut turns = Vec::new();
+        for _ in 0..MOST_AT_ONCE {
+            turns.push(pace.turn().await.expect("a turn"));
+        }
+        let answered = async {
+            pace.hush(Duration::from_secs(30));
+            turns.clear();
+        };
+        let (queued, ()) = tokio::join!(pace.turn(), answered);
+        let failure = queued.expect_err("no turn");
+        assert!(
+            matches!(failure.error, ClusterError::TooManyRequests { .. }),
+            "{failure:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -398,8 +398,7 @@ impl Simulated {
             (self.status, self.status_since) = (status, now);
         }
         self.cordon = match (self.cordon, dice) {
-            (None, 500..515) => Some((CordonSource::KubeNodeManager, now)),
-            (None, 515..520) => Some((CordonSource::Foreign, now)),
+            (None, 500..520) => Some((CordonSource::Foreign, now)),
             (Some(_), 500..750) => None,
             (cordon, _) => cordon,
         };

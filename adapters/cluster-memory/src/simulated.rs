@@ -28,7 +28,7 @@ pub(crate) struct Simulated {
     pub(crate) status: NodeStatus,
     /// Since when it has this status.
     pub(crate) status_since: Timestamp,
-    /// Whose cordon keeps it unschedulable, and since when.
+    /// Whose cordon keeps it unschedulable, and since when. The simulation's own are never ours: those have holds, which only the service makes.
     pub(crate) cordon: Option<(CordonSource, Timestamp)>,
     pub(crate) heartbeat_at: Timestamp,
     pub(crate) revision: u64,
@@ -117,9 +117,8 @@ impl Simulated {
             _ => NodeStatus::Ready,
         };
         let cordon = match chance.below(36) {
-            0 if !control_plane => Some(CordonSource::KubeNodeManager),
+            0 | 2 if !control_plane => Some(CordonSource::Foreign),
             1 if !control_plane => Some(CordonSource::FirstVersion),
-            2 if !control_plane => Some(CordonSource::Foreign),
             _ => None,
         };
         Self {
@@ -280,18 +279,15 @@ impl Simulated {
 
 fn cordon(source: CordonSource, since: Timestamp, chance: &mut Chance) -> Cordon {
     const REASONS: [&str; 4] = ["disk errors", "kernel upgrade", "memory test", "moving to another rack"];
-    const PEOPLE: [&str; 3] = ["ada", "grace", "linus"];
-    let reason = REASONS[chance.below(4) as usize].to_owned();
-    let by = PEOPLE[chance.below(3) as usize].to_owned();
-    let (reason, by) = match source {
-        CordonSource::KubeNodeManager => (Some(reason), Some(by)),
-        CordonSource::FirstVersion => (Some(reason), None),
-        CordonSource::Foreign => (None, None),
+    let reason = match source {
+        CordonSource::FirstVersion => Some(REASONS[chance.below(4) as usize].to_owned()),
+        // The record of a cordon of ours are its holds: they stand with what was changed, and the simulation makes none.
+        CordonSource::KubeNodeManager | CordonSource::Foreign => None,
     };
     Cordon {
         reason,
         since: Some(since),
-        by,
+        by: None,
         source,
         holds: Vec::new(),
     }

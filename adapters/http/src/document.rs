@@ -436,6 +436,30 @@ mod tests {
     }
 
     #[test]
+    fn whoever_filters_by_action_or_outcome_reads_which_there_are() {
+        let document = document();
+        for path in ["/api/v1/audit", "/api/v1/clusters/{cluster}/nodes/{node}/history"] {
+            let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+            for (name, words) in [
+                (
+                    "action",
+                    knm_model::AuditAction::ALL.map(|action| action.as_str()).to_vec(),
+                ),
+                (
+                    "outcome",
+                    knm_model::AuditOutcome::ALL.map(|outcome| outcome.as_str()).to_vec(),
+                ),
+            ] {
+                let parameter = parameters.iter().find(|parameter| parameter["name"] == name);
+                let text = parameter.unwrap()["description"].as_str().unwrap();
+                for word in words {
+                    assert!(text.contains(&format!("`{word}`")), "{path} {name}: {word}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_field_and_parameter_and_operation_is_described() {
         let document = document();
         for (name, schema) in document["components"]["schemas"].as_object().unwrap() {

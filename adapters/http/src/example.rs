@@ -241,6 +241,7 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
         ("listTemplateVersions" | "listBindingVersions", "200") => versions(operation)?,
         ("previewTemplate" | "getBindingDrift", "200") => json!({
             "template": "gpu", "version": 1, "compared": 30, "drifted": 1, "unknown_clusters": [],
+            "stale_clusters": [{"cluster": "west", "as_of": "2030-01-01T00:00:00Z"}],
             "nodes": [{
                 "cluster": "demo", "node": "worker-a-1", "evicts": false,
                 "before": {"labels": {"pool": null}, "taints": []},

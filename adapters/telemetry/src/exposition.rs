@@ -9,6 +9,12 @@ use crate::TelemetryError;
 const SECONDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
 ];
+/// The metric of how long operations take: some wait on budgets for hours.
+const OPERATIONS: &str = "kube_node_manager_operation_duration_seconds";
+/// Its upper bounds: from a second to four hours.
+const OPERATION_SECONDS: [f64; 13] = [
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0,
+];
 
 /// The metrics of this process.
 #[derive(Clone, Debug)]
@@ -21,6 +27,8 @@ pub struct PrometheusExposition(PrometheusHandle);
 pub fn install_metrics() -> Result<PrometheusExposition, TelemetryError> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &SECONDS)
+        .map_err(|error| TelemetryError::Metrics(error.to_string()))?
+        .set_buckets_for_metric(Matcher::Full(OPERATIONS.to_owned()), &OPERATION_SECONDS)
         .map_err(|error| TelemetryError::Metrics(error.to_string()))?
         .build_recorder();
     let exposition = PrometheusExposition(recorder.handle());
@@ -51,6 +59,7 @@ mod tests {
         crate::describe_metrics();
         metrics::describe_histogram!("knm_test_duration_seconds", "How long a test takes.");
         metrics::histogram!("knm_test_duration_seconds").record(0.003);
+        metrics::histogram!(OPERATIONS).record(90.0);
         exposition.fold();
 
         let text = exposition.render();
@@ -67,6 +76,10 @@ mod tests {
             text.contains("knm_test_duration_seconds_bucket{le=\"0.005\"} 1\n"),
             "{text}"
         );
+        for (bound, count) in [("1", 0), ("60", 0), ("120", 1), ("14400", 1)] {
+            let line = format!("{OPERATIONS}_bucket{{le=\"{bound}\"}} {count}\n");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
         assert!(text.contains("kube_node_manager_log_lines_dropped_total 0\n"), "{text}");
         assert!(install_metrics().is_err());
     }

@@ -76,7 +76,7 @@ pub enum AuditAction {
 pub enum AuditOutcome {
     /// It was done.
     Succeeded,
-    /// It was not done, and nothing of it stays behind.
+    /// It was not done, or not to its end: of a drain that stopped half-way the pods that went stay gone.
     Failed,
     /// Nobody knows: whoever tried it was gone before it could tell.
     Unknown,
@@ -194,7 +194,7 @@ impl AuditAction {
         Self::NodeDrain,
     ];
 
-    /// `node.label`, `node.taint`, `node.cordon`, `node.uncordon` or `node.drain`.
+    /// `node.label`, `node.taint`, `node.apply_template`, `node.cordon`, `node.uncordon` or `node.drain`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -55,7 +55,7 @@ pub struct TaintChange {
 pub struct RawTaint {
     /// The key.
     pub key: String,
-    /// The value, empty if none was given.
+    /// The value, empty if none was given. One that is to be removed has none.
     pub value: String,
     /// The effect's word; `None` if none was given.
     pub effect: Option<String>,
@@ -184,6 +184,14 @@ impl TaintChange {
         for raw in remove {
             let effect = effect(raw, "remove", &mut errors);
             check(raw, "remove", &mut errors);
+            if !raw.value.is_empty() {
+                let message = format!(
+                    "{} has the value \"{}\": a taint is removed whatever its value is, so none is allowed here",
+                    name(raw),
+                    excerpt(&raw.value)
+                );
+                errors.push(QueryError::new("remove", message));
+            }
             let is_added = |taint: &Taint| taint.key == raw.key && effect.is_none_or(|effect| effect == taint.effect);
             if change.add.iter().any(is_added) {
                 let message = format!("{} is both added and removed: one of both is allowed", name(raw));
@@ -464,6 +472,11 @@ mod tests {
                 vec![raw("k", "a", "NoSchedule"), raw("k", "b", "NoSchedule")],
                 vec![],
                 "added twice",
+            ),
+            (
+                vec![],
+                vec![raw("k", "a", "NoSchedule")],
+                "\"k:NoSchedule\" has the value \"a\": a taint is removed whatever its value is",
             ),
             (
                 vec![raw("k", "a", "NoSchedule")],

@@ -243,6 +243,12 @@ mod tests {
             (OperationKind::Label, None, json!({}), "set"),
             (OperationKind::Taint, None, json!({"add": [{"key": "a"}]}), "no effect"),
             (OperationKind::Taint, None, json!({"add": "a"}), "options"),
+            (
+                OperationKind::Taint,
+                None,
+                json!({"remove": [{"key": "a", "value": "b"}]}),
+                "has the value",
+            ),
         ] {
             let errors = parse(kind, reason, options).unwrap_err();
             let told = format!("{errors:?}");

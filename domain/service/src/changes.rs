@@ -89,8 +89,7 @@ impl NodeChanges {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Arc<Self> {
-        // So that the series is there before the first failure: rates need it.
-        counter!(metric::AUDIT_FAILURES).increment(0);
+        metric::begin_changes();
         Arc::new(Self {
             inventory,
             audit,

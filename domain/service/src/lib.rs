@@ -28,4 +28,6 @@ pub use operations::{
     Operations, OwnPod, RunnerSettings, TargetRequest,
 };
 pub use registrations::Registrations;
-pub use templates::{Comparison, Content, DriftedNode, TemplateError, TemplateReconciler, Templates, Versioned};
+pub use templates::{
+    Comparison, Content, DriftedNode, StaleCluster, TemplateError, TemplateReconciler, Templates, Versioned,
+};

@@ -1,6 +1,7 @@
 //! The names of the metrics that the use cases keep.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use knm_model::{AuditAction, AuditOutcome, OperationKind, OperationState, TargetState};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 
 /// One gauge or counter: its name, its unit if it has one, and its help.
 type Description = (&'static str, Option<Unit>, &'static str);
@@ -122,7 +123,7 @@ const GAUGES: [Description; 26] = [
     (
         TEMPLATE_DRIFT,
         None,
-        "Nodes that lack something of what their binding's template says, as the replica sees it that compares them; 0 on others.",
+        "Nodes that lack something of what a binding's template says, all bindings together, as the replica sees it that compares them; 0 on others.",
     ),
     (PROCESS_RESIDENT, Some(Unit::Bytes), "Resident memory of the process."),
     (PROCESS_VIRTUAL, Some(Unit::Bytes), "Virtual memory of the process."),
@@ -136,6 +137,44 @@ const GAUGES: [Description; 26] = [
     ),
 ];
 
+/// What may come of asking a pod to go.
+const EVICTION_RESULTS: [&str; 5] = ["accepted", "gone", "blocked", "later", "refused"];
+/// What may be done to a node at once, without an operation.
+const SINGLE_CHANGES: [AuditAction; 4] = [
+    AuditAction::NodeLabel,
+    AuditAction::NodeTaint,
+    AuditAction::NodeCordon,
+    AuditAction::NodeUncordon,
+];
+
+/// Shows what changes of nodes count before there is anything to count: a rate needs a value before the first one.
+pub(crate) fn begin_changes() {
+    counter!(AUDIT_FAILURES).increment(0);
+    for action in SINGLE_CHANGES {
+        for outcome in AuditOutcome::ALL {
+            counter!(NODE_CHANGES, "action" => action.as_str(), "outcome" => outcome.as_str()).increment(0);
+        }
+    }
+}
+
+/// The same for what operations count.
+pub(crate) fn begin_operations() {
+    for name in [OPERATION_TAKEOVERS, OPERATION_LEASES_LOST] {
+        counter!(name).increment(0);
+    }
+    for kind in OperationKind::ALL {
+        for state in OperationState::ALL.into_iter().filter(|state| state.is_ended()) {
+            counter!(OPERATIONS_ENDED, "kind" => kind.as_str(), "result" => state.as_str()).increment(0);
+        }
+        for state in TargetState::ALL.into_iter().filter(|state| state.is_ended()) {
+            counter!(OPERATION_NODES, "kind" => kind.as_str(), "result" => state.as_str()).increment(0);
+        }
+    }
+    for result in EVICTION_RESULTS {
+        counter!(EVICTIONS, "result" => result).increment(0);
+    }
+}
+
 /// Gives every metric of this crate its help.
 pub fn describe_metrics() {
     for (name, unit, help) in GAUGES {
@@ -144,7 +183,10 @@ pub fn describe_metrics() {
             None => describe_gauge!(name, help),
         }
     }
-    describe_counter!(NODE_CHANGES, "Changes of nodes, by action and outcome.");
+    describe_counter!(
+        NODE_CHANGES,
+        "Changes of single nodes at once, by action and outcome; what operations do is counted as theirs."
+    );
     describe_counter!(
         AUDIT_FAILURES,
         "Writes into the audit log that failed; a change whose intent cannot be written is not made."

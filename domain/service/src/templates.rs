@@ -1,20 +1,22 @@
 //! Templates, and bindings that say which nodes are to be as a template says.
 
+mod comparison;
 mod error;
+mod lately;
 mod reconciler;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use knm_model::{
-    Actor, AppliedTemplate, Binding, ClusterName, Definition, DefinitionKind, DefinitionName, Drift, NodeName,
-    QueryError, RawBinding, RawTemplate, Selector, Template, Timestamp, excerpt,
+    Actor, AppliedTemplate, Binding, ClusterName, Definition, DefinitionKind, DefinitionName, QueryError, RawBinding,
+    RawTemplate, Selector, Template, Timestamp, excerpt,
 };
 use knm_ports::{Clock, Definitions, StorageError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+pub use comparison::{Comparison, DriftedNode, StaleCluster};
 pub use error::TemplateError;
 pub use reconciler::TemplateReconciler;
 
@@ -45,32 +47,6 @@ pub struct Versioned<T> {
     pub changed_by: String,
     /// What it says.
     pub content: T,
-}
-
-/// Nodes that were compared with a template.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
-    /// The template.
-    pub template: DefinitionName,
-    /// Its version.
-    pub version: u32,
-    /// How many nodes were compared.
-    pub compared: usize,
-    /// Those that lack something, by cluster and name.
-    pub drifted: Vec<DriftedNode>,
-    /// Clusters that were left out, because nothing is known of them yet.
-    pub unknown: Vec<ClusterName>,
-}
-
-/// A node that lacks something.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DriftedNode {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// The node.
-    pub node: NodeName,
-    /// How it differs.
-    pub drift: Drift,
 }
 
 /// What is written down: a template or a binding.
@@ -293,6 +269,7 @@ impl Templates {
             compared: 0,
             drifted: Vec::new(),
             unknown: Vec::new(),
+            stale: Vec::new(),
         };
         let snapshots = match cluster {
             Some(cluster) => vec![(cluster.clone(), self.inventory.snapshot(cluster.as_str()))],
@@ -309,6 +286,12 @@ impl Templates {
                 }
                 Err(error) => return Err(error.into()),
             };
+            if snapshot.stale() {
+                comparison.stale.push(StaleCluster {
+                    cluster: name.clone(),
+                    as_of: snapshot.as_of(),
+                });
+            }
             for entry in snapshot.entries() {
                 let node = entry.node();
                 if !selector.matches(&node.labels) {
@@ -397,17 +380,6 @@ struct ApplyOptions {
     version: Option<u32>,
     #[serde(default)]
     confirm_no_execute: bool,
-}
-
-impl Comparison {
-    /// The nodes that lack something, by cluster.
-    pub(crate) fn by_cluster(&self) -> BTreeMap<&ClusterName, Vec<&NodeName>> {
-        let mut clusters: BTreeMap<&ClusterName, Vec<&NodeName>> = BTreeMap::new();
-        for drifted in &self.drifted {
-            clusters.entry(&drifted.cluster).or_default().push(&drifted.node);
-        }
-        clusters
-    }
 }
 
 fn unknown<T: Content>(name: &str) -> TemplateError {

@@ -102,6 +102,40 @@ async fn a_full_budget_is_told_from_a_busy_server_and_both_say_when_to_come_back
 }
 
 #[tokio::test]
+async fn a_busy_server_that_refuses_an_eviction_or_a_delete_is_left_alone_by_everybody() {
+    const DELETION: &str = "DELETE /api/v1/namespaces/team/pods/web%2D1";
+    for place in [EVICTION, DELETION] {
+        let busy = failure(429, "retry-after: 60\r\n", 429, "no", &json!([]));
+        let server = Scripted::start([(place, busy)]).await;
+        let gateway = open(&server).await;
+        let options = EvictOptions::default();
+        let told = match place {
+            EVICTION => gateway.evict(&web(), &options).await,
+            _ => gateway.delete_pod(&web(), &options).await,
+        };
+        assert!(matches!(told, Ok(Eviction::Busy { .. })), "{told:?}");
+        let refused = gateway.disruption_budgets().await;
+        let is_told = matches!(&refused, Err(ClusterError::TooManyRequests { retry_after: Some(left) }) if *left <= Duration::from_secs(60));
+        assert!(is_told, "{refused:?}");
+        let again = gateway.evict(&web(), &options).await;
+        assert!(matches!(again, Err(ClusterError::TooManyRequests { .. })), "{again:?}");
+        assert_eq!(server.seen().len(), 1, "{:?}", server.seen());
+    }
+}
+
+#[tokio::test]
+async fn a_budget_without_room_silences_nobody() {
+    let causes = json!([{"reason": "DisruptionBudget", "message": "The disruption budget web needs 2 healthy pods and has 2 currently"}]);
+    let full = failure(429, "retry-after: 60\r\n", 429, "no", &causes);
+    let server = Scripted::start([(EVICTION, full), (EVICTION, accepted())]).await;
+    let gateway = open(&server).await;
+    let options = EvictOptions::default();
+    let told = gateway.evict(&web(), &options).await;
+    assert!(matches!(told, Ok(Eviction::Blocked { .. })), "{told:?}");
+    assert!(matches!(gateway.evict(&web(), &options).await, Ok(Eviction::Accepted)));
+}
+
+#[tokio::test]
 async fn a_server_that_only_knows_the_beta_is_asked_by_it_from_then_on() {
     let server = Scripted::start([(EVICTION, no_v1()), (EVICTION, accepted()), (EVICTION, accepted())]).await;
     let gateway = open(&server).await;

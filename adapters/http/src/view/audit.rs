@@ -52,7 +52,7 @@ pub(crate) struct AuditRecordView {
     pub(crate) outcome: AuditOutcomeView,
     /// When that was known, RFC 3339 in UTC; null while it is not.
     pub(crate) completed_at: Option<String>,
-    /// Why it was not done; null if it was, and while that is not known.
+    /// Why it was not done, or not to its end; null if it was done, and while that is not known.
     pub(crate) error: Option<String>,
     /// What changed, as it was before: the same keys as in `after`.
     pub(crate) before: AnyObject,
@@ -124,7 +124,7 @@ pub(crate) enum AuditOutcomeView {
     Pending,
     /// It was done.
     Succeeded,
-    /// It was not done, and nothing of it stays behind.
+    /// It was not done, or not to its end: of a drain that stopped half-way the pods that went stay gone.
     Failed,
     /// Nobody knows: whoever tried it was gone before it could tell.
     Unknown,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use knm_domain::{Comparison, DriftedNode, Versioned};
+use knm_domain::{Comparison, DriftedNode, StaleCluster, Versioned};
 use knm_model::{RawBinding, RawTaint, RawTemplate, Template};
 use poem_openapi::Object;
 use poem_openapi::types::Any;
@@ -241,6 +241,18 @@ pub(crate) struct ComparisonView {
     nodes: Vec<DriftedNodeView>,
     /// Clusters that were left out because their nodes are not known yet.
     unknown_clusters: Vec<String>,
+    /// Clusters that cannot be seen now: their nodes were compared as they were then.
+    stale_clusters: Vec<StaleClusterView>,
+}
+
+/// A cluster that cannot be seen now.
+#[derive(Clone, Debug, PartialEq, Serialize, Object)]
+#[oai(rename = "StaleCluster")]
+pub(crate) struct StaleClusterView {
+    /// The cluster.
+    cluster: String,
+    /// When it was last seen, RFC 3339 in UTC.
+    as_of: String,
 }
 
 /// A node that lacks something.
@@ -392,6 +404,10 @@ impl ComparisonView {
             after: object(&drifted.drift.after),
             evicts: drifted.drift.evicts,
         };
+        let stale = |stale: &StaleCluster| StaleClusterView {
+            cluster: stale.cluster.to_string(),
+            as_of: stale.as_of.to_string(),
+        };
         Self {
             template: comparison.template.to_string(),
             version: comparison.version,
@@ -399,6 +415,7 @@ impl ComparisonView {
             drifted: comparison.drifted.len() as u64,
             nodes: comparison.drifted.iter().map(node).collect(),
             unknown_clusters: comparison.unknown.iter().map(ToString::to_string).collect(),
+            stale_clusters: comparison.stale.iter().map(stale).collect(),
         }
     }
 }

@@ -1,4 +1,4 @@
-use knm_domain::{Comparison, DriftedNode, Versioned};
+use knm_domain::{Comparison, DriftedNode, StaleCluster, Versioned};
 use knm_model::{AuditAction, ClusterName, DefinitionName, Drift, NodeName, RawTemplate, Timestamp};
 use poem_openapi::types::ToJSON;
 
@@ -68,6 +68,10 @@ fn what_is_written_of_templates_is_what_is_described() {
             },
         }],
         unknown: Vec::new(),
+        stale: vec![StaleCluster {
+            cluster: ClusterName::from_any("west"),
+            as_of: Timestamp::parse("2030-01-01T00:00:00Z").unwrap(),
+        }],
     });
     assert_eq!(comparison.to_json(), example::of("getBindingDrift", "200"));
 }

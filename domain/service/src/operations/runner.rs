@@ -129,10 +129,7 @@ impl OperationRunner {
         work: Arc<dyn OperationWork>,
         settings: RunnerSettings,
     ) -> Self {
-        for name in [metric::OPERATION_TAKEOVERS, metric::OPERATION_LEASES_LOST] {
-            // So that the series is there before the first one: rates need it.
-            counter!(name).increment(0);
-        }
+        metric::begin_operations();
         let (news, handovers) = mpsc::unbounded_channel();
         let bench = Bench {
             inventory: Arc::clone(&operations.inventory),

@@ -1,16 +1,20 @@
 //! Compares nodes with the templates of their bindings, and repairs those whose binding wants it. One replica does so at a time.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_model::{Actor, ActorKind, OperationFilter, OperationKind, OperationState, RawBinding, RawStrategy, Timestamp};
+use knm_model::{
+    Actor, ActorKind, ClusterName, DefinitionName, OperationFilter, OperationKind, OperationState, RawBinding,
+    RawStrategy, Timestamp,
+};
 use knm_ports::{Clock, Leases};
 use metrics::gauge;
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Comparison, TemplateError, Templates, Versioned};
+use super::lately::{Lately, Versions};
+use super::{Comparison, DriftedNode, TemplateError, Templates, Versioned};
 use crate::duty::{Duty, Terms, Turn};
 use crate::metric;
 use crate::operations::{Asker, OperationError, OperationRequest, Operations, TargetRequest};
@@ -43,20 +47,15 @@ pub struct TemplateReconciler {
 impl TemplateReconciler {
     /// Compares nodes until `shutdown`, whenever this replica has the lease for it.
     pub async fn keep(self, shutdown: CancellationToken) {
-        let mut told = BTreeSet::new();
+        let mut lately = BTreeMap::new();
         let mut duty = Duty::new(TERMS, Arc::clone(&self.leases), self.owner.clone(), shutdown);
         while let Some(turn) = duty.turn().await {
-            let bindings = match turn {
-                Turn::Ours => self.round().await,
-                Turn::Others => Ok(BTreeSet::new()),
+            let drifted = match turn {
+                Turn::Ours => self.round(&mut lately).await,
+                Turn::Others => Ok(0),
             };
-            match bindings {
-                Ok(bindings) => {
-                    for gone in told.difference(&bindings) {
-                        drifted(gone, 0);
-                    }
-                    told = bindings;
-                }
+            match drifted {
+                Ok(nodes) => gauge!(metric::TEMPLATE_DRIFT).set(nodes as f64),
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "nodes could not be compared with their templates"
@@ -65,35 +64,39 @@ impl TemplateReconciler {
         }
     }
 
-    /// Compares the nodes of every binding once, and returns the names of the bindings.
-    ///
-    /// # Errors
-    /// What the store says. What goes wrong with a single binding is told in the log.
-    pub async fn round(&self) -> Result<BTreeSet<String>, TemplateError> {
+    /// Compares the nodes of every binding once, and returns how many lack something. What goes wrong with a single binding is told in the log.
+    async fn round(&self, lately: &mut BTreeMap<DefinitionName, Lately>) -> Result<usize, TemplateError> {
         let bindings: Vec<Versioned<RawBinding>> = self.templates.list().await?;
+        lately.retain(|name, _| bindings.iter().any(|binding| binding.name == *name));
+        let mut drifted = 0;
         for binding in &bindings {
-            let name = binding.name.as_str();
             let looked = async {
                 let comparison = self.templates.drift(&binding.content).await?;
-                drifted(name, comparison.drifted.len());
+                drifted += comparison.drifted.len();
                 if binding.content.reconcile && !comparison.drifted.is_empty() {
-                    self.repair(binding, &comparison).await?;
+                    let lately = lately.entry(binding.name.clone()).or_default();
+                    self.repair(binding, &comparison, lately).await?;
                 }
                 Ok::<(), RoundError>(())
             };
             if let Err(error) = looked.await {
                 tracing::warn!(
-                    binding = name,
+                    binding = %binding.name,
                     error = &error as &dyn std::error::Error,
                     "the nodes of a binding could not be compared with its template, or not repaired"
                 );
             }
         }
-        Ok(bindings.into_iter().map(|binding| binding.name.to_string()).collect())
+        Ok(drifted)
     }
 
     /// Begins an operation that gives the nodes what they lack, unless one is under way or the last one failed a while ago.
-    async fn repair(&self, binding: &Versioned<RawBinding>, comparison: &Comparison) -> Result<(), RoundError> {
+    async fn repair(
+        &self,
+        binding: &Versioned<RawBinding>,
+        comparison: &Comparison,
+        lately: &mut Lately,
+    ) -> Result<(), RoundError> {
         let actor = Actor {
             name: Some(format!("binding/{}", binding.name)),
             kind: ActorKind::Service,
@@ -103,10 +106,26 @@ impl TemplateReconciler {
             actor: Some(actor.label().to_owned()),
             ..OperationFilter::default()
         };
+        let now = self.clock.now();
         let last = self.operations.page(&filter, None, Some(1)).await?;
         if let Some((last, _)) = last.operations.first()
-            && !may_follow(last.state, last.ended_at, self.clock.now())
+            && !may_follow(last.state, last.ended_at, now)
         {
+            return Ok(());
+        }
+        let versions = Versions {
+            binding: binding.version,
+            template: (comparison.template.clone(), comparison.version),
+        };
+        let mut due = lately.due(comparison, versions, now);
+        if let Some(node) = due.fought_over {
+            tracing::warn!(
+                binding = %binding.name, cluster = %node.cluster, node = %node.node,
+                "something else changes nodes that a binding repaired, this one for example: they are repaired again, but less and less often"
+            );
+        }
+        due.now.truncate(MOST_NODES);
+        if due.now.is_empty() {
             return Ok(());
         }
         let mut options = Map::new();
@@ -116,30 +135,21 @@ impl TemplateReconciler {
             "confirm_no_execute".to_owned(),
             json!(binding.content.confirm_no_execute),
         );
-        let mut left = MOST_NODES;
-        let mut targets = Vec::new();
-        for (cluster, nodes) in comparison.by_cluster() {
-            let nodes: Vec<String> = nodes.iter().take(left).map(ToString::to_string).collect();
-            left -= nodes.len();
-            if !nodes.is_empty() {
-                targets.push(TargetRequest {
-                    cluster: cluster.to_string(),
-                    nodes,
-                    label_selector: None,
-                });
-            }
-        }
         let reason = format!(
             "binding {}: drift from version {} of template {}",
             binding.name, comparison.version, comparison.template
         );
         let request = OperationRequest {
             kind: OperationKind::ApplyTemplate,
-            targets,
+            targets: targets(&due.now),
             reason: Some(reason),
             ticket: None,
             options: self.templates.applied(&options).await?,
-            strategy: RawStrategy::default(),
+            // The nodes need nothing of each other: one that fails keeps no other from being repaired.
+            strategy: RawStrategy {
+                max_failures: Some("100%".to_owned()),
+                ..RawStrategy::default()
+            },
             dry_run: false,
             retry_of: None,
         };
@@ -148,6 +158,7 @@ impl TemplateReconciler {
             request_id: None,
         };
         self.operations.accept(request, asker).await?;
+        lately.begun(&due.now, now);
         Ok(())
     }
 }
@@ -169,6 +180,16 @@ fn may_follow(state: OperationState, ended_at: Option<Timestamp>, now: Timestamp
     state == OperationState::Succeeded || ended_at.is_none_or(|ended| AFTER_FAILURE <= now.since(ended))
 }
 
-fn drifted(binding: &str, nodes: usize) {
-    gauge!(metric::TEMPLATE_DRIFT, "binding" => binding.to_owned()).set(nodes as f64);
+/// These nodes, by cluster.
+fn targets(nodes: &[&DriftedNode]) -> Vec<TargetRequest> {
+    let mut clusters: BTreeMap<&ClusterName, Vec<String>> = BTreeMap::new();
+    for node in nodes {
+        clusters.entry(&node.cluster).or_default().push(node.node.to_string());
+    }
+    let target = |(cluster, nodes): (&ClusterName, Vec<String>)| TargetRequest {
+        cluster: cluster.to_string(),
+        nodes,
+        label_selector: None,
+    };
+    clusters.into_iter().map(target).collect()
 }

@@ -6,6 +6,7 @@
 mod accepting;
 mod batches;
 mod drains;
+mod figures;
 mod late;
 #[path = "../support/nodes.rs"]
 mod nodes;

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_domain::{TemplateError, Templates};
+use knm_cluster_memory::{Fleet, FleetOptions};
+use knm_domain::{ClusterHandle, Inventory, Operations, TemplateError, TemplateReconciler, Templates};
 use knm_model::{
-    Actor, OperationFilter, OperationKind, OperationState, RawBinding, RawTemplate, Selector, TaintEffect, TargetState,
+    Actor, ClusterName, ClusterSource, OperationFilter, OperationKind, OperationState, RawBinding, RawTemplate,
+    Selector, TaintEffect, TargetState,
 };
+use knm_ports::{CountedIds, EvictOptions, PodRef};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -221,8 +224,8 @@ async fn a_binding_reports_and_changes_nothing_unless_it_is_asked_to() {
     let stored = templates.create("cards", binding(false), &ann()).await.unwrap();
     let drift = templates.drift(&stored.content).await.unwrap();
     assert_eq!((drift.compared, drift.drifted.len()), (2, 2));
-    let told = stage.reconciler("one").round().await.unwrap();
-    assert!(told.contains("cards"));
+    tokio::spawn(stage.reconciler("one").keep(CancellationToken::new()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(repairs(&stage).await, []);
 }
 
@@ -273,4 +276,114 @@ async fn a_repair_that_failed_is_not_tried_all_the_time() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     let later = repairs(&stage).await;
     assert!(later.len() <= 2, "{later:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_fails_keeps_no_other_from_being_repaired() {
+    let (stage, templates) = stage().await;
+    for number in 0..40 {
+        let mut node = node(&format!("n-{number:02}"), "1");
+        node.labels.insert("card".to_owned(), "h100".to_owned());
+        stage.fleet.put_node(node);
+    }
+    stage.fleet.put_pod(pod("web-1", "n-00"));
+    settle().await;
+    let out = template(json!({"taints": [{"key": "out", "effect": "NoExecute"}]}));
+    templates.update("gpu", None, out, &ann()).await.unwrap();
+    templates.create("cards", binding(true), &ann()).await.unwrap();
+    let _replica = stage.replica("one");
+    tokio::spawn(stage.reconciler("one").keep(CancellationToken::new()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(repairs(&stage).await, [OperationState::PartlyFailed]);
+    assert_eq!(stage.node("n-39").await.taints.len(), 1);
+    assert!(stage.node("n-00").await.taints.is_empty());
+    // What keeps it back goes away: it comes to be as it should.
+    let pod = PodRef {
+        namespace: "team".to_owned(),
+        name: "web-1".to_owned(),
+        uid: "uid-web-1".to_owned(),
+    };
+    let gateway = stage.fleet.gateway();
+    gateway.evict(&pod, &EvictOptions::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(stage.node("n-00").await.taints.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
+    let stage = Stage::with(&[]).await;
+    let mut fleets = Vec::new();
+    let mut clusters = Vec::new();
+    for name in ["east", "west"] {
+        let fleet = Fleet::new(FleetOptions {
+            nodes: 0,
+            seed: 1,
+            change_every: None,
+            started_at: stage.clock.now(),
+        });
+        let mut node = node("a", "1");
+        node.labels.insert("card".to_owned(), "h100".to_owned());
+        fleet.put_node(node);
+        clusters.push(ClusterHandle {
+            name: ClusterName::from_any(name),
+            source: ClusterSource::Demo,
+            gateway: fleet.gateway(),
+            watch_pods: false,
+        });
+        fleets.push(fleet);
+    }
+    let inventory = Inventory::start(Arc::clone(&stage.clock), clusters, CancellationToken::new());
+    settle().await;
+    fleets[0].lose();
+    settle().await;
+    let storage = &stage.storage;
+    let templates = Templates::new(
+        Arc::clone(&inventory),
+        Arc::clone(&storage.definitions),
+        Arc::clone(&stage.clock),
+    );
+    templates.create("gpu", gpu(), &ann()).await.unwrap();
+    let stored = templates.create("cards", binding(true), &ann()).await.unwrap();
+    let drift = templates.drift(&stored.content).await.unwrap();
+    let stale: Vec<_> = drift.stale.iter().map(|stale| stale.cluster.as_str()).collect();
+    assert_eq!((stale, drift.drifted.len()), (vec!["east"], 2));
+    let operations = Operations::new(
+        inventory,
+        Arc::clone(&storage.operations),
+        &*storage.wakes,
+        Arc::clone(&stage.clock),
+        Arc::new(CountedIds::default()),
+        Duration::from_secs(36_000),
+    );
+    let reconciler = TemplateReconciler {
+        templates,
+        operations: Arc::clone(&operations),
+        ..stage.reconciler("one")
+    };
+    tokio::spawn(reconciler.keep(CancellationToken::new()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let page = operations.page(&OperationFilter::default(), None, None).await.unwrap();
+    assert_eq!(page.operations.len(), 1, "{page:?}");
+    let shown = operations.find(page.operations[0].0.id).await.unwrap();
+    let targets: Vec<_> = shown.targets.iter().map(|target| target.cluster.as_str()).collect();
+    assert_eq!(targets, ["west"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_bindings_that_disagree_do_not_fight_without_end() {
+    let (stage, templates) = stage().await;
+    let other = template(json!({"labels": {"pool": "other"}}));
+    templates.create("other", other, &ann()).await.unwrap();
+    templates.create("cards", binding(true), &ann()).await.unwrap();
+    let other = RawBinding {
+        template: "other".to_owned(),
+        ..binding(true)
+    };
+    templates.create("others", other, &ann()).await.unwrap();
+    let _replica = stage.replica("one");
+    tokio::spawn(stage.reconciler("one").keep(CancellationToken::new()));
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let repairs = repairs(&stage).await.len();
+    // Once a round would be 360 of them.
+    assert!((4..=20).contains(&repairs), "{repairs}");
 }
