@@ -9,7 +9,10 @@ use knm_ports::{Clock, IdSource};
 use tokio_util::sync::CancellationToken;
 
 use crate::nodes::settle;
-use crate::stage::{LOOK, Stage, by, name};
+use crate::stage::{LEASE, LOOK, Stage, by, name};
+
+/// After so many looks a hold on a node that is schedulable is over: a release may have been interrupted before.
+const PATIENCE: u32 = 4;
 
 #[tokio::test(start_paused = true)]
 async fn a_node_is_schedulable_again_when_its_last_hold_is_released() {
@@ -165,7 +168,7 @@ async fn somebody_who_uncordons_by_kubectl_ends_the_holds() {
     stage.cordon("ann", "disk").await;
     stage.set_schedulable(true).await;
 
-    stage.keep(3).await;
+    stage.keep(PATIENCE).await;
 
     assert!(stage.node().await.schedulable, "nobody fights");
     assert_eq!(stage.holds().await, []);
@@ -200,7 +203,7 @@ async fn the_holds_of_a_node_that_is_gone_end() {
     stage.fleet.delete_node(&name());
     settle().await;
 
-    stage.keep(3).await;
+    stage.keep(PATIENCE).await;
 
     assert_eq!(stage.holds().await, []);
     assert_eq!(stage.audit().await[0].actor.kind, ActorKind::Outside);
@@ -230,7 +233,7 @@ async fn an_interrupted_cordon_is_settled_by_what_stands_on_the_node() {
 
     let keep = || {
         let leases = Arc::clone(&storage.leases);
-        Arc::clone(&changes).keep_holds(leases, "keeper".to_owned(), CancellationToken::new())
+        Arc::clone(&changes).keep_holds(leases, "keeper".to_owned(), LEASE, CancellationToken::new())
     };
     let _ = tokio::time::timeout(LOOK * 2, keep()).await;
     assert_eq!(
@@ -254,7 +257,7 @@ async fn only_the_keeper_looks_after_holds() {
     let leases = Arc::clone(&stage.storage.leases);
     let day = Duration::from_secs(24 * 3600);
     assert!(leases.hold("cordon-holds", "another replica", day).await.unwrap());
-    let other = Arc::clone(&stage.changes).keep_holds(leases, "keeper".to_owned(), CancellationToken::new());
+    let other = Arc::clone(&stage.changes).keep_holds(leases, "keeper".to_owned(), LEASE, CancellationToken::new());
     let _ = tokio::time::timeout(LOOK * 10, other).await;
     assert_eq!(stage.holds().await.len(), 1);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use knm_domain::{NodeChanges, Uncordon};
-use knm_model::{ClusterName, Hold, HoldRequest, HoldState, NodeName, Timestamp};
+use knm_model::{ClusterName, Hold, HoldChange, HoldRequest, HoldState, NodeName, Timestamp};
 use knm_ports::{CordonHolds, StorageError};
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -48,8 +48,8 @@ impl CordonHolds for Slow {
         self.inner.advance(id, state, at).await
     }
 
-    async fn prolong(&self, id: Uuid, until: Option<Timestamp>) -> Result<bool, StorageError> {
-        self.inner.prolong(id, until).await
+    async fn change(&self, id: Uuid, change: &HoldChange) -> Result<bool, StorageError> {
+        self.inner.change(id, change).await
     }
 }
 

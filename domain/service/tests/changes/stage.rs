@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::nodes::{node, settle};
 
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// How long the lease of an operation lasts here.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
 /// A fleet with the node `a`, and what changes it.
 pub(crate) struct Stage {
@@ -115,7 +117,8 @@ impl Stage {
     /// Lets the keeper look `times`.
     pub(crate) async fn keep(&self, times: u32) {
         let leases = Arc::clone(&self.storage.leases);
-        let keeper = Arc::clone(&self.changes).keep_holds(leases, "keeper".to_owned(), self.shutdown.child_token());
+        let shutdown = self.shutdown.child_token();
+        let keeper = Arc::clone(&self.changes).keep_holds(leases, "keeper".to_owned(), LEASE, shutdown);
         // In the middle between two looks.
         let _ = tokio::time::timeout(LOOK * times + LOOK / 2, keeper).await;
     }
