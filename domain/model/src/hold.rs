@@ -234,6 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_and_a_ticket_are_kept_with_the_blanks_around_them() {
+        let request = HoldRequest::parse("  a disk ", Some(" OPS-1 "), None, now()).unwrap();
+        assert_eq!(
+            (request.reason.as_str(), request.ticket.as_deref()),
+            ("  a disk ", Some(" OPS-1 "))
+        );
+        let long = format!(" {} ", "x".repeat(LONGEST_REASON - 1));
+        assert!(HoldRequest::parse(&long, None, None, now()).is_err(), "blanks count");
+    }
+
+    #[test]
     fn a_hold_is_over_at_its_end() {
         assert!(!hold(1, None).is_over(now()));
         assert!(hold(1, Some(now())).is_over(now()));

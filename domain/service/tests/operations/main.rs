@@ -6,7 +6,10 @@
 mod accepting;
 mod batches;
 mod drains;
+mod holds;
 mod late;
+#[path = "../support/meddler.rs"]
+mod meddler;
 #[path = "../support/nodes.rs"]
 mod nodes;
 mod retention;
