@@ -202,7 +202,12 @@ impl Program<'_> {
             settings.server.shutdown_timeout,
         ));
 
-        tokio::spawn(Arc::clone(&changes).keep_holds(Arc::clone(&storage.leases), replica(&clock), background.clone()));
+        tokio::spawn(Arc::clone(&changes).keep_holds(
+            Arc::clone(&storage.leases),
+            replica(&clock),
+            settings.operations.lease,
+            background.clone(),
+        ));
         tokio::spawn(idempotency.sweep(background.clone()));
         tokio::spawn(fold(exposition, background.clone()));
         tokio::spawn(reload::at_each_hangup(

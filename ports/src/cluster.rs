@@ -201,4 +201,18 @@ impl ClusterError {
             | Self::Unreadable { .. } => false,
         }
     }
+
+    /// Whether the call may have done what it was to do: its answer did not arrive, or could not be read.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::TimedOut { .. } | Self::Unreadable { .. } => true,
+            Self::NotFound { .. }
+            | Self::Conflict { .. }
+            | Self::Invalid { .. }
+            | Self::TooManyRequests { .. }
+            | Self::Unauthenticated { .. }
+            | Self::Forbidden { .. } => false,
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Holds on nodes.
 
 use async_trait::async_trait;
-use knm_model::{ClusterName, Hold, HoldState, NodeName, Timestamp};
+use knm_model::{ClusterName, Hold, HoldChange, HoldState, NodeName, Timestamp};
 use uuid::Uuid;
 
 use crate::StorageError;
@@ -34,8 +34,10 @@ pub trait CordonHolds: Send + Sync + 'static {
     /// - MUST let exactly one of several callers move a hold to the same state.
     async fn advance(&self, id: Uuid, state: HoldState, at: Timestamp) -> Result<bool, StorageError>;
 
-    /// Gives a hold another end; returns whether there is such a hold.
+    /// Changes a hold that is not ended; returns whether there is such a hold.
     ///
     /// - MUST change neither ended holds nor any other hold.
-    async fn prolong(&self, id: Uuid, until: Option<Timestamp>) -> Result<bool, StorageError>;
+    /// - MUST add the record of [`HoldChange::EndedOutside`] if it ends the hold, and only then: both or neither.
+    /// - MUST let exactly one of several callers end a hold.
+    async fn change(&self, id: Uuid, change: &HoldChange) -> Result<bool, StorageError>;
 }

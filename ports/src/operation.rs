@@ -113,6 +113,7 @@ pub trait OperationWork: Send + Sync + 'static {
     /// - MUST complete audit records that are not completed yet and pass over others.
     /// - MUST pass over holds and intents whose ids are taken: they were written by whoever had the lease before.
     /// - MUST only move holds forward, as [`HoldState`](knm_model::HoldState) orders them.
+    /// - MUST change holds as [`CordonHolds::change`](crate::CordonHolds::change) does, and pass over those that are ended.
     /// - MUST give the lease back with a transition to a state that does not want work.
     async fn advance(&self, lease: &OperationLease, step: &OperationStep) -> Result<StepOutcome, StorageError>;
 

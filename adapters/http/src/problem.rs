@@ -278,13 +278,11 @@ impl From<InventoryError> for Problem {
 impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let text = error.to_string();
-        let is_uncertain = error.is_uncertain();
         match error {
-            ChangeError::Inventory(error) => {
-                let mut problem = Self::from(error);
-                if is_uncertain {
-                    problem.detail.push_str(": whether the change was made is not known");
-                }
+            ChangeError::Inventory(error) => Self::from(error),
+            ChangeError::Unanswered { cluster, source } => {
+                let mut problem = Self::from(InventoryError::Cluster { cluster, source });
+                problem.detail.push_str(": whether the change was made is not known");
                 problem
             }
             ChangeError::NotRecorded { source } | ChangeError::Holds { source } => Self {

@@ -1,5 +1,6 @@
 //! The audit log.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,17 +18,7 @@ pub(crate) struct MemoryAuditLog(pub(crate) Arc<Memory>);
 #[async_trait]
 impl AuditLog for MemoryAuditLog {
     async fn open(&self, record: &AuditRecord) -> Result<(), StorageError> {
-        let mut tables = self.0.open()?;
-        if tables.audit.contains_key(&record.id) {
-            return Err(StorageError::Conflict { what: WHAT });
-        }
-        let stored = AuditRecord {
-            at: rounded(record.at),
-            completion: record.completion.as_ref().map(to_the_millisecond),
-            ..record.clone()
-        };
-        tables.audit.insert(stored.id, stored);
-        Ok(())
+        add_record(&mut self.0.open()?.audit, record)
     }
 
     async fn complete(&self, id: Uuid, completion: &AuditCompletion) -> Result<(), StorageError> {
@@ -86,6 +77,19 @@ impl AuditLog for MemoryAuditLog {
         }
         Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX))
     }
+}
+
+pub(crate) fn add_record(audit: &mut BTreeMap<Uuid, AuditRecord>, record: &AuditRecord) -> Result<(), StorageError> {
+    if audit.contains_key(&record.id) {
+        return Err(StorageError::Conflict { what: WHAT });
+    }
+    let stored = AuditRecord {
+        at: rounded(record.at),
+        completion: record.completion.as_ref().map(to_the_millisecond),
+        ..record.clone()
+    };
+    audit.insert(stored.id, stored);
+    Ok(())
 }
 
 fn to_the_millisecond(completion: &AuditCompletion) -> AuditCompletion {

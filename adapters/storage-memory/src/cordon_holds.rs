@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use knm_model::{ClusterName, Hold, HoldState, NodeName, Timestamp};
+use knm_model::{ClusterName, Hold, HoldChange, HoldState, NodeName, Timestamp};
 use knm_ports::{CordonHolds, StorageError};
 use uuid::Uuid;
 
-use crate::{Memory, rounded};
+use crate::audit_log::add_record;
+use crate::{Memory, Tables, rounded};
 
 pub(crate) struct MemoryCordonHolds(pub(crate) Arc<Memory>);
 
@@ -48,12 +49,24 @@ impl CordonHolds for MemoryCordonHolds {
         Ok(true)
     }
 
-    async fn prolong(&self, id: Uuid, until: Option<Timestamp>) -> Result<bool, StorageError> {
-        let mut tables = self.0.open()?;
-        let Some(hold) = tables.holds.get_mut(&id).filter(|hold| hold.state != HoldState::Ended) else {
-            return Ok(false);
-        };
-        hold.until = until.map(rounded);
-        Ok(true)
+    async fn change(&self, id: Uuid, change: &HoldChange) -> Result<bool, StorageError> {
+        change_hold(&mut *self.0.open()?, id, change)
     }
+}
+
+/// Changes a hold that is not ended; returns whether there is such a hold. Nothing is changed if that fails.
+pub(crate) fn change_hold(tables: &mut Tables, id: Uuid, change: &HoldChange) -> Result<bool, StorageError> {
+    let Tables { holds, audit, .. } = tables;
+    let Some(hold) = holds.get_mut(&id).filter(|hold| hold.state != HoldState::Ended) else {
+        return Ok(false);
+    };
+    match change {
+        HoldChange::Until(until) => hold.until = until.map(rounded),
+        HoldChange::OverForeign(is_so) => hold.over_foreign = *is_so,
+        HoldChange::EndedOutside(record) => {
+            add_record(audit, record)?;
+            hold.state = HoldState::Ended;
+        }
+    }
+    Ok(true)
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use knm_model::{
-    AuditCompletion, AuditRecord, Hold, NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter,
-    OperationLease, OperationState, OperationStep, OperationTarget, StepOutcome, Timestamp,
+    AuditCompletion, AuditRecord, Hold, HoldChange, NewEvent, Operation, OperationBacklog, OperationEvent,
+    OperationFilter, OperationLease, OperationState, OperationStep, OperationTarget, StepOutcome, Timestamp,
 };
 use knm_ports::{OperationWork, Operations, StorageError, Wake};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::cordon_holds::change_hold;
 use crate::{Memory, Tables, rounded};
 
 const WHAT: &str = "operation";
@@ -264,10 +265,18 @@ impl OperationWork for MemoryOperations {
             return Ok(StepOutcome::LeaseLost);
         }
         let operation = &mut stored.operation;
-        if let Some((from, to, message)) = &step.transition {
-            if operation.state != *from {
-                return Ok(StepOutcome::OtherState(operation.state));
-            }
+        let state = operation.state;
+        if step.transition.as_ref().is_some_and(|(from, ..)| *from != state) {
+            return Ok(StepOutcome::OtherState(state));
+        }
+        let is_told = |(_, change): &(Uuid, HoldChange)| match change {
+            HoldChange::EndedOutside(record) => tables.audit.contains_key(&record.id),
+            HoldChange::Until(_) | HoldChange::OverForeign(_) => false,
+        };
+        if step.hold_changes.iter().any(is_told) {
+            return Err(StorageError::Conflict { what: "audit record" });
+        }
+        if let Some((_, to, message)) = &step.transition {
             operation.state = *to;
             operation.message.clone_from(message);
             if *to == OperationState::Running {
@@ -288,7 +297,7 @@ impl OperationWork for MemoryOperations {
         for event in &step.events {
             stored.note(event);
         }
-        write_changes(tables, step);
+        write_changes(tables, step)?;
         if !step.events.is_empty() {
             self.0.bell.ring(Wake::Events(lease.operation));
         }
@@ -314,7 +323,7 @@ impl OperationWork for MemoryOperations {
 }
 
 /// Writes what a step says of the audit log and of holds.
-fn write_changes(tables: &mut Tables, step: &OperationStep) {
+fn write_changes(tables: &mut Tables, step: &OperationStep) -> Result<(), StorageError> {
     for intent in &step.intents {
         tables.audit.entry(intent.id).or_insert_with(|| AuditRecord {
             at: rounded(intent.at),
@@ -341,4 +350,8 @@ fn write_changes(tables: &mut Tables, step: &OperationStep) {
             hold.state = *state;
         }
     }
+    for (id, change) in &step.hold_changes {
+        change_hold(tables, *id, change)?;
+    }
+    Ok(())
 }

@@ -1,12 +1,13 @@
 //! Table `cordon_holds`.
 
 use async_trait::async_trait;
-use knm_model::{ClusterName, Hold, HoldState, NodeName, Timestamp};
+use knm_model::{ClusterName, Hold, HoldChange, HoldState, NodeName, Timestamp};
 use knm_ports::{CordonHolds, StorageError};
-use knm_storage_sql::{HoldRow, WatchedPool, hold, hold_state_number};
+use knm_storage_sql::{AuditStatements, HoldRow, WatchedPool, hold, hold_state_number};
+use sqlx::{Connection as _, Database};
 use uuid::Uuid;
 
-use crate::dialect::Driver;
+use crate::dialect::{BEGIN, Driver, PLACE_IN_REASON};
 
 const WHAT: &str = "cordon hold";
 
@@ -22,14 +23,46 @@ const UNENDED: &str =
 const ADVANCE: &str = "UPDATE cordon_holds SET state = $2, changed_at_unix_ms = $3 WHERE id = $1 AND state < $2";
 const PROLONG: &str = "UPDATE cordon_holds SET until_unix_ms = $2 WHERE id = $1 AND state < 2";
 
+const NOTE_FOREIGN: &str = "UPDATE cordon_holds SET over_foreign = $2 WHERE id = $1 AND state < 2";
+
+type Connection = <Driver as Database>::Connection;
+
 pub(crate) struct SqlCordonHolds {
     pool: WatchedPool<Driver>,
+    audit: AuditStatements<Driver>,
 }
 
 impl SqlCordonHolds {
     pub(crate) fn new(pool: WatchedPool<Driver>) -> Self {
-        Self { pool }
+        Self {
+            pool,
+            audit: AuditStatements::new(PLACE_IN_REASON),
+        }
     }
+}
+
+/// Changes a hold that is not ended, in a transaction that its caller ends; returns whether there is such a hold.
+pub(crate) async fn change_hold(
+    connection: &mut Connection,
+    audit: &AuditStatements<Driver>,
+    id: Uuid,
+    change: &HoldChange,
+) -> Result<bool, sqlx::Error> {
+    let statement = match change {
+        HoldChange::Until(until) => sqlx::query(PROLONG)
+            .bind(id.as_bytes().as_slice())
+            .bind(until.map(Timestamp::unix_millis)),
+        HoldChange::OverForeign(is_so) => sqlx::query(NOTE_FOREIGN).bind(id.as_bytes().as_slice()).bind(*is_so),
+        HoldChange::EndedOutside(record) => sqlx::query(ADVANCE)
+            .bind(id.as_bytes().as_slice())
+            .bind(hold_state_number(HoldState::Ended))
+            .bind(record.at.unix_millis()),
+    };
+    let is_changed = statement.execute(&mut *connection).await?.rows_affected() == 1;
+    if let (true, HoldChange::EndedOutside(record)) = (is_changed, change) {
+        audit.open(record).build().execute(connection).await?;
+    }
+    Ok(is_changed)
 }
 
 #[async_trait]
@@ -95,16 +128,18 @@ impl CordonHolds for SqlCordonHolds {
             .await
     }
 
-    async fn prolong(&self, id: Uuid, until: Option<Timestamp>) -> Result<bool, StorageError> {
+    async fn change(&self, id: Uuid, change: &HoldChange) -> Result<bool, StorageError> {
         self.pool
             .within_deadline(async {
-                let mut held = self.pool.acquire("cordon_holds.prolong").await?;
-                let done = sqlx::query(PROLONG)
-                    .bind(id.as_bytes().as_slice())
-                    .bind(until.map(Timestamp::unix_millis))
-                    .execute(held.connection())
-                    .await;
-                Ok(held.release(WHAT, done)?.rows_affected() == 1)
+                let mut held = self.pool.acquire("cordon_holds.change").await?;
+                let work = async {
+                    let mut transaction = held.connection().begin_with(BEGIN).await?;
+                    let is_changed = change_hold(&mut transaction, &self.audit, id, change).await?;
+                    transaction.commit().await?;
+                    Ok(is_changed)
+                };
+                let done = work.await;
+                held.release(WHAT, done)
             })
             .await
     }

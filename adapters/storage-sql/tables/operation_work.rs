@@ -9,6 +9,7 @@ use knm_storage_sql::{AuditStatements, Bell, WatchedPool, hold_state_number, ope
 use sqlx::{Connection as _, Database};
 use uuid::Uuid;
 
+use crate::cordon_holds::change_hold;
 use crate::dialect::{BEGIN, Driver, PLACE_IN_REASON, SKIP_LOCKED, now_unix_ms};
 use crate::operations::{put_events, put_targets, tell_others};
 
@@ -157,6 +158,9 @@ impl SqlOperationWork {
                 .bind(step.at.unix_millis())
                 .execute(&mut *connection)
                 .await?;
+        }
+        for (id, change) in &step.hold_changes {
+            change_hold(connection, &self.audit, *id, change).await?;
         }
         Ok(Ok(StepOutcome::Written(state)))
     }

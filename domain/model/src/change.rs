@@ -466,6 +466,55 @@ mod tests {
     }
 
     #[test]
+    fn taints_of_kubernetes_stay_through_changes_of_others_and_that_they_come_and_go_is_said() {
+        use TaintEffect::{NoExecute, NoSchedule};
+        let node = tainted(&[
+            ("node.kubernetes.io/unreachable", "", NoExecute),
+            ("team", "web", NoSchedule),
+            ("node.cloudprovider.kubernetes.io/shutdown", "", NoSchedule),
+            ("others.example.com/busy", "1", NoSchedule),
+        ]);
+        let change = TaintChange::parse(&[raw("new", "", "NoSchedule")], &[raw("team", "", "")]).unwrap();
+        assert_eq!(
+            taints_as_text(&change.patch(&node).taints.unwrap()),
+            json!([
+                "node.kubernetes.io/unreachable=:NoExecute",
+                "node.cloudprovider.kubernetes.io/shutdown=:NoSchedule",
+                "others.example.com/busy=1:NoSchedule",
+                "new=:NoSchedule",
+            ])
+        );
+        assert_eq!(change.warnings(), Vec::<String>::new());
+
+        let named = TaintChange::parse(
+            &[raw("node.kubernetes.io/out-of-service", "", "NoExecute")],
+            &[raw("node.cloudprovider.kubernetes.io/shutdown", "", "")],
+        );
+        let warnings = named.unwrap().warnings();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        for (warning, key) in warnings.iter().zip(["out-of-service", "shutdown"]) {
+            assert!(
+                warning.contains(key) && warning.contains("belong to Kubernetes"),
+                "{warning}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_with_blanks_around_them_are_refused_and_never_trimmed() {
+        for value in [" web", "web ", " ", "\tweb", "web\n"] {
+            let errors = LabelChange::parse(&labels(&[("team", value)]), &[]).unwrap_err();
+            assert_eq!(errors[0].parameter, "set.team", "{value:?}");
+            let errors = TaintChange::parse(&[raw("team", value, "NoSchedule")], &[]).unwrap_err();
+            assert_eq!(errors[0].parameter, "add.team", "{value:?}");
+            assert!(
+                LabelChange::parse(&labels(&[(value, "web")]), &[]).is_err(),
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
     fn contradictory_taints_are_refused_with_the_reason() {
         let cases = [
             (

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::Timestamp;
 
 /// The annotation under which this service writes its cordons: a JSON array of holds, the oldest first, each
-/// `{"by", "reason", "ticket"?, "since", "until"?}`.
+/// `{"id", "by", "reason", "ticket"?, "since", "until"?, "over_foreign"?}`.
 pub const HOLDS_ANNOTATION: &str = "kube-node-manager.io/holds";
 /// The annotation under which the first version wrote the reason of a cordon.
 pub const FIRST_VERSION_REASON_ANNOTATION: &str = "deeproute.cn/kube-node-mgr";
@@ -45,6 +45,8 @@ pub struct NotedHold {
     pub since: Option<Timestamp>,
     /// When it ends by itself.
     pub until: Option<Timestamp>,
+    /// Whether the node was cordoned by somebody else before.
+    pub over_foreign: bool,
 }
 
 /// Whose record of a cordon was found on a node.
@@ -92,6 +94,15 @@ impl Cordon {
             holds: Vec::new(),
         }
     }
+
+    /// Whether it stays, also without our holds, because somebody else cordoned the node.
+    #[must_use]
+    pub fn is_over_foreign(&self) -> bool {
+        match self.source {
+            CordonSource::KubeNodeManager => self.holds.iter().any(|hold| hold.over_foreign),
+            CordonSource::FirstVersion | CordonSource::Foreign => true,
+        }
+    }
 }
 
 impl CordonSource {
@@ -125,6 +136,7 @@ fn noted_hold(entry: &Value) -> Option<NotedHold> {
         ticket: word("ticket"),
         since: time("since"),
         until: time("until"),
+        over_foreign: entry.get("over_foreign").and_then(Value::as_bool).unwrap_or_default(),
     })
 }
 

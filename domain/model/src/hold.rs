@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{ClusterName, NodeName, QueryError, Timestamp, excerpt};
+use crate::{AuditRecord, ClusterName, NodeName, QueryError, Timestamp, excerpt};
 
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 500;
@@ -44,6 +44,17 @@ pub enum HoldState {
     Active,
     /// Over.
     Ended,
+}
+
+/// What becomes of a hold that is not ended, beyond its state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HoldChange {
+    /// It has another end; `None`: it does not end by itself.
+    Until(Option<Timestamp>),
+    /// Whether it is over a cordon of somebody else, as that turned out on the node.
+    OverForeign(bool),
+    /// Somebody uncordoned the node without this service, which ended it. The record tells of that.
+    EndedOutside(Box<AuditRecord>),
 }
 
 /// Why, for what and how long somebody wants to hold a node.
@@ -147,6 +158,9 @@ pub fn holds_annotation(holds: &[Hold]) -> Option<String> {
         if let Some(until) = hold.until {
             entry["until"] = json!(until);
         }
+        if hold.over_foreign {
+            entry["over_foreign"] = json!(true);
+        }
         entry
     };
     (!holds.is_empty()).then(|| Value::from_iter(holds.iter().map(write)).to_string())
@@ -220,6 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_and_a_ticket_are_kept_with_the_blanks_around_them() {
+        let request = HoldRequest::parse("  a disk ", Some(" OPS-1 "), None, now()).unwrap();
+        assert_eq!(
+            (request.reason.as_str(), request.ticket.as_deref()),
+            ("  a disk ", Some(" OPS-1 "))
+        );
+        let long = format!(" {} ", "x".repeat(LONGEST_REASON - 1));
+        assert!(HoldRequest::parse(&long, None, None, now()).is_err(), "blanks count");
+    }
+
+    #[test]
     fn a_hold_is_over_at_its_end() {
         assert!(!hold(1, None).is_over(now()));
         assert!(hold(1, Some(now())).is_over(now()));
@@ -230,7 +255,11 @@ mod tests {
     #[test]
     fn what_stands_on_the_node_is_read_back() {
         assert_eq!(holds_annotation(&[]), None);
-        let text = holds_annotation(&[hold(1, None), hold(2, Some(now()))]).unwrap();
+        let over_foreign = Hold {
+            over_foreign: true,
+            ..hold(2, Some(now()))
+        };
+        let text = holds_annotation(&[hold(1, None), over_foreign]).unwrap();
         let annotations = BTreeMap::from([(HOLDS_ANNOTATION.to_owned(), text)]);
         let cordon = Cordon::read(&annotations, None);
         assert_eq!(cordon.by.as_deref(), Some("ann"));
@@ -238,5 +267,10 @@ mod tests {
         assert_eq!(cordon.holds[0].reason.as_deref(), Some("disk \"sda\""));
         assert_eq!(cordon.holds[1].id, Some(Uuid::from_u128(2)));
         assert_eq!(cordon.holds[1].until, Some(now()));
+        assert_eq!(
+            cordon.holds.iter().map(|hold| hold.over_foreign).collect::<Vec<_>>(),
+            [false, true]
+        );
+        assert!(cordon.is_over_foreign());
     }
 }

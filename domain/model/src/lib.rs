@@ -43,7 +43,7 @@ pub use drain::{
     Farewell, Fit, NOT_CONSIDERED, ObjectName, Obstacle, OnCancel, Placement, PlannedBudget, PlannedPod, PodProgress,
     RawDrainOptions, RawTier, Removal, Rule, Sight, Standing, Tier, Turn, Verdict, Warning, daemon_set,
 };
-pub use hold::{Hold, HoldRequest, HoldState, check_reason, holds_annotation};
+pub use hold::{Hold, HoldChange, HoldRequest, HoldState, check_reason, holds_annotation};
 pub use idempotency::{KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempotency_key};
 pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, DefinitionName, NameError, NodeName};

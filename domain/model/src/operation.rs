@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{Actor, AuditAction, AuditCompletion, AuditRecord, ClusterName, Hold, HoldState, NodeName, Timestamp};
+use crate::{
+    Actor, AuditAction, AuditCompletion, AuditRecord, ClusterName, Hold, HoldChange, HoldState, NodeName, Timestamp,
+};
 
 mod detail;
 mod query;
@@ -176,6 +178,8 @@ pub struct OperationStep {
     pub holds: Vec<Hold>,
     /// Holds that moved on.
     pub hold_states: Vec<(Uuid, HoldState)>,
+    /// Holds that changed beyond that.
+    pub hold_changes: Vec<(Uuid, HoldChange)>,
 }
 
 /// Whether a step was written down.
@@ -348,6 +352,7 @@ impl OperationStep {
             completions: Vec::new(),
             holds: Vec::new(),
             hold_states: Vec::new(),
+            hold_changes: Vec::new(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Changes of one node, at once: one patch to the cluster, written into the audit log before and after.
 
 mod attempt;
+mod bringing;
 mod error;
 mod holding;
 mod keeper;
+mod releasing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use serde_json::{Map, Value};
 use tracing::Instrument;
 use uuid::Uuid;
 
+pub(crate) use bringing::{Brought, HoldPlan};
 pub use error::ChangeError;
 pub use holding::Uncordon;
 

@@ -69,6 +69,11 @@ impl Duty {
         breath.is_some() && self.hold().await == Turn::Ours
     }
 
+    /// Whether it is still this replica's in the middle of a round.
+    pub(crate) async fn is_still_ours(&self) -> bool {
+        !self.shutdown.is_cancelled() && self.hold().await == Turn::Ours
+    }
+
     async fn hold(&self) -> Turn {
         let Terms { lease, outlives, .. } = self.terms;
         match self.leases.hold(lease, &self.owner, outlives).await {

@@ -84,7 +84,9 @@ pub(crate) struct CordonView {
     pub(crate) by: Option<String>,
     /// Whose record this is.
     pub(crate) source: CordonSourceView,
-    /// This service's holds, the oldest first: the node becomes schedulable when the last one is released.
+    /// Whether the node stays cordoned when this service's last hold is released, because somebody else had cordoned it.
+    pub(crate) over_foreign: bool,
+    /// This service's holds, the oldest first: the node becomes schedulable when the last one is released, unless `over_foreign`.
     pub(crate) holds: Vec<HoldView>,
 }
 
@@ -307,6 +309,7 @@ impl CordonView {
                 CordonSource::FirstVersion => CordonSourceView::FirstVersion,
                 CordonSource::Foreign => CordonSourceView::Foreign,
             },
+            over_foreign: cordon.is_over_foreign(),
             holds: cordon.holds.iter().map(HoldView::of).collect(),
         }
     }

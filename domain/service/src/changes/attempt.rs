@@ -103,6 +103,10 @@ impl<'a> Attempts<'a> {
                 node: self.target.name.clone(),
                 attempts: self.count,
             }),
+            Err(error) if error.is_uncertain() && !self.asked.dry_run => Err(ChangeError::Unanswered {
+                cluster: self.target.cluster.name.clone(),
+                source: error,
+            }),
             Err(error) => Err(self.target.failed(error)),
         }
     }

@@ -13,6 +13,14 @@ pub enum ChangeError {
     /// There is no such cluster or node, or the cluster did not answer.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// The cluster was asked to make the change, and its answer did not arrive.
+    #[error("whether cluster {cluster} made the change is not known")]
+    Unanswered {
+        /// The cluster.
+        cluster: ClusterName,
+        /// What came instead.
+        source: ClusterError,
+    },
     /// The intent could not be written into the audit log, so nothing was tried.
     #[error("the change could not be recorded, so it was not made")]
     NotRecorded {
@@ -97,15 +105,9 @@ impl ChangeError {
         }
     }
 
-    /// Whether the change may have been made all the same: the cluster was asked and its answer did not arrive.
+    /// Whether the change may have been made all the same: the cluster was asked to make it, and its answer did not arrive.
     #[must_use]
     pub fn is_uncertain(&self) -> bool {
-        let Self::Inventory(InventoryError::Cluster { source, .. }) = self else {
-            return false;
-        };
-        matches!(
-            source,
-            ClusterError::Unavailable { .. } | ClusterError::TimedOut { .. } | ClusterError::Unreadable { .. }
-        )
+        matches!(self, Self::Unanswered { .. })
     }
 }

@@ -1,9 +1,14 @@
 //! Steps of operations that change nodes and nothing else: labels, taints, cordons and uncordons.
 
-use knm_model::{HoldRequest, HoldState, LabelChange, Operation, OperationTarget, TaintChange, TargetState, Template};
+use knm_model::{
+    Hold, HoldChange, HoldRequest, HoldState, LabelChange, Operation, OperationTarget, TaintChange, TargetState,
+    Template, Timestamp,
+};
 
 use super::step::{Bench, TargetStep, asked, node_of};
-use crate::changes::{NodeChanged, Uncordon, apply_labels, apply_taints, apply_template};
+use crate::changes::{
+    Brought, ChangeError, HoldPlan, NodeChanged, Uncordon, apply_labels, apply_taints, apply_template,
+};
 
 /// Changes the labels of a node.
 pub(super) async fn label(
@@ -73,8 +78,8 @@ pub(super) async fn cordon(
 ) -> TargetStep {
     let step = TargetStep::of(target);
     match step.target.hold {
-        None => plan_hold(bench, operation, request, step).await,
-        Some(_) => match bring_hold(bench, operation, step).await {
+        None => plan_shared_hold(bench, operation, request, step).await,
+        Some(_) => match bring(bench, operation, step, |_| request.until).await {
             Ok((step, changed)) => succeeded(step, changed, bench),
             Err(step) => step,
         },
@@ -106,32 +111,57 @@ pub(super) async fn uncordon(bench: &Bench, operation: &Operation, force: bool, 
     }
 }
 
-/// Works out the hold of a node, which is stored with the step; the next step brings it onto the node.
+/// Works out a hold of its own for a node, which is stored with the step; the next step brings it onto the node.
 pub(super) async fn plan_hold(
     bench: &Bench,
     operation: &Operation,
     request: &HoldRequest,
-    mut step: TargetStep,
+    step: TargetStep,
 ) -> TargetStep {
     let asked = asked(operation);
+    let planned = match node_of(bench, &step.target) {
+        Ok(node) => bench.changes.plan_own_hold(&node, request, &asked).await,
+        Err(error) => Err(error),
+    };
+    take_plan(bench, operation, planned, step).await
+}
+
+/// The same with a hold that may be there already, and only gets another end then.
+async fn plan_shared_hold(bench: &Bench, operation: &Operation, request: &HoldRequest, step: TargetStep) -> TargetStep {
+    let asked = asked(operation);
+    let planned = match node_of(bench, &step.target) {
+        Ok(node) => bench.changes.plan_shared_hold(&node, request, &asked).await,
+        Err(error) => Err(error),
+    };
+    take_plan(bench, operation, planned, step).await
+}
+
+/// Takes over what is to be stored of a plan; what is only tried out is done.
+async fn take_plan(
+    bench: &Bench,
+    operation: &Operation,
+    planned: Result<HoldPlan, ChangeError>,
+    mut step: TargetStep,
+) -> TargetStep {
     let outcome = async {
+        let plan = planned?;
+        if !operation.dry_run {
+            return Ok((plan, None));
+        }
         let node = node_of(bench, &step.target)?;
-        let plan = bench.changes.plan_hold(&node, request, &asked).await?;
-        if operation.dry_run {
-            let changed = bench.changes.bring_hold(&node, &plan, &asked).await?;
-            return Ok((plan, Some(changed)));
-        }
-        bench.changes.end_before(&node, &plan).await?;
-        if !plan.is_new {
-            bench.changes.prolong(&plan.hold).await?;
-        }
-        Ok((plan, None))
+        let brought = bench.changes.bring_hold(&node, &plan, &asked(operation)).await?;
+        Ok((plan, Some(brought)))
     };
     match outcome.await {
-        Ok((_, Some(changed))) => succeeded(step, changed, bench),
+        Ok((_, Some(Some(brought)))) => succeeded(step, brought.changed, bench),
+        Ok((_, Some(None))) => step.again("somebody released the hold meanwhile".to_owned(), bench.clock.now()),
         Ok((plan, None)) => {
+            for over in &plan.over {
+                let change = HoldChange::EndedOutside(Box::new(bench.changes.record_outside(over)));
+                step.hold_changes.push((over.id, change));
+            }
             step.target.hold = Some(plan.hold.id);
-            step.holds.extend(plan.is_new.then_some(plan.hold));
+            step.holds.extend(plan.is_new().then_some(plan.hold));
             step
         }
         Err(error) => step.failed(&error, bench.clock.now()),
@@ -142,35 +172,57 @@ pub(super) async fn plan_hold(
 pub(super) async fn bring_hold(
     bench: &Bench,
     operation: &Operation,
+    step: TargetStep,
+) -> Result<(TargetStep, NodeChanged), TargetStep> {
+    bring(bench, operation, step, |stored| stored.until).await
+}
+
+/// The same with the end that `until` makes of the stored hold.
+async fn bring(
+    bench: &Bench,
+    operation: &Operation,
     mut step: TargetStep,
+    until: impl Fn(&Hold) -> Option<Timestamp>,
 ) -> Result<(TargetStep, NodeChanged), TargetStep> {
     let asked = asked(operation);
+    let id = step.target.hold.unwrap_or_default();
+    let changes = &bench.changes;
+    let mut was_active = false;
     let outcome = async {
         let node = node_of(bench, &step.target)?;
-        let id = step.target.hold.unwrap_or_default();
-        let Some(plan) = bench.changes.stored_hold(&node, id, &asked).await? else {
-            return Ok(None);
-        };
-        bench.changes.bring_hold(&node, &plan, &asked).await.map(Some)
+        if let Some(stored) = changes.find_hold(&node, id).await? {
+            was_active = stored.state == HoldState::Active;
+            let until = until(&stored);
+            let plan = changes.plan_stored_hold(&node, stored, until, &asked).await?;
+            if let Some(brought) = changes.bring_hold(&node, &plan, &asked).await?
+                // Somebody may have ended it before it got onto the node.
+                && changes.find_hold(&node, id).await?.is_some()
+            {
+                return Ok(Some(brought));
+            }
+        }
+        changes.take_off(&node, id, &asked).await?;
+        Ok(None)
     };
+    let outcome: Result<Option<Brought>, ChangeError> = outcome.await;
     let now = bench.clock.now();
-    match outcome.await {
-        Ok(Some(changed)) => {
-            step.hold_states
-                .extend(step.target.hold.map(|id| (id, HoldState::Active)));
-            Ok((step, changed))
+    match outcome {
+        Ok(Some(brought)) => {
+            step.hold_states.push((id, HoldState::Active));
+            let changes = brought.changes().into_iter().map(|change| (id, change));
+            step.hold_changes.extend(changes);
+            Ok((step, brought.changed))
         }
         Ok(None) => {
-            // While the cluster was away the hold was given up as one whose maker is gone: another one is made.
+            // Somebody released it, or it was given up as one whose maker is gone while the cluster was away: another one is made.
             step.target.hold = None;
             Err(step)
         }
         Err(error) => {
             let mut step = step.failed(&error, now);
-            if step.target.state.is_ended() {
-                // It never got onto the node.
-                step.hold_states
-                    .extend(step.target.hold.map(|id| (id, HoldState::Ended)));
+            if step.target.state.is_ended() && !was_active {
+                // It never got onto the node. One that was there before is somebody's who still wants it.
+                step.hold_states.push((id, HoldState::Ended));
             }
             Err(step)
         }

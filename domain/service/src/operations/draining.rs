@@ -335,11 +335,7 @@ impl Drain<'_> {
         }
         // Somebody edited the annotation, what is watched is old, or the hold was released while others stay.
         let target = node_of(self.bench, &self.step.target).ok()?;
-        let stored = self
-            .bench
-            .changes
-            .stored_hold(&target, hold, &asked(self.operation))
-            .await;
+        let stored = self.bench.changes.find_hold(&target, hold).await;
         matches!(stored, Ok(None)).then(|| "somebody released the hold of the drain, which stopped it".to_owned())
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_model::{
-    AuditCompletion, AuditOutcome, EventKind, Hold, HoldState, NewEvent, Operation, OperationState, OperationTarget,
-    TargetState, Timestamp,
+    AuditCompletion, AuditOutcome, EventKind, Hold, HoldChange, HoldState, NewEvent, Operation, OperationState,
+    OperationTarget, TargetState, Timestamp,
 };
 use knm_ports::{Clock, chain};
 use metrics::counter;
@@ -84,6 +84,8 @@ pub(super) struct TargetStep {
     pub(super) holds: Vec<Hold>,
     /// Holds that moved on.
     pub(super) hold_states: Vec<(Uuid, HoldState)>,
+    /// Holds that changed beyond that.
+    pub(super) hold_changes: Vec<(Uuid, HoldChange)>,
     /// What came of the change, if that is known now.
     pub(super) completion: Option<AuditCompletion>,
     /// How long nothing needs to be done.
@@ -98,6 +100,7 @@ impl TargetStep {
             events: Vec::new(),
             holds: Vec::new(),
             hold_states: Vec::new(),
+            hold_changes: Vec::new(),
             completion: None,
             rest: Duration::ZERO,
         }
@@ -155,13 +158,14 @@ impl TargetStep {
                 now,
             ),
             ChangeError::Inventory(InventoryError::Cluster { source, .. })
-                if source.is_transient() || error.is_uncertain() =>
+                if source.is_transient() || source.is_uncertain() =>
             {
                 self.again(
                     format!("the cluster did not do it and is asked again: {}", chain(error)),
                     now,
                 )
             }
+            ChangeError::Unanswered { .. } => self.again(format!("the cluster is asked again: {}", chain(error)), now),
             ChangeError::Inventory(InventoryError::NotSeenYet { .. })
             | ChangeError::Holds { .. }
             | ChangeError::Contended { .. }

@@ -426,7 +426,7 @@ impl Job {
             let place = usize::try_from(done.target.place).unwrap_or(usize::MAX);
             self.busy.remove(&place);
             self.rests.insert(place, Instant::now() + done.rest);
-            let has_news = !done.events.is_empty() || !done.hold_states.is_empty();
+            let has_news = !done.events.is_empty() || !done.hold_states.is_empty() || !done.hold_changes.is_empty();
             if has_news || done.target != self.targets[place] {
                 changed.insert(place);
             }
@@ -440,6 +440,7 @@ impl Job {
         step.events.extend(done.events);
         step.holds.extend(done.holds);
         step.hold_states.extend(done.hold_states);
+        step.hold_changes.extend(done.hold_changes);
         if let (Some(id), Some(completion)) = (done.target.audit, done.completion) {
             step.completions.push((id, completion));
         }

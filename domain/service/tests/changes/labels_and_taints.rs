@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_domain::{Asked, ChangeError, ClusterHandle, Inventory, InventoryError, NodeChanges};
+use knm_domain::{Asked, ChangeError, ClusterHandle, Inventory, InventoryError, NodeChanges, Uncordon};
 use knm_model::{
     AuditAction, AuditOutcome, ClusterName, ClusterSource, HoldRequest, LabelChange, Node, NodePatch, Pod, PodPhase,
     PodRequests, RawTaint, TaintChange,
@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::nodes::{node, settle};
-use crate::stage::{Stage, by, name};
+use crate::stage::{Stage, because, by, name};
 
 fn team(value: &str) -> LabelChange {
     LabelChange::parse(&[("team".to_owned(), value.to_owned())].into(), &[]).unwrap()
@@ -106,13 +106,20 @@ async fn what_the_node_has_already_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_change_whose_intent_cannot_be_written_is_not_made() {
     let stage = Stage::new().await;
+    stage.cordon("bob", "kernel").await;
     let before = stage.node().await;
     stage.storage.admin.close().await;
 
-    let outcome = stage.changes.label("test", "a", team("storage"), by("ann")).await;
-
-    assert!(matches!(outcome, Err(ChangeError::NotRecorded { .. })), "{outcome:?}");
-    assert_eq!(stage.node().await, before);
+    let changes = &stage.changes;
+    for outcome in [
+        changes.label("test", "a", team("storage"), by("ann")).await,
+        changes.taint("test", "a", no_execute(), true, by("ann")).await,
+        changes.cordon("test", "a", because("disk"), by("ann")).await,
+        changes.uncordon("test", "a", Uncordon::default(), by("ann")).await,
+    ] {
+        assert!(matches!(outcome, Err(ChangeError::NotRecorded { .. })), "{outcome:?}");
+        assert_eq!(stage.node().await, before);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
 
+mod foreign;
 mod holds;
+mod keeper;
 mod labels_and_taints;
+#[path = "../support/meddler.rs"]
+mod meddler;
 #[path = "../support/nodes.rs"]
 mod nodes;
 mod rivals;

@@ -3,22 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{Asked, ChangeError, ClusterHandle, Inventory, NodeChanges, Uncordon};
 use knm_model::{
     Actor, ActorKind, AuditFilter, AuditRecord, ClusterName, ClusterSource, Hold, HoldRequest, Node, NodeName,
     NodePatch,
 };
-use knm_ports::{Clock, CountedIds, ManualClock, Storage};
+use knm_ports::{Clock, ClusterGateway, CordonHolds, CountedIds, ManualClock, Storage};
 use tokio_util::sync::CancellationToken;
 
+use crate::meddler::{Meddler, Meddling};
 use crate::nodes::{node, settle};
 
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// How long the lease of an operation lasts here.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
 /// A fleet with the node `a`, and what changes it.
 pub(crate) struct Stage {
     pub(crate) fleet: Arc<Fleet>,
+    /// What the changes see of the fleet.
+    pub(crate) meddler: Arc<Meddler>,
     pub(crate) storage: Storage,
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) changes: Arc<NodeChanges>,
@@ -41,11 +47,12 @@ impl Stage {
             started_at: clock.now(),
         });
         fleet.put_node(first);
+        let meddler = Meddler::new(fleet.gateway());
         let shutdown = CancellationToken::new();
         let handle = ClusterHandle {
             name: ClusterName::from_any("test"),
             source: ClusterSource::Demo,
-            gateway: fleet.gateway(),
+            gateway: Arc::clone(&meddler) as Arc<dyn ClusterGateway>,
             watch_pods: false,
         };
         let inventory = Inventory::start(clock.clone(), vec![handle], shutdown.clone());
@@ -61,6 +68,7 @@ impl Stage {
         );
         Self {
             fleet,
+            meddler,
             storage,
             inventory,
             changes,
@@ -86,12 +94,11 @@ impl Stage {
     }
 
     pub(crate) async fn cordon(&self, who: &str, reason: &str) -> Node {
-        let request = HoldRequest {
-            reason: reason.to_owned(),
-            ticket: None,
-            until: None,
-        };
-        let changed = self.changes.cordon("test", "a", request, by(who)).await.unwrap();
+        let changed = self
+            .changes
+            .cordon("test", "a", because(reason), by(who))
+            .await
+            .unwrap();
         settle().await;
         changed.node
     }
@@ -112,10 +119,42 @@ impl Stage {
         settle().await;
     }
 
+    /// Lets somebody with kubectl do the same, one after the other, just before the next patch of the changes arrives.
+    pub(crate) fn set_schedulable_before_patch(&self, steps: &'static [bool]) {
+        let gateway = self.fleet.gateway();
+        let work = async move {
+            for schedulable in steps {
+                let patch = NodePatch {
+                    schedulable: Some(*schedulable),
+                    ..NodePatch::default()
+                };
+                gateway.patch_node(&name(), &patch, false).await.unwrap();
+            }
+        };
+        self.meddler.with(Meddling::Before(work.boxed()));
+    }
+
+    /// The same changes with another store of holds.
+    pub(crate) fn changes_with(&self, holds: Arc<dyn CordonHolds>) -> Arc<NodeChanges> {
+        NodeChanges::new(
+            Arc::clone(&self.inventory),
+            Arc::clone(&self.storage.audit),
+            holds,
+            self.clock.clone(),
+            self.ids.clone(),
+        )
+    }
+
     /// Lets the keeper look `times`.
     pub(crate) async fn keep(&self, times: u32) {
+        self.keep_with(&self.changes, times).await;
+    }
+
+    /// Lets the keeper of other changes look `times`.
+    pub(crate) async fn keep_with(&self, changes: &Arc<NodeChanges>, times: u32) {
         let leases = Arc::clone(&self.storage.leases);
-        let keeper = Arc::clone(&self.changes).keep_holds(leases, "keeper".to_owned(), self.shutdown.child_token());
+        let shutdown = self.shutdown.child_token();
+        let keeper = Arc::clone(changes).keep_holds(leases, "keeper".to_owned(), LEASE, shutdown);
         // In the middle between two looks.
         let _ = tokio::time::timeout(LOOK * times + LOOK / 2, keeper).await;
     }
@@ -123,6 +162,15 @@ impl Stage {
 
 pub(crate) fn name() -> NodeName {
     NodeName::parse("a").unwrap()
+}
+
+/// Why `reason`, without an end.
+pub(crate) fn because(reason: &str) -> HoldRequest {
+    HoldRequest {
+        reason: reason.to_owned(),
+        ticket: None,
+        until: None,
+    }
 }
 
 pub(crate) fn by(who: &str) -> Asked {

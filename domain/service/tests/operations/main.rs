@@ -7,7 +7,10 @@ mod accepting;
 mod batches;
 mod drains;
 mod figures;
+mod holds;
 mod late;
+#[path = "../support/meddler.rs"]
+mod meddler;
 #[path = "../support/nodes.rs"]
 mod nodes;
 mod odd;

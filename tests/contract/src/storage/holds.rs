@@ -1,11 +1,12 @@
 //! Holds on nodes.
 
 use futures::future::join_all;
-use knm_model::{ClusterName, Hold, HoldState, NodeName, Timestamp};
+use knm_model::{AuditFilter, ClusterName, Hold, HoldChange, HoldState, NodeName, Timestamp};
 use knm_ports::{CordonHolds, StorageError};
 use uuid::Uuid;
 
 use super::StorageFixture;
+use super::audit::intent;
 
 /// `of_node` MUST return what was stored, sorted by id.
 pub async fn the_holds_of_a_node_are_returned_as_they_were_stored(fixture: &StorageFixture) {
@@ -98,22 +99,82 @@ pub async fn of_several_callers_one_moves_a_hold(fixture: &StorageFixture) {
     assert_eq!(moved.iter().filter(|moved| **moved).count(), 1, "{moved:?}");
 }
 
-/// `prolong` MUST change neither ended holds nor any other hold.
-pub async fn only_a_hold_that_is_not_ended_gets_another_end(fixture: &StorageFixture) {
-    let holds = &fixture.migrated().await.holds;
+/// `change` MUST change neither ended holds nor any other hold.
+pub async fn only_a_hold_that_is_not_ended_is_changed(fixture: &StorageFixture) {
+    let holds = fixture.migrated().await.holds.as_ref();
     for number in [1, 2] {
         holds.add(&hold(number, "a")).await.expect("the id is free");
     }
     let until = Some(time("2030-06-01T00:00:00Z"));
 
-    assert!(holds.prolong(Uuid::from_u128(1), until).await.expect("a change"));
-    assert!(!holds.prolong(Uuid::from_u128(3), until).await.expect("no such hold"));
+    for changes in [HoldChange::Until(until), HoldChange::OverForeign(true)] {
+        assert!(change(holds, 1, changes.clone()).await);
+        assert!(!change(holds, 3, changes).await, "there is no such hold");
+    }
+    let changed = Hold {
+        until,
+        over_foreign: true,
+        ..hold(1, "a")
+    };
+    assert_eq!(of_node(holds, "a").await, [changed, hold(2, "a")]);
+    assert!(change(holds, 2, HoldChange::Until(None)).await);
+    assert!(change(holds, 1, HoldChange::OverForeign(false)).await);
     let changed = Hold { until, ..hold(1, "a") };
-    assert_eq!(of_node(holds.as_ref(), "a").await, [changed, hold(2, "a")]);
+    assert_eq!(of_node(holds, "a").await, [changed, hold(2, "a")]);
 
-    assert!(advance(holds.as_ref(), 1, HoldState::Ended).await);
-    assert!(!holds.prolong(Uuid::from_u128(1), None).await.expect("it is over"));
-    assert_eq!(of_node(holds.as_ref(), "a").await, [hold(2, "a")]);
+    assert!(advance(holds, 1, HoldState::Ended).await);
+    for changes in [HoldChange::Until(None), HoldChange::OverForeign(true), ended_outside(1)] {
+        assert!(!change(holds, 1, changes).await, "it is over");
+    }
+    assert_eq!(of_node(holds, "a").await, [hold(2, "a")]);
+}
+
+/// `change` MUST add the record of `EndedOutside` if it ends the hold, and only then: both or neither.
+pub async fn a_hold_that_is_ended_outside_is_told_with_its_end_or_not_at_all(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    let holds = store.holds.as_ref();
+    for number in [1, 2] {
+        holds.add(&hold(number, "a")).await.expect("the id is free");
+    }
+    store.audit.open(&intent(9)).await.expect("the id is free");
+
+    let taken = holds.change(Uuid::from_u128(1), &ended_outside(9)).await;
+    assert!(matches!(taken, Err(StorageError::Conflict { .. })), "{taken:?}");
+    assert_eq!(
+        of_node(holds, "a").await,
+        [hold(1, "a"), hold(2, "a")],
+        "nothing was told"
+    );
+
+    assert!(change(holds, 1, ended_outside(1)).await);
+    assert!(!change(holds, 1, ended_outside(2)).await, "it is over");
+    assert!(!change(holds, 3, ended_outside(3)).await, "there is no such hold");
+    assert_eq!(of_node(holds, "a").await, [hold(2, "a")]);
+    let told = |number| store.audit.find(intent(number).id);
+    assert_eq!(told(1).await.expect("a look-up"), Some(intent(1)));
+    for number in [2, 3] {
+        assert_eq!(told(number).await.expect("a look-up"), None, "{number}");
+    }
+}
+
+/// `change` MUST let exactly one of several callers end a hold.
+pub async fn of_several_callers_one_tells_that_a_hold_was_ended_outside(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    store.holds.add(&hold(1, "a")).await.expect("the id is free");
+    let callers = (1..=8).map(|caller| {
+        let store = if caller % 2 == 0 {
+            &fixture.storage
+        } else {
+            &fixture.replica
+        };
+        change(store.holds.as_ref(), 1, ended_outside(caller))
+    });
+
+    let ended = join_all(callers).await;
+
+    assert_eq!(ended.iter().filter(|ended| **ended).count(), 1, "{ended:?}");
+    let told = store.audit.page(&AuditFilter::default(), None, 100).await;
+    assert_eq!(told.expect("the records").len(), 1);
 }
 
 async fn of_node(holds: &dyn CordonHolds, node: &str) -> Vec<Hold> {
@@ -122,6 +183,15 @@ async fn of_node(holds: &dyn CordonHolds, node: &str) -> Vec<Hold> {
         .of_node(&ClusterName::from_any("demo"), &node)
         .await
         .expect("the holds of a node")
+}
+
+async fn change(holds: &dyn CordonHolds, number: u128, change: HoldChange) -> bool {
+    holds.change(Uuid::from_u128(number), &change).await.expect("a change")
+}
+
+/// With a record of this number.
+fn ended_outside(number: u64) -> HoldChange {
+    HoldChange::EndedOutside(Box::new(intent(number)))
 }
 
 async fn advance(holds: &dyn CordonHolds, number: u128, state: HoldState) -> bool {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use knm_model::{
-    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Hold, HoldState, NodeName, Operation,
-    OperationLease, OperationProgress, OperationState, OperationStep, OperationTarget, StepOutcome, TargetState,
+    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Hold, HoldChange, HoldState, NodeName,
+    Operation, OperationLease, OperationProgress, OperationState, OperationStep, OperationTarget, StepOutcome,
+    TargetState,
 };
 use knm_ports::Storage;
 use serde_json::Map;
@@ -342,6 +343,41 @@ pub async fn what_the_owner_before_wrote_is_passed_over(fixture: &StorageFixture
     let holds = store.holds.unended().await.expect("the holds");
     let states: Vec<_> = holds.iter().map(|hold| hold.state).collect();
     assert_eq!(states, [HoldState::Active, HoldState::Active]);
+}
+
+/// `advance` MUST change holds as `CordonHolds::change` does, and pass over those that are ended.
+pub async fn a_step_changes_holds_that_are_not_ended(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    open(store, &operation(1), &[]).await;
+    let lease = claim(store, "one", LONG).await.remove(0);
+    let until = Some(time("2030-06-01T00:00:00Z"));
+    let ended_outside = |number| HoldChange::EndedOutside(Box::new(intent(number)));
+
+    let first = step(store, &lease, |step| {
+        step.holds = vec![hold(1), hold(2)];
+        step.hold_changes = vec![
+            (hold(1).id, HoldChange::Until(until)),
+            (hold(1).id, HoldChange::OverForeign(true)),
+            (hold(2).id, ended_outside(2)),
+            (hold(3).id, ended_outside(3)),
+        ];
+    });
+    assert_eq!(first.await, StepOutcome::Written(OperationState::Queued));
+    let again = step(store, &lease, |step| {
+        step.hold_changes = vec![(hold(2).id, ended_outside(4)), (hold(2).id, HoldChange::Until(until))];
+    });
+    assert_eq!(again.await, StepOutcome::Written(OperationState::Queued));
+
+    let changed = Hold {
+        until,
+        over_foreign: true,
+        ..hold(1)
+    };
+    assert_eq!(store.holds.unended().await.expect("the holds"), [changed]);
+    for (number, is_told) in [(2, true), (3, false), (4, false)] {
+        let record = store.audit.find(intent(number).id).await.expect("a look-up");
+        assert_eq!(record.is_some(), is_told, "{number}");
+    }
 }
 
 /// `advance` MUST give the lease back with a transition to a state that does not want work.
