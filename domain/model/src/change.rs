@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::difference::taints_as_text;
 use crate::label::{check_label_key, check_label_value};
 use crate::{Node, QueryError, Taint, TaintEffect, excerpt};
 
@@ -268,44 +269,6 @@ impl TaintChange {
             ("remove", self.remove.iter().map(removed).collect()),
         ])
     }
-}
-
-/// What differs between two states of a node, as far as this service changes it: what was there before and what is there afterwards, under
-/// the same keys.
-#[must_use]
-pub fn difference(before: &Node, after: &Node) -> (Map<String, Value>, Map<String, Value>) {
-    let (mut was, mut is) = (Map::new(), Map::new());
-    let mut labels = (Map::new(), Map::new());
-    let keys: BTreeSet<&String> = before.labels.keys().chain(after.labels.keys()).collect();
-    for key in keys {
-        let (one, other) = (before.labels.get(key), after.labels.get(key));
-        if one != other {
-            labels.0.insert(key.clone(), json!(one));
-            labels.1.insert(key.clone(), json!(other));
-        }
-    }
-    let mut note = |key: &str, one: Value, other: Value| {
-        if one != other {
-            was.insert(key.to_owned(), one);
-            is.insert(key.to_owned(), other);
-        }
-    };
-    note("labels", labels.0.into(), labels.1.into());
-    note("taints", taints_as_text(&before.taints), taints_as_text(&after.taints));
-    note("schedulable", before.schedulable.into(), after.schedulable.into());
-    let holders = |node: &Node| -> Value {
-        let holds = node.cordon.iter().flat_map(|cordon| &cordon.holds);
-        holds
-            .map(|hold| json!({"by": hold.by, "reason": hold.reason, "ticket": hold.ticket}))
-            .collect()
-    };
-    note("holds", holders(before), holders(after));
-    (was, is)
-}
-
-fn taints_as_text(taints: &[Taint]) -> Value {
-    let text = |taint: &Taint| format!("{}={}:{}", taint.key, taint.value, taint.effect.as_str());
-    taints.iter().map(text).collect()
 }
 
 fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
@@ -572,23 +535,5 @@ mod tests {
             let change = TaintChange::parse(std::slice::from_ref(&taint), &[]).unwrap();
             assert_eq!(change.evicts(&node), evicts, "{taint:?}");
         }
-    }
-
-    #[test]
-    fn a_difference_names_what_changed_and_nothing_else() {
-        let before = node("a");
-        let mut after = before.clone();
-        after.labels.insert("new".to_owned(), "x".to_owned());
-        after.schedulable = !before.schedulable;
-        let (was, is) = difference(&before, &after);
-        assert_eq!(
-            json!(was),
-            json!({"labels": {"new": null}, "schedulable": before.schedulable})
-        );
-        assert_eq!(
-            json!(is),
-            json!({"labels": {"new": "x"}, "schedulable": after.schedulable})
-        );
-        assert_eq!(difference(&before, &before), (Map::new(), Map::new()));
     }
 }

@@ -7,6 +7,7 @@ mod change;
 mod cluster;
 mod cordon;
 mod definition;
+mod difference;
 mod drain;
 #[cfg(test)]
 mod fixture;
@@ -31,13 +32,14 @@ mod work;
 pub use actor::{Actor, ActorKind};
 pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
 pub use budget::{DisruptionBudget, UnhealthyPods};
-pub use change::{LabelChange, NodePatch, RawTaint, TaintChange, difference};
+pub use change::{LabelChange, NodePatch, RawTaint, TaintChange};
 pub use cluster::{ClusterRegistration, ClusterSource};
 pub use cordon::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
     NotedHold,
 };
 pub use definition::{Definition, DefinitionKind};
+pub use difference::{before_change, difference, difference_since};
 pub use drain::{
     AfterDeadline, Barrier, Decision, DrainOptions, DrainPhase, DrainPlan, DrainProgress, DrainTotals, DrainedPod,
     Farewell, Fit, NOT_CONSIDERED, ObjectName, Obstacle, OnCancel, Placement, PlannedBudget, PlannedPod, PodProgress,

@@ -8,6 +8,7 @@ use knm_model::{
     RawStrategy, Strategy, TargetDetail, TargetState,
 };
 use poem_openapi::{Enum, Object};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -519,9 +520,13 @@ impl OperationTargetView {
 
 /// How far the drain is that is stored like this; `None` for anything else.
 fn drain(detail: &TargetDetail) -> Option<DrainProgressView> {
-    if detail.is_empty() {
-        return None;
+    /// What every drain says of itself.
+    #[derive(Deserialize)]
+    struct Phased {
+        #[serde(rename = "phase")]
+        _phase: IgnoredAny,
     }
+    detail.read::<Phased>()?;
     let progress: DrainProgress = detail.read()?;
     Some(DrainProgressView {
         phase: match progress.phase {

@@ -171,8 +171,9 @@ impl NodeChanges {
         loop {
             let is_left = |known: &Hold| !plan.over.iter().any(|over| over.id == known.id);
             let mut noted = self.holds_at(target, attempts.node(), is_left).await?;
-            let is_stored = noted.iter().any(|known| known.id == plan.hold.id);
-            if !is_stored && !(asked.dry_run && plan.is_new()) {
+            // What is new is not stored when it is only tried out.
+            let is_there = noted.iter().any(|known| known.id == plan.hold.id) || asked.dry_run && plan.is_new();
+            if !is_there {
                 return Ok(None);
             }
             noted.retain(|known| known.id != plan.hold.id);

@@ -1,14 +1,50 @@
 //! Steps of operations that change nodes and nothing else: labels, taints, cordons and uncordons.
 
 use knm_model::{
-    Hold, HoldChange, HoldRequest, HoldState, LabelChange, Operation, OperationTarget, TaintChange, TargetState,
-    Template, Timestamp,
+    HOLDS_ANNOTATION, Hold, HoldChange, HoldRequest, HoldState, LabelChange, NodePatch, Operation, OperationTarget,
+    TaintChange, TargetDetail, TargetState, Template, Timestamp, Work, before_change, difference_since,
 };
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::step::{Bench, TargetStep, asked, node_of};
 use crate::changes::{
     Brought, ChangeError, HoldPlan, NodeChanged, Uncordon, apply_labels, apply_taints, apply_template,
 };
+
+/// What is stored of a node before it is changed: when a try is repeated that had worked, nothing else tells the difference.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    /// What stood there that is about to change.
+    was: Map<String, Value>,
+}
+
+/// Remembers what stands on the node, as it is watched, in the step that writes the intent.
+pub(super) fn remember(bench: &Bench, work: &Work, target: &mut OperationTarget) {
+    let Ok(snapshot) = bench.inventory.snapshot(target.cluster.as_str()) else {
+        return;
+    };
+    let Some(entry) = snapshot.find(target.node.as_str()) else {
+        return;
+    };
+    let node = entry.node();
+    let patch = match work {
+        Work::Label(change) => change.patch(node),
+        Work::Taint { change, .. } => change.patch(node),
+        Work::ApplyTemplate { template, .. } => template.patch(node),
+        Work::Cordon(_) | Work::Uncordon { .. } => NodePatch {
+            annotations: [(HOLDS_ANNOTATION.to_owned(), None)].into(),
+            schedulable: Some(!node.schedulable),
+            ..NodePatch::default()
+        },
+        // It knows by itself how far it is.
+        Work::Drain { .. } => return,
+    };
+    let was = before_change(&patch, node);
+    if let Ok(detail) = TargetDetail::of(&Remembered { was }) {
+        target.detail = detail;
+    }
+}
 
 /// Changes the labels of a node.
 pub(super) async fn label(
@@ -229,15 +265,13 @@ async fn bring(
     }
 }
 
-fn succeeded(step: TargetStep, changed: NodeChanged, bench: &Bench) -> TargetStep {
-    let message = match changed.after.is_empty() {
-        true => Some("nothing had to change".to_owned()),
-        false => None,
+fn succeeded(mut step: TargetStep, changed: NodeChanged, bench: &Bench) -> TargetStep {
+    let (before, after) = match step.target.detail.read::<Remembered>() {
+        // A try before this one did it whose answer was lost, or who made it.
+        Some(Remembered { was }) if changed.after.is_empty() => difference_since(&was, &changed.node),
+        Some(_) | None => (changed.before, changed.after),
     };
-    step.end(
-        TargetState::Succeeded,
-        message,
-        (changed.before, changed.after),
-        bench.clock.now(),
-    )
+    step.target.detail = TargetDetail::default();
+    let message = after.is_empty().then(|| "nothing had to change".to_owned());
+    step.end(TargetState::Succeeded, message, (before, after), bench.clock.now())
 }

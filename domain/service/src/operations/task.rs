@@ -242,6 +242,7 @@ impl Task {
                 job.begin_at = None;
                 for place in places {
                     self.begun(&operation, &mut job.targets[place], step);
+                    changing::remember(&self.bench, &job.work, &mut job.targets[place]);
                     changed.insert(place);
                 }
             }

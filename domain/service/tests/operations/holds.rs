@@ -9,6 +9,7 @@ use knm_model::{
 use serde_json::json;
 
 use crate::meddler::{Meddler, Meddling};
+use crate::nodes::settle;
 use crate::stage::{Stage, node_name, pod, request};
 
 /// A cluster with the node `a`, and who meddles with its patches.
@@ -176,4 +177,58 @@ async fn a_hold_that_somebody_ends_before_it_is_on_the_node_is_made_anew() {
         .map(|hold| hold.id)
         .collect();
     assert_eq!(noted, [Some(holds[0].id)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_difference_is_told_though_the_answer_to_the_change_was_lost() {
+    let (stage, meddler) = meddled().await;
+    let _replica = stage.replica("one");
+    for (kind, options, before, after) in [
+        (
+            OperationKind::Label,
+            json!({"set": {"team": "web"}}),
+            json!({"labels": {"team": null}}),
+            json!({"labels": {"team": "web"}}),
+        ),
+        (
+            OperationKind::Taint,
+            json!({"add": [{"key": "team", "effect": "NoSchedule"}]}),
+            json!({"taints": []}),
+            json!({"taints": ["team=:NoSchedule"]}),
+        ),
+        (
+            OperationKind::ApplyTemplate,
+            json!({"template": "gpu", "version": 1, "confirm_no_execute": false, "content": {"labels": {"pool": "gpu"}}}),
+            json!({"labels": {"pool": null}}),
+            json!({"labels": {"pool": "gpu"}}),
+        ),
+        (
+            OperationKind::Cordon,
+            json!({}),
+            json!({"holds": [], "schedulable": true}),
+            json!({"holds": [{"by": "ann", "reason": "disk", "ticket": null}], "schedulable": false}),
+        ),
+        (
+            OperationKind::Uncordon,
+            json!({}),
+            json!({"holds": [{"by": "ann", "reason": "disk", "ticket": null}], "schedulable": false}),
+            json!({"holds": [], "schedulable": true}),
+        ),
+    ] {
+        let mut wanted = request(kind, &["a"], options);
+        wanted.reason = Some("disk".to_owned());
+        meddler.with(Meddling::Lost);
+
+        let id = stage.accept(wanted).await.unwrap().operation.id;
+
+        let shown = stage.end(id).await;
+        assert_eq!(shown.operation.state, OperationState::Succeeded, "{shown:?}");
+        let completion = stage.audit().await[0].completion.clone().unwrap();
+        assert_eq!(
+            (json!(completion.before), json!(completion.after)),
+            (before, after),
+            "{kind:?}"
+        );
+        settle().await;
+    }
 }
