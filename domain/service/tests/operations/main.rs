@@ -4,12 +4,17 @@
 #![expect(clippy::panic, reason = "a test that waits in vain says for what")]
 
 mod accepting;
+mod around;
 mod batches;
+mod cancelling;
 mod drains;
 mod late;
+mod leases;
+mod limits;
 #[path = "../support/nodes.rs"]
 mod nodes;
 mod retention;
+mod retries;
 mod stage;
 mod takeovers;
 mod templates;
