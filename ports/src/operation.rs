@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use knm_model::{
-    NewEvent, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationLease, OperationState,
-    OperationStep, OperationTarget, StepOutcome, Timestamp,
+    NewEvent, Operation, OperationBacklog, OperationClaim, OperationEvent, OperationFilter, OperationLease,
+    OperationState, OperationStep, OperationTarget, StepOutcome, Timestamp,
 };
 use uuid::Uuid;
 
@@ -21,6 +21,8 @@ pub trait Operations: Send + Sync + 'static {
     ///
     /// - MUST store all of it or nothing.
     /// - MUST return [`StorageError::Conflict`] if the id is taken, and leave the old one as it was.
+    /// - MUST return [`StorageError::Conflict`] if the same request opened another operation, see [`Operation::idempotency`], unless that
+    ///   one was accepted more than [`IDEMPOTENCY_KEPT`](knm_model::IDEMPOTENCY_KEPT) before this one: then the request is this one's.
     async fn open(
         &self,
         operation: &Operation,
@@ -56,6 +58,7 @@ pub trait Operations: Send + Sync + 'static {
     /// - MUST let exactly one of several callers move it.
     /// - MUST take the message of an earlier state away.
     /// - MUST excuse the nodes that failed until now when it moves the operation to [`OperationState::Running`].
+    /// - MUST set the operation's `started_at` to the time of the event when it moves it to [`OperationState::Running`] for the first time.
     async fn request(
         &self,
         id: Uuid,
@@ -88,7 +91,8 @@ pub trait OperationWork: Send + Sync + 'static {
     /// - MUST give an operation to exactly one of several owners that want it at once.
     /// - MUST give an operation whose lease ran out to another owner, or to the same one, with a higher epoch.
     /// - MUST leave operations alone whose state does not want work, see [`OperationState::wants_work`].
-    async fn claim(&self, owner: &str, ttl: Duration, limit: u32) -> Result<Vec<OperationLease>, StorageError>;
+    /// - MUST tell of those whose lease ran out or was handed over that they are taken over, and of no others.
+    async fn claim(&self, owner: &str, ttl: Duration, limit: u32) -> Result<Vec<OperationClaim>, StorageError>;
 
     /// Extends all leases of `owner` that did not run out until `ttl` from now, and returns them with the states of their operations.
     ///

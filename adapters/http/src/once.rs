@@ -21,6 +21,11 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says of an answer that it was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
+/// A SHA-256 of a request with its caller and its key: what it opens knows it by this, also where nothing is known of its key any more,
+/// because what was answered was an error.
+#[derive(Clone, Copy)]
+pub(crate) struct SentOnce(pub(crate) [u8; 32]);
+
 /// Does requests with a key once, whatever replica they come to, and hands over all others.
 pub(crate) struct Once<E> {
     inner: Arc<E>,
@@ -38,7 +43,12 @@ impl<E: Endpoint<Output = Response> + 'static> Once<E> {
     async fn once(&self, request: Request) -> Result<Response, Problem> {
         let key = key(request.headers())?;
         let caller = Actor::anonymous(None);
-        let (request, fingerprint) = fingerprinted(request).await?;
+        let (mut request, fingerprint) = fingerprinted(request).await?;
+        request.set_data(SentOnce(digest_of(&[
+            caller.label().as_bytes(),
+            key.as_bytes(),
+            &fingerprint,
+        ])));
         match self.idempotency.begin(caller.label(), &key, fingerprint).await? {
             Turn::Work(claim) => self.work(request, claim).await,
             Turn::Answered(answer) => Ok(replayed(answer)),
@@ -68,17 +78,17 @@ impl<E: Endpoint<Output = Response> + 'static> Once<E> {
             let response = match called {
                 Ok(called) => called.unwrap_or_else(poem::Error::into_response),
                 Err(panic) => {
-                    idempotency.finish(&claim, None).await;
+                    idempotency.finish(claim, None).await;
                     std::panic::resume_unwind(panic)
                 }
             };
             if response.status().is_server_error() {
                 // It may work the next time.
-                idempotency.finish(&claim, None).await;
+                idempotency.finish(claim, None).await;
                 return response;
             }
             let (response, answer) = kept(response, &request_id).await;
-            idempotency.finish(&claim, answer.as_ref()).await;
+            idempotency.finish(claim, answer).await;
             response
         };
         match tokio::spawn(work.in_current_span()).await {
@@ -121,23 +131,29 @@ fn key(headers: &HeaderMap) -> Result<String, Problem> {
 async fn fingerprinted(mut request: Request) -> Result<(Request, [u8; 32]), Problem> {
     let unreadable = |_| Problem::new(Kind::Malformed, "the body could not be read to its end");
     let body = request.take_body().into_bytes().await.map_err(unreadable)?;
-    let mut digest = Sha256::new();
     let known = request
         .headers()
         .get(header::IF_MATCH)
         .map(HeaderValue::as_bytes)
         .unwrap_or_default();
-    for part in [
+    let digest = digest_of(&[
         request.method().as_str().as_bytes(),
         request.original_uri().to_string().as_bytes(),
         known,
         &body,
-    ] {
+    ]);
+    request.set_body(body);
+    Ok((request, digest))
+}
+
+/// A SHA-256 of several parts, none of which can pass for a piece of another one.
+fn digest_of(parts: &[&[u8]]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in parts {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    request.set_body(body);
-    Ok((request, digest.finalize().into()))
+    digest.finalize().into()
 }
 
 /// The response with its body in memory, and what is kept of it.

@@ -319,9 +319,10 @@ impl From<OperationError> for Problem {
             OperationError::Unknown { .. } => Self::new(Kind::NotFound, text),
             OperationError::Invalid { errors } => Self::invalid(errors),
             OperationError::Inventory(error) => error.into(),
-            OperationError::Refused(_) | OperationError::NotEnded { .. } | OperationError::NothingFailed { .. } => {
-                Self::new(Kind::Conflict, text)
-            }
+            OperationError::Refused(_)
+            | OperationError::NotEnded { .. }
+            | OperationError::NothingFailed { .. }
+            | OperationError::NothingLeft { .. } => Self::new(Kind::Conflict, text),
             OperationError::Storage(source) => source.into(),
         }
     }

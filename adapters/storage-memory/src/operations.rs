@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use knm_model::{
-    AuditCompletion, AuditRecord, Hold, HoldChange, NewEvent, Operation, OperationBacklog, OperationEvent,
-    OperationFilter, OperationLease, OperationState, OperationStep, OperationTarget, StepOutcome, Timestamp,
+    AuditCompletion, AuditRecord, Hold, HoldChange, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationBacklog,
+    OperationClaim, OperationEvent, OperationFilter, OperationLease, OperationState, OperationStep, OperationTarget,
+    StepOutcome, Timestamp,
 };
 use knm_ports::{OperationWork, Operations, StorageError, Wake};
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ pub(crate) struct StoredOperation {
     events: Vec<OperationEvent>,
     lease: Option<Lease>,
     epoch: u64,
+    /// Whether whoever gets the lease next takes over, though nobody has it now.
+    is_handed_over: bool,
 }
 
 struct Lease {
@@ -77,6 +80,7 @@ impl StoredOperation {
                 .is_none_or(|actor| actor == operation.actor.label())
             && filter.from.is_none_or(|from| from <= operation.created_at)
             && filter.until.is_none_or(|until| operation.created_at < until)
+            && (filter.idempotency.is_none() || filter.idempotency == operation.idempotency)
             && ((filter.cluster.is_none() && filter.node.is_none()) || has_node())
     }
 }
@@ -93,6 +97,14 @@ impl Operations for MemoryOperations {
         if tables.operations.contains_key(&operation.id) {
             return Err(StorageError::Conflict { what: WHAT });
         }
+        let kept_since = operation.created_at.minus(IDEMPOTENCY_KEPT);
+        let mut others = tables.operations.values_mut().map(|stored| &mut stored.operation);
+        let same = others.find(|other| operation.idempotency.is_some() && other.idempotency == operation.idempotency);
+        match same {
+            Some(other) if other.created_at < kept_since => other.idempotency = None,
+            Some(_) => return Err(StorageError::Conflict { what: WHAT }),
+            None => {}
+        }
         let mut stored = StoredOperation {
             operation: Operation {
                 created_at: rounded(operation.created_at),
@@ -104,6 +116,7 @@ impl Operations for MemoryOperations {
             events: Vec::new(),
             lease: None,
             epoch: 0,
+            is_handed_over: false,
         };
         for target in targets {
             stored.put(target);
@@ -159,6 +172,8 @@ impl Operations for MemoryOperations {
         stored.operation.message = None;
         if to == OperationState::Running {
             stored.operation.excused = stored.operation.progress.failed;
+            let started = stored.operation.started_at.unwrap_or(event.at);
+            stored.operation.started_at = Some(rounded(started));
         }
         stored.note(event);
         self.0.bell.ring(Wake::Work(id));
@@ -192,7 +207,7 @@ impl Operations for MemoryOperations {
 
 #[async_trait]
 impl OperationWork for MemoryOperations {
-    async fn claim(&self, owner: &str, ttl: Duration, limit: u32) -> Result<Vec<OperationLease>, StorageError> {
+    async fn claim(&self, owner: &str, ttl: Duration, limit: u32) -> Result<Vec<OperationClaim>, StorageError> {
         let mut tables = self.0.open()?;
         let now = Instant::now();
         let free = tables.operations.values_mut().filter(|stored| {
@@ -200,14 +215,18 @@ impl OperationWork for MemoryOperations {
         });
         let claimed = free.take(usize::try_from(limit).unwrap_or(usize::MAX)).map(|stored| {
             stored.epoch += 1;
-            stored.lease = Some(Lease {
+            let before = stored.lease.replace(Lease {
                 owner: owner.to_owned(),
                 until: now + ttl,
             });
-            OperationLease {
-                operation: stored.operation.id,
-                owner: owner.to_owned(),
-                epoch: stored.epoch,
+            let is_handed_over = std::mem::take(&mut stored.is_handed_over);
+            OperationClaim {
+                lease: OperationLease {
+                    operation: stored.operation.id,
+                    owner: owner.to_owned(),
+                    epoch: stored.epoch,
+                },
+                is_takeover: before.is_some() || is_handed_over,
             }
         });
         Ok(claimed.collect())
@@ -237,19 +256,17 @@ impl OperationWork for MemoryOperations {
     async fn release(&self, leases: &[OperationLease]) -> Result<(), StorageError> {
         let mut tables = self.0.open()?;
         for lease in leases {
-            if let Some(stored) = tables.operations.get_mut(&lease.operation)
-                && stored.epoch == lease.epoch
-                && stored.lease.as_ref().is_some_and(|held| held.owner == lease.owner)
-            {
-                stored.lease = None;
-            }
+            tables.give_back(lease);
         }
         Ok(())
     }
 
     async fn hand_over(&self, leases: &[OperationLease]) -> Result<(), StorageError> {
-        self.release(leases).await?;
+        let mut tables = self.0.open()?;
         for lease in leases {
+            if let Some(stored) = tables.give_back(lease) {
+                stored.is_handed_over = true;
+            }
             self.0.bell.ring(Wake::Work(lease.operation));
         }
         Ok(())
@@ -319,6 +336,19 @@ impl OperationWork for MemoryOperations {
             }
         }
         Ok(backlog)
+    }
+}
+
+impl Tables {
+    /// Takes a lease away from its owner, and returns its operation; `None` if it is not the owner's any more.
+    fn give_back(&mut self, lease: &OperationLease) -> Option<&mut StoredOperation> {
+        let stored = self.operations.get_mut(&lease.operation)?;
+        let is_held = stored.lease.as_ref().is_some_and(|held| held.owner == lease.owner);
+        if !is_held || stored.epoch != lease.epoch {
+            return None;
+        }
+        stored.lease = None;
+        Some(stored)
     }
 }
 

@@ -69,6 +69,7 @@ fn operation(number: u128) -> Operation {
         strategy: Strategy::of(OperationKind::Cordon),
         dry_run: false,
         retry_of: None,
+        idempotency: None,
         created_at: at(),
         started_at: None,
         ended_at: None,
@@ -114,7 +115,13 @@ async fn another_process_hears_of_what_is_committed_and_of_nothing_else() {
         .expect("a look-up")
         .expect("it is there");
 
-    let lease = writer.work.claim("one", PATIENCE, 9).await.expect("a claim").remove(1);
+    let lease = writer
+        .work
+        .claim("one", PATIENCE, 9)
+        .await
+        .expect("a claim")
+        .remove(1)
+        .lease;
     let mut step = OperationStep::at(at(), OperationProgress::default());
     step.events = vec![event(), event()];
     writer.work.advance(&lease, &step).await.expect("a step");

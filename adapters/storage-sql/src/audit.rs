@@ -16,7 +16,10 @@ const SELECT: &str = "SELECT id, at_unix_ms, actor_name, actor_kind, actor_addre
     FROM audit_records WHERE true";
 const INSERT: &str = "INSERT INTO audit_records (id, at_unix_ms, actor_name, actor_kind, actor_address, action, cluster, \
     node, operation, request_id, reason, ticket, options_json, outcome, completed_at_unix_ms, error, before_json, \
-    after_json) VALUES (";
+    after_json) ";
+/// Both databases call the columns of a list of values so.
+const COMPLETE_ALL: &str = "UPDATE audit_records SET outcome = told.column2, completed_at_unix_ms = told.column3, \
+    error = told.column4, before_json = told.column5, after_json = told.column6 FROM (";
 /// How far the time in an id may be from the time of its record. It bounds how much of the table is read for a span of time.
 const SLACK_MS: i64 = 3_600_000;
 
@@ -132,30 +135,35 @@ where
     /// Adds `record`.
     #[must_use]
     pub fn open(&self, record: &AuditRecord) -> QueryBuilder<DB> {
+        self.open_all(std::slice::from_ref(record))
+    }
+
+    /// Adds all of `records`.
+    #[must_use]
+    pub fn open_all(&self, records: &[AuditRecord]) -> QueryBuilder<DB> {
         let mut statement = QueryBuilder::new(INSERT);
-        let mut values = statement.separated(", ");
-        values
-            .push_bind(record.id)
-            .push_bind(record.at.unix_millis())
-            .push_bind(record.actor.name.clone())
-            .push_bind(record.actor.kind.as_str())
-            .push_bind(record.actor.address.clone())
-            .push_bind(record.action.as_str())
-            .push_bind(record.cluster.as_str().to_owned())
-            .push_bind(record.node.as_ref().map(|node| node.as_str().to_owned()))
-            .push_bind(record.operation)
-            .push_bind(record.request_id.clone())
-            .push_bind(record.reason.clone())
-            .push_bind(record.ticket.clone())
-            .push_bind(json(&record.options));
-        let completion = record.completion.as_ref();
-        values
-            .push_bind(outcome(record.outcome()))
-            .push_bind(completion.map(|completion| completion.at.unix_millis()))
-            .push_bind(completion.and_then(|completion| completion.error.clone()))
-            .push_bind(completion.map(|completion| json(&completion.before)))
-            .push_bind(completion.map(|completion| json(&completion.after)));
-        statement.push(")");
+        statement.push_values(records, |mut values, record| {
+            let completion = record.completion.as_ref();
+            values
+                .push_bind(record.id)
+                .push_bind(record.at.unix_millis())
+                .push_bind(record.actor.name.clone())
+                .push_bind(record.actor.kind.as_str())
+                .push_bind(record.actor.address.clone())
+                .push_bind(record.action.as_str())
+                .push_bind(record.cluster.as_str().to_owned())
+                .push_bind(record.node.as_ref().map(|node| node.as_str().to_owned()))
+                .push_bind(record.operation)
+                .push_bind(record.request_id.clone())
+                .push_bind(record.reason.clone())
+                .push_bind(record.ticket.clone())
+                .push_bind(json(&record.options))
+                .push_bind(outcome(record.outcome()))
+                .push_bind(completion.map(|completion| completion.at.unix_millis()))
+                .push_bind(completion.and_then(|completion| completion.error.clone()))
+                .push_bind(completion.map(|completion| json(&completion.before)))
+                .push_bind(completion.map(|completion| json(&completion.after)));
+        });
         statement
     }
 
@@ -164,6 +172,24 @@ where
     pub fn complete(&self, id: Uuid, completion: &AuditCompletion) -> QueryBuilder<DB> {
         let mut statement = completing(completion);
         statement.push(" AND id = ").push_bind(id);
+        statement
+    }
+
+    /// Completes those of the records with these ids that are not completed yet.
+    #[must_use]
+    pub fn complete_all(&self, completions: &[(Uuid, AuditCompletion)]) -> QueryBuilder<DB> {
+        let mut statement = QueryBuilder::new(COMPLETE_ALL);
+        statement.push_values(completions, |mut values, (id, completion)| {
+            values
+                .push_bind(*id)
+                .push_bind(completion.outcome.as_str())
+                .push_bind(completion.at.unix_millis())
+                .push_bind(completion.error.clone())
+                .push_bind(json(&completion.before))
+                .push_bind(json(&completion.after));
+        });
+        statement.push(") AS told WHERE id = told.column1 AND audit_records.outcome = ");
+        statement.push_bind(AuditOutcome::PENDING);
         statement
     }
 

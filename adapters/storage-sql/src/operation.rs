@@ -24,6 +24,7 @@ pub struct OperationRow {
     strategy_json: String,
     dry_run: bool,
     retry_of: Option<Uuid>,
+    idempotency: Option<Vec<u8>>,
     created_at_unix_ms: i64,
     started_at_unix_ms: Option<i64>,
     ended_at_unix_ms: Option<i64>,
@@ -43,6 +44,7 @@ pub struct OperationTargetRow {
     place: i64,
     cluster: String,
     node: String,
+    zone: Option<String>,
     state: String,
     message: Option<String>,
     started_at_unix_ms: Option<i64>,
@@ -85,6 +87,11 @@ impl Corrupt {
         serde_json::from_str(text).map_err(|error| self.because(format!("{column} is not a JSON object: {error}")))
     }
 
+    fn digest(&self, column: &str, bytes: Vec<u8>) -> Result<[u8; 32], StorageError> {
+        let wrong = |bytes: Vec<u8>| self.because(format!("{column} has {} bytes and not 32", bytes.len()));
+        bytes.try_into().map_err(wrong)
+    }
+
     fn count(&self, column: &str, number: i64) -> Result<u32, StorageError> {
         u32::try_from(number).map_err(|_| self.because(format!("{column} {number} is not a number of nodes")))
     }
@@ -116,6 +123,10 @@ pub fn operation(row: OperationRow) -> Result<Operation, StorageError> {
             .map_err(|error| corrupt.because(format!("strategy_json cannot be read: {error}")))?,
         dry_run: row.dry_run,
         retry_of: row.retry_of,
+        idempotency: row
+            .idempotency
+            .map(|bytes| corrupt.digest("idempotency", bytes))
+            .transpose()?,
         created_at: corrupt.time("created_at_unix_ms", row.created_at_unix_ms)?,
         started_at: time("started_at_unix_ms", row.started_at_unix_ms)?,
         ended_at: time("ended_at_unix_ms", row.ended_at_unix_ms)?,
@@ -145,6 +156,7 @@ pub fn operation_target(row: OperationTargetRow) -> Result<OperationTarget, Stor
         place: corrupt.count("place", row.place)?,
         cluster: ClusterName::parse(&row.cluster).map_err(|error| corrupt.because(error))?,
         node: NodeName::parse(&row.node).map_err(|error| corrupt.because(error))?,
+        zone: row.zone,
         state: corrupt.word("state", &row.state, TargetState::parse)?,
         message: row.message,
         started_at: time("started_at_unix_ms", row.started_at_unix_ms)?,
@@ -214,6 +226,7 @@ mod tests {
             strategy_json: serde_json::to_string(&Strategy::of(OperationKind::Drain)).unwrap(),
             dry_run: false,
             retry_of: None,
+            idempotency: None,
             created_at_unix_ms: 1_500,
             started_at_unix_ms: None,
             ended_at_unix_ms: None,
@@ -233,6 +246,7 @@ mod tests {
             place: 0,
             cluster: "prod".to_owned(),
             node: "worker-1".to_owned(),
+            zone: None,
             state: "waiting".to_owned(),
             message: None,
             started_at_unix_ms: None,
@@ -256,13 +270,14 @@ mod tests {
     #[test]
     fn rows_that_nobody_here_wrote_are_corrupt_and_say_what() {
         type Damage = fn(&mut OperationRow);
-        let damage: [(Damage, &str); 7] = [
+        let damage: [(Damage, &str); 8] = [
             (|row| row.kind = "reboot".to_owned(), "\"reboot\""),
             (|row| row.actor_kind = "ghost".to_owned(), "\"ghost\""),
             (|row| row.state = "lost".to_owned(), "\"lost\""),
             (|row| row.options_json = "[]".to_owned(), "options_json"),
             (|row| row.strategy_json = "{}".to_owned(), "strategy_json"),
             (|row| row.failed = -1, "failed -1"),
+            (|row| row.idempotency = Some(vec![7; 31]), "idempotency has 31 bytes"),
             (|row| row.created_at_unix_ms = i64::MAX, "created_at_unix_ms"),
         ];
         for (damage, expected) in damage {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use knm_model::{Hold, OperationBacklog, OperationLease, OperationState, OperationStep, StepOutcome, Timestamp};
+use knm_model::{
+    Hold, OperationBacklog, OperationClaim, OperationLease, OperationState, OperationStep, StepOutcome, Timestamp,
+};
 use knm_ports::{OperationWork, StorageError, Wake};
 use knm_storage_sql::{AuditStatements, Bell, WatchedPool, hold_state_number, operation_state};
 use sqlx::{Connection as _, Database};
@@ -11,19 +13,20 @@ use uuid::Uuid;
 
 use crate::cordon_holds::change_hold;
 use crate::dialect::{BEGIN, Driver, PLACE_IN_REASON, SKIP_LOCKED, now_unix_ms};
-use crate::operations::{put_events, put_targets, tell_others};
+use crate::operations::{ROWS_AT_ONCE, put_events, put_targets, tell_others};
 
 const WHAT: &str = "operation";
 
 const CLAIM_START: &str = concat!(
-    "UPDATE operations SET lease_owner = $1, lease_epoch = lease_epoch + 1, lease_expires_at_unix_ms = ",
+    "UPDATE operations SET taken_over = (lease_owner IS NOT NULL OR taken_over), lease_owner = $1, \
+        lease_epoch = lease_epoch + 1, lease_expires_at_unix_ms = ",
     now_unix_ms!(),
     " + $2 WHERE id IN (SELECT id FROM operations WHERE state IN ('queued', 'running', 'cancelling') \
         AND (lease_owner IS NULL OR lease_expires_at_unix_ms <= ",
     now_unix_ms!(),
     ") ORDER BY id LIMIT $3"
 );
-const CLAIM_END: &str = ") RETURNING id, lease_epoch";
+const CLAIM_END: &str = ") RETURNING id, lease_epoch, taken_over";
 const RENEW: &str = concat!(
     "UPDATE operations SET lease_expires_at_unix_ms = ",
     now_unix_ms!(),
@@ -31,7 +34,9 @@ const RENEW: &str = concat!(
     now_unix_ms!(),
     " RETURNING id, lease_epoch, state"
 );
-const RELEASE: &str = "UPDATE operations SET lease_owner = NULL, lease_expires_at_unix_ms = NULL \
+const RELEASE: &str = "UPDATE operations SET lease_owner = NULL, lease_expires_at_unix_ms = NULL, taken_over = FALSE \
+    WHERE id = $1 AND lease_owner = $2 AND lease_epoch = $3";
+const HAND_OVER: &str = "UPDATE operations SET lease_owner = NULL, lease_expires_at_unix_ms = NULL, taken_over = TRUE \
     WHERE id = $1 AND lease_owner = $2 AND lease_epoch = $3";
 /// Fences the step: whoever has no valid lease changes nothing.
 const FENCE: &str = concat!(
@@ -43,7 +48,7 @@ const FENCE: &str = concat!(
 const MOVE: &str = "UPDATE operations SET state = $2, message = $3, \
     started_at_unix_ms = CASE WHEN $4 THEN coalesce(started_at_unix_ms, $7) ELSE started_at_unix_ms END, \
     ended_at_unix_ms = CASE WHEN $5 THEN $7 ELSE ended_at_unix_ms END, \
-    lease_owner = CASE WHEN $6 THEN lease_owner ELSE NULL END, \
+    taken_over = (taken_over AND $6), lease_owner = CASE WHEN $6 THEN lease_owner ELSE NULL END, \
     lease_expires_at_unix_ms = CASE WHEN $6 THEN lease_expires_at_unix_ms ELSE NULL END WHERE id = $1";
 const ADD_HOLD: &str = "INSERT INTO cordon_holds
     (id, cluster, node, holder, reason, ticket, since_unix_ms, until_unix_ms, over_foreign, state, changed_at_unix_ms)
@@ -71,15 +76,20 @@ impl SqlOperationWork {
         }
     }
 
-    /// Gives leases back, and tells other processes of `wakes` with it.
-    async fn give_back(&self, leases: &[OperationLease], wakes: &[Wake]) -> Result<(), StorageError> {
+    /// Gives leases back, each by `statement`, and tells other processes of `wakes` with it.
+    async fn give_back(
+        &self,
+        statement: &'static str,
+        leases: &[OperationLease],
+        wakes: &[Wake],
+    ) -> Result<(), StorageError> {
         self.pool
             .within_deadline(async {
                 let mut held = self.pool.acquire("operations.release").await?;
                 let work = async {
                     let mut transaction = held.connection().begin_with(BEGIN).await?;
                     for lease in leases {
-                        sqlx::query(RELEASE)
+                        sqlx::query(statement)
                             .bind(lease.operation)
                             .bind(lease.owner.as_str())
                             .bind(i64::try_from(lease.epoch).unwrap_or(i64::MAX))
@@ -139,13 +149,13 @@ impl SqlOperationWork {
         }
         put_targets(connection, lease.operation, &step.targets).await?;
         put_events(connection, lease.operation, last - events, &step.events).await?;
-        for intent in &step.intents {
-            let mut statement = self.audit.open(intent);
+        for intents in step.intents.chunks(ROWS_AT_ONCE) {
+            let mut statement = self.audit.open_all(intents);
             statement.push(" ON CONFLICT (id) DO NOTHING");
             statement.build().execute(&mut *connection).await?;
         }
-        for (id, completion) in &step.completions {
-            let mut statement = self.audit.complete(*id, completion);
+        for completions in step.completions.chunks(ROWS_AT_ONCE) {
+            let mut statement = self.audit.complete_all(completions);
             statement.build().execute(&mut *connection).await?;
         }
         for hold in &step.holds {
@@ -168,23 +178,26 @@ impl SqlOperationWork {
 
 #[async_trait]
 impl OperationWork for SqlOperationWork {
-    async fn claim(&self, owner: &str, ttl: Duration, limit: u32) -> Result<Vec<OperationLease>, StorageError> {
+    async fn claim(&self, owner: &str, ttl: Duration, limit: u32) -> Result<Vec<OperationClaim>, StorageError> {
         self.pool
             .within_deadline(async {
                 let mut held = self.pool.acquire("operations.claim").await?;
-                let rows: Result<Vec<(Uuid, i64)>, _> = sqlx::query_as(sqlx::AssertSqlSafe(self.claim.as_str()))
+                let rows: Result<Vec<(Uuid, i64, bool)>, _> = sqlx::query_as(sqlx::AssertSqlSafe(self.claim.as_str()))
                     .bind(owner)
                     .bind(milliseconds(ttl))
                     .bind(i64::from(limit))
                     .fetch_all(held.connection())
                     .await;
-                let mut leases: Vec<OperationLease> = held
+                let mut claims: Vec<OperationClaim> = held
                     .release(WHAT, rows)?
                     .into_iter()
-                    .map(|(operation, epoch)| lease(operation, owner, epoch))
+                    .map(|(operation, epoch, is_takeover)| OperationClaim {
+                        lease: lease(operation, owner, epoch),
+                        is_takeover,
+                    })
                     .collect();
-                leases.sort_by_key(|lease| lease.operation);
-                Ok(leases)
+                claims.sort_by_key(|claim| claim.lease.operation);
+                Ok(claims)
             })
             .await
     }
@@ -209,12 +222,12 @@ impl OperationWork for SqlOperationWork {
     }
 
     async fn release(&self, leases: &[OperationLease]) -> Result<(), StorageError> {
-        self.give_back(leases, &[]).await
+        self.give_back(RELEASE, leases, &[]).await
     }
 
     async fn hand_over(&self, leases: &[OperationLease]) -> Result<(), StorageError> {
         let wakes: Vec<Wake> = leases.iter().map(|lease| Wake::Work(lease.operation)).collect();
-        self.give_back(leases, &wakes).await?;
+        self.give_back(HAND_OVER, leases, &wakes).await?;
         self.bell.ring(&wakes);
         Ok(())
     }

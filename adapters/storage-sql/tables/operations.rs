@@ -1,7 +1,9 @@
 //! Tables `operations`, `operation_targets` and `operation_events`, as callers see them.
 
 use async_trait::async_trait;
-use knm_model::{NewEvent, Operation, OperationEvent, OperationFilter, OperationState, OperationTarget, Timestamp};
+use knm_model::{
+    IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter, OperationState, OperationTarget, Timestamp,
+};
 use knm_ports::{Operations, StorageError, Wake};
 use knm_storage_sql::{
     Bell, OperationEventRow, OperationRow, OperationTargetRow, WatchedPool, id_above, json, operation, operation_event,
@@ -14,18 +16,22 @@ use crate::dialect::{BEGIN, Driver, notices};
 
 const WHAT: &str = "operation";
 /// How many rows are written by one statement: databases allow only so many values.
-const ROWS_AT_ONCE: usize = 500;
+pub(crate) const ROWS_AT_ONCE: usize = 500;
 
 const COLUMNS: &str = "id, kind, actor_name, actor_kind, actor_address, request_id, reason, ticket, options_json, \
-    strategy_json, dry_run, retry_of, created_at_unix_ms, started_at_unix_ms, ended_at_unix_ms, state, message, total, \
+    strategy_json, dry_run, retry_of, idempotency, created_at_unix_ms, started_at_unix_ms, ended_at_unix_ms, state, message, total, \
     done, failed, skipped, excused";
 const FIND: &str = "SELECT id, kind, actor_name, actor_kind, actor_address, request_id, reason, ticket, options_json, \
-    strategy_json, dry_run, retry_of, created_at_unix_ms, started_at_unix_ms, ended_at_unix_ms, state, message, total, \
+    strategy_json, dry_run, retry_of, idempotency, created_at_unix_ms, started_at_unix_ms, ended_at_unix_ms, state, message, total, \
     done, failed, skipped, excused FROM operations WHERE id = $1";
-const TARGETS: &str = "SELECT operation, place, cluster, node, state, message, started_at_unix_ms, ended_at_unix_ms, \
+const TARGETS: &str = "SELECT operation, place, cluster, node, zone, state, message, started_at_unix_ms, ended_at_unix_ms, \
     audit, hold, detail_json FROM operation_targets WHERE operation = $1 ORDER BY place";
 const REQUEST: &str = "UPDATE operations SET state = $3, message = NULL, last_event = last_event + 1, \
-    excused = CASE WHEN $3 = 'running' THEN failed ELSE excused END WHERE id = $1 AND state = $2 RETURNING last_event";
+    excused = CASE WHEN $3 = 'running' THEN failed ELSE excused END, \
+    started_at_unix_ms = CASE WHEN $3 = 'running' THEN coalesce(started_at_unix_ms, $4) ELSE started_at_unix_ms END WHERE id = $1 AND state = $2 RETURNING last_event";
+/// A request may come again with another operation long after it opened one.
+const FORGET_REQUEST: &str =
+    "UPDATE operations SET idempotency = NULL WHERE idempotency = $1 AND created_at_unix_ms < $2";
 const EVENTS_AFTER: &str = "SELECT operation, number, at_unix_ms, kind, data_json FROM operation_events \
     WHERE operation = $1 AND number > $2 ORDER BY number LIMIT $3";
 /// Nodes and events go with it. What ended so long ago was accepted before that: ids tell where to stop looking.
@@ -60,6 +66,13 @@ impl Operations for SqlOperations {
                 let mut held = self.pool.acquire("operations.open").await?;
                 let work = async {
                     let mut transaction = held.connection().begin_with(BEGIN).await?;
+                    if let Some(request) = &operation.idempotency {
+                        sqlx::query(FORGET_REQUEST)
+                            .bind(request.as_slice())
+                            .bind(operation.created_at.minus(IDEMPOTENCY_KEPT).unix_millis())
+                            .execute(&mut *transaction)
+                            .await?;
+                    }
                     inserting(operation, strategy)
                         .build()
                         .execute(&mut *transaction)
@@ -139,6 +152,7 @@ impl Operations for SqlOperations {
                         .bind(id)
                         .bind(from.as_str())
                         .bind(to.as_str())
+                        .bind(event.at.unix_millis())
                         .fetch_optional(&mut *transaction)
                         .await?;
                     if let Some((last,)) = moved {
@@ -208,6 +222,7 @@ fn inserting(operation: &Operation, strategy: String) -> QueryBuilder<Driver> {
         .push_bind(strategy)
         .push_bind(operation.dry_run)
         .push_bind(operation.retry_of)
+        .push_bind(operation.idempotency.map(Vec::from))
         .push_bind(operation.created_at.unix_millis())
         .push_bind(operation.started_at.map(Timestamp::unix_millis))
         .push_bind(operation.ended_at.map(Timestamp::unix_millis))
@@ -264,6 +279,9 @@ fn paging(filter: &OperationFilter, before: Option<Uuid>, limit: u32) -> QueryBu
     if let Some(until) = filter.until.map(Timestamp::unix_millis_rounded_up) {
         statement.push(" AND created_at_unix_ms < ").push_bind(until);
     }
+    if let Some(request) = filter.idempotency {
+        statement.push(" AND idempotency = ").push_bind(Vec::from(request));
+    }
     if let Some(before) = before {
         statement.push(" AND id < ").push_bind(before);
     }
@@ -279,7 +297,7 @@ pub(crate) async fn put_targets(
 ) -> Result<(), sqlx::Error> {
     for some in targets.chunks(ROWS_AT_ONCE) {
         let mut statement = QueryBuilder::<Driver>::new(
-            "INSERT INTO operation_targets (operation, place, cluster, node, state, message, started_at_unix_ms, \
+            "INSERT INTO operation_targets (operation, place, cluster, node, zone, state, message, started_at_unix_ms, \
                 ended_at_unix_ms, audit, hold, detail_json) ",
         );
         statement.push_values(some, |mut values, target| {
@@ -288,6 +306,7 @@ pub(crate) async fn put_targets(
                 .push_bind(i64::from(target.place))
                 .push_bind(target.cluster.as_str().to_owned())
                 .push_bind(target.node.as_str().to_owned())
+                .push_bind(target.zone.clone())
                 .push_bind(target.state.as_str())
                 .push_bind(target.message.clone())
                 .push_bind(target.started_at.map(Timestamp::unix_millis))

@@ -1,6 +1,11 @@
 //! Requests that may be sent twice and are done once.
 
+use std::time::Duration;
+
 use crate::Timestamp;
+
+/// How long a key goes with its request: later it may come with another one.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest key, in characters.
 const LONGEST_KEY: usize = 255;

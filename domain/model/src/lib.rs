@@ -46,13 +46,13 @@ pub use drain::{
     RawDrainOptions, RawTier, Removal, Rule, Sight, Standing, Tier, Turn, Verdict, Warning, daemon_set,
 };
 pub use hold::{Hold, HoldChange, HoldRequest, HoldState, check_reason, holds_annotation};
-pub use idempotency::{KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempotency_key};
+pub use idempotency::{IDEMPOTENCY_KEPT, KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempotency_key};
 pub use label::{LabelError, check_label_key, check_label_value};
 pub use name::{ClusterName, DefinitionName, NameError, NodeName};
 pub use node::{Condition, Node, NodeAddress, NodeStatus, NodeSystem, Resources, roles_of};
 pub use operation::{
-    EventKind, NewEvent, Next, Operation, OperationBacklog, OperationEvent, OperationFilter, OperationKind,
-    OperationLease, OperationProgress, OperationQuery, OperationState, OperationStep, OperationTarget,
+    EventKind, NewEvent, Next, Operation, OperationBacklog, OperationClaim, OperationEvent, OperationFilter,
+    OperationKind, OperationLease, OperationProgress, OperationQuery, OperationState, OperationStep, OperationTarget,
     RawOperationQuery, RawStrategy, RefusedWish, Share, StepOutcome, Strategy, TargetDetail, TargetNode, TargetOrder,
     TargetState, UncordonAfter, Wish,
 };

@@ -44,6 +44,8 @@ pub struct Operation {
     pub dry_run: bool,
     /// The operation whose failed nodes this one tries again.
     pub retry_of: Option<Uuid>,
+    /// A SHA-256 of the request that asked for it, if that came under an idempotency key: sent again, it asks for this operation.
+    pub idempotency: Option<[u8; 32]>,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When its first node was begun.
@@ -52,7 +54,7 @@ pub struct Operation {
     pub ended_at: Option<Timestamp>,
     /// How far it is.
     pub state: OperationState,
-    /// Why it is so, where that is not plain: why it paused.
+    /// Why it is so, where that is not plain: why it paused, or begins no node.
     pub message: Option<String>,
     /// How many nodes are how far.
     pub progress: OperationProgress,
@@ -99,6 +101,8 @@ pub struct OperationTarget {
     pub cluster: ClusterName,
     /// The node.
     pub node: NodeName,
+    /// Its zone when the operation was accepted.
+    pub zone: Option<String>,
     /// How far it is.
     pub state: TargetState,
     /// Why it is so, where that is not plain.
@@ -157,12 +161,22 @@ pub struct OperationLease {
     pub epoch: u64,
 }
 
+/// A lease that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationClaim {
+    /// The lease.
+    pub lease: OperationLease,
+    /// Whether another owner left the operation behind: its lease ran out, or it handed it over. One that was given back because there was
+    /// nothing to do, such as one that was paused, is not taken over.
+    pub is_takeover: bool,
+}
+
 /// What a replica writes down of an operation that it works on: all of it or nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OperationStep {
     /// When.
     pub at: Timestamp,
-    /// From which state to which the operation moves, and why.
+    /// From which state to which the operation moves, and why. From one state to the same it only changes its message.
     pub transition: Option<(OperationState, OperationState, Option<String>)>,
     /// How many nodes are how far.
     pub progress: OperationProgress,
@@ -219,6 +233,8 @@ pub struct OperationFilter {
     pub from: Option<Timestamp>,
     /// Accepted before this time.
     pub until: Option<Timestamp>,
+    /// Asked for by this request, see [`Operation::idempotency`].
+    pub idempotency: Option<[u8; 32]>,
 }
 
 impl OperationKind {
@@ -422,6 +438,7 @@ mod tests {
             strategy: Strategy::of(OperationKind::Drain),
             dry_run: false,
             retry_of: None,
+            idempotency: None,
             created_at: start,
             started_at: Some(start),
             ended_at: None,

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_model::{KeptAnswer, KeyClaim};
+use knm_model::{IDEMPOTENCY_KEPT, KeptAnswer, KeyClaim};
 use knm_ports::{Clock, IdempotencyKeys, StorageError};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-/// How long an answer is given again.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// After this time without an answer whoever worked on a request is gone: no request takes that long.
 const ABANDONED: Duration = Duration::from_secs(120);
 /// How often keys that are over are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How often it is tried again to keep an answer, after one second first and twice as long each time.
+const ATTEMPTS: u32 = 6;
 
 /// Keeps requests from being done twice.
 pub struct Idempotency {
@@ -52,7 +53,10 @@ impl Idempotency {
             fingerprint,
             at: now,
         };
-        let known = self.keys.claim(&claim, now.minus(KEPT), now.minus(ABANDONED)).await?;
+        let known = self
+            .keys
+            .claim(&claim, now.minus(IDEMPOTENCY_KEPT), now.minus(ABANDONED))
+            .await?;
         Ok(match known {
             None => Turn::Work(claim),
             Some(known) if known.fingerprint != fingerprint => Turn::Different,
@@ -61,18 +65,38 @@ impl Idempotency {
     }
 
     /// Keeps the answer; `None` forgets the request, so that it may be sent again.
-    pub async fn finish(&self, claim: &KeyClaim, answer: Option<&KeptAnswer>) {
-        let kept = match answer {
-            Some(answer) => self.keys.answer(claim, answer).await,
-            None => self.keys.forget(claim).await,
+    ///
+    /// While an answer cannot be kept, the next request with this key is told to wait, and after a while done again: changes are such that
+    /// this changes nothing, and operations know the request that they were opened by.
+    pub async fn finish(&self, claim: KeyClaim, answer: Option<KeptAnswer>) {
+        let kept = match &answer {
+            Some(answer) => self.keys.answer(&claim, answer).await,
+            None => self.keys.forget(&claim).await,
         };
-        if let Err(error) = kept {
-            // The next request with this key is told to wait, and after a while done again: changes are such that this changes nothing.
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the answer to a request with an idempotency key could not be kept"
+        let Err(error) = kept else {
+            return;
+        };
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the answer to a request with an idempotency key could not be kept"
+        );
+        let Some(answer) = answer.filter(|_| error.is_transient()) else {
+            return;
+        };
+        let keys = Arc::clone(&self.keys);
+        let again = async move {
+            for attempt in 0..ATTEMPTS {
+                tokio::time::sleep(Duration::from_secs(1 << attempt)).await;
+                match keys.answer(&claim, &answer).await {
+                    Err(error) if error.is_transient() => {}
+                    Ok(()) | Err(_) => return,
+                }
+            }
+            tracing::error!(
+                "the answer to a request with an idempotency key was not kept: it is done again if it is sent again"
             );
-        }
+        };
+        tokio::spawn(again.in_current_span());
     }
 
     /// Removes what is over until `shutdown`. Replicas may do so at the same time.
@@ -82,7 +106,7 @@ impl Idempotency {
             .await
             .is_some()
         {
-            if let Err(error) = self.keys.remove_before(self.clock.now().minus(KEPT)).await {
+            if let Err(error) = self.keys.remove_before(self.clock.now().minus(IDEMPOTENCY_KEPT)).await {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "idempotency keys that are over could not be removed"

@@ -1,9 +1,11 @@
 //! Operations: accepted here, stored, and worked on by whichever replica has their lease.
 
 mod accept;
+mod begin;
 mod changing;
 mod draining;
 mod error;
+mod follower;
 mod keeper;
 mod room;
 mod runner;
@@ -11,16 +13,16 @@ mod step;
 mod task;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use knm_model::{
-    Actor, EventKind, NewEvent, Operation, OperationEvent, OperationFilter, OperationKind, OperationState,
-    OperationTarget, RawStrategy, TargetState, Wish,
+    Actor, EventKind, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter, OperationKind,
+    OperationTarget, QueryError, RawStrategy, TargetState, Wish,
 };
 use knm_ports::{Clock, IdSource, Operations as OperationStore, StorageError, Wakes};
-use metrics::histogram;
 use serde_json::{Map, Value, json};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -29,14 +31,12 @@ pub use error::OperationError;
 pub use keeper::OperationKeeper;
 pub use runner::{OperationRunner, OwnPod, RunnerSettings};
 
-use self::waiting::{News, Waiting};
+use self::follower::Follower;
+use self::waiting::Waiting;
 use crate::inventory::Inventory;
-use crate::metric;
 
 /// How many operations a page has if nobody says.
 const USUAL_PAGE: u32 = 100;
-/// How many events are read at once.
-const EVENTS_AT_ONCE: u32 = 500;
 
 /// Accepts operations, shows them, and takes wishes about them.
 pub struct Operations {
@@ -142,21 +142,66 @@ impl Operations {
     /// # Errors
     /// [`OperationError`]; then nothing is done.
     pub async fn accept(&self, request: OperationRequest, asker: Asker) -> Result<OperationShown, OperationError> {
+        self.accept_once(request, asker, None).await
+    }
+
+    /// The same for a request that may be sent again, of which `once` is a SHA-256: the operation that it asked for the first time.
+    ///
+    /// # Errors
+    /// [`OperationError`]; then nothing is done, unless the store did something and could not say so.
+    pub async fn accept_once(
+        &self,
+        request: OperationRequest,
+        asker: Asker,
+        once: Option<[u8; 32]>,
+    ) -> Result<OperationShown, OperationError> {
+        if let Some(known) = self.asked_for_by(once).await? {
+            return Ok(known);
+        }
         let now = self.clock.now();
-        let accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let mut accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        accepted.operation.idempotency = once;
+        self.open(accepted).await
+    }
+
+    /// The operation that a request asked for before.
+    async fn asked_for_by(&self, request: Option<[u8; 32]>) -> Result<Option<OperationShown>, OperationError> {
+        if request.is_none() {
+            return Ok(None);
+        }
+        let filter = OperationFilter {
+            idempotency: request,
+            from: Some(self.clock.now().minus(IDEMPOTENCY_KEPT)),
+            ..OperationFilter::default()
+        };
+        match self.store.page(&filter, None, 1).await?.first() {
+            Some(known) => self.find(known.id).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn open(&self, accepted: OperationShown) -> Result<OperationShown, OperationError> {
         let operation = &accepted.operation;
         let event = NewEvent::new(
-            now,
+            operation.created_at,
             EventKind::Operation,
             [
                 ("state", json!(operation.state.as_str())),
                 ("kind", json!(operation.kind.as_str())),
                 ("by", json!(operation.actor.label())),
                 ("reason", json!(operation.reason)),
+                ("retry_of", json!(operation.retry_of)),
                 ("nodes", json!(operation.progress.total)),
             ],
         );
-        self.store.open(operation, &accepted.targets, &event).await?;
+        match self.store.open(operation, &accepted.targets, &event).await {
+            Ok(()) => {}
+            Err(error @ StorageError::Conflict { .. }) => {
+                let known = self.asked_for_by(operation.idempotency).await?;
+                return known.ok_or(OperationError::Storage(error));
+            }
+            Err(error) => return Err(error.into()),
+        }
         tracing::info!(
             operation = %operation.id, kind = operation.kind.as_str(), nodes = operation.progress.total,
             "operation accepted"
@@ -232,11 +277,20 @@ impl Operations {
         self.find(id).await
     }
 
-    /// Accepts a new operation for the nodes of an ended one for which it did not work.
+    /// Accepts a new operation for the nodes of an ended one for which it did not work and that are still there; `once` as in
+    /// [`Operations::accept_once`].
     ///
     /// # Errors
     /// [`OperationError`]; then nothing is done.
-    pub async fn retry(&self, id: Uuid, asker: Asker) -> Result<OperationShown, OperationError> {
+    pub async fn retry(
+        &self,
+        id: Uuid,
+        asker: Asker,
+        once: Option<[u8; 32]>,
+    ) -> Result<OperationShown, OperationError> {
+        if let Some(known) = self.asked_for_by(once).await? {
+            return Ok(known);
+        }
         let OperationShown { operation, targets, .. } = self.find(id).await?;
         if !operation.state.is_ended() {
             return Err(OperationError::NotEnded {
@@ -244,28 +298,25 @@ impl Operations {
                 state: operation.state,
             });
         }
-        let mut again: Vec<TargetRequest> = Vec::new();
-        for target in &targets {
-            if !matches!(target.state, TargetState::Failed | TargetState::Cancelled) {
-                continue;
-            }
-            let (cluster, node) = (target.cluster.to_string(), target.node.to_string());
-            match again.last_mut() {
-                Some(last) if last.cluster == cluster => last.nodes.push(node),
-                _ => again.push(TargetRequest {
-                    cluster,
-                    nodes: vec![node],
-                    label_selector: None,
-                }),
-            }
-        }
-        if again.is_empty() {
+        let failed = |target: &OperationTarget| matches!(target.state, TargetState::Failed | TargetState::Cancelled);
+        let mut earlier: Vec<OperationTarget> = targets.into_iter().filter(failed).collect();
+        if earlier.is_empty() {
             return Err(OperationError::NothingFailed { id });
         }
-        let strategy = operation.strategy.clone();
+        for cluster in earlier
+            .iter()
+            .map(|target| target.cluster.clone())
+            .collect::<BTreeSet<_>>()
+        {
+            let snapshot = self.inventory.snapshot(cluster.as_str())?;
+            earlier.retain(|target| target.cluster != cluster || snapshot.find(target.node.as_str()).is_some());
+        }
+        if earlier.is_empty() {
+            return Err(OperationError::NothingLeft { id });
+        }
         let request = OperationRequest {
             kind: operation.kind,
-            targets: again,
+            targets: requested(&earlier),
             reason: operation.reason,
             ticket: operation.ticket,
             options: operation.options,
@@ -275,20 +326,43 @@ impl Operations {
         };
         let now = self.clock.now();
         let mut accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
-        accepted.operation.strategy = strategy;
-        let event = NewEvent::new(
-            now,
-            EventKind::Operation,
-            [
-                ("state", json!(OperationState::Queued.as_str())),
-                ("kind", json!(operation.kind.as_str())),
-                ("by", json!(accepted.operation.actor.label())),
-                ("retry_of", json!(id)),
-                ("nodes", json!(accepted.operation.progress.total)),
-            ],
-        );
-        self.store.open(&accepted.operation, &accepted.targets, &event).await?;
-        Ok(accepted)
+        accepted.operation.strategy = operation.strategy;
+        accepted.operation.idempotency = once;
+        if operation.kind == OperationKind::Drain {
+            // The node keeps the hold that it has, so that the end of this drain gives it back. Both lists are in the same order.
+            for (target, earlier) in accepted.targets.iter_mut().zip(&earlier) {
+                target.hold = earlier.hold;
+            }
+        }
+        self.open(accepted).await
+    }
+
+    /// Whether somebody who read the event with the number `after` can go on behind it; 0 reads all.
+    ///
+    /// # Errors
+    /// [`OperationError::Unknown`], [`OperationError::Invalid`] for an event that is not there, or what the store says.
+    pub async fn check_follow(&self, id: Uuid, after: u64) -> Result<(), OperationError> {
+        self.store.find(id).await?.ok_or(OperationError::Unknown { id })?;
+        if after == 0 || self.has_event(id, after).await? {
+            return Ok(());
+        }
+        // Numbers have no gaps, so the last one is between one that is there and one that is not.
+        let (mut last, mut above) = (0, after);
+        while last + 1 < above {
+            let middle = last + (above - last) / 2;
+            match self.has_event(id, middle).await? {
+                true => last = middle,
+                false => above = middle,
+            }
+        }
+        let message = format!("\"{after}\" is not the id of an event of this operation: the last one is {last}");
+        let errors = vec![QueryError::new("last_event_id", message)];
+        Err(OperationError::Invalid { errors })
+    }
+
+    async fn has_event(&self, id: Uuid, number: u64) -> Result<bool, StorageError> {
+        let found = self.store.events_after(id, number.saturating_sub(1), 1).await?;
+        Ok(found.iter().any(|event| event.number == number))
     }
 
     /// The events of an operation after the one with the number `after`, and what happens from now on, until it is over. Whoever follows it
@@ -298,81 +372,21 @@ impl Operations {
         id: Uuid,
         after: u64,
     ) -> impl Stream<Item = Result<Vec<OperationEvent>, StorageError>> + Send + use<> {
-        let start = Follower {
-            operations: Arc::clone(self),
-            id,
-            after,
-            news: self.waiting.follow(id),
-            is_over: false,
-            is_live: false,
-        };
+        let start = Follower::new(Arc::clone(self), id, after);
         futures::stream::unfold(start, Follower::advance)
     }
 }
 
-/// Somebody who follows an operation.
-struct Follower {
-    operations: Arc<Operations>,
-    id: Uuid,
-    after: u64,
-    news: News,
-    is_over: bool,
-    /// Whether everything until now was read: what comes now did not happen before the reader came.
-    is_live: bool,
-}
-
-impl Follower {
-    async fn advance(mut self) -> Option<(Result<Vec<OperationEvent>, StorageError>, Self)> {
-        if self.is_over {
-            return None;
-        }
-        loop {
-            if self.is_live {
-                self.news.next(self.operations.look_every).await;
-            }
-            match self.read().await {
-                Ok(events) if events.is_empty() && self.is_over => return None,
-                Ok(events) if events.is_empty() => {}
-                Ok(events) => return Some((Ok(events), self)),
-                Err(error) => {
-                    self.is_over = true;
-                    return Some((Err(error), self));
-                }
-            }
-        }
-    }
-
-    async fn read(&mut self) -> Result<Vec<OperationEvent>, StorageError> {
-        let store = &self.operations.store;
-        // A reader who comes when it is over may have seen the event that says so. Before its events: what is over now has no later ones.
-        let was_over = match self.is_live {
-            true => false,
-            false => store
-                .find(self.id)
-                .await?
-                .is_none_or(|operation| operation.state.is_ended()),
-        };
-        let events = store.events_after(self.id, self.after, EVENTS_AT_ONCE).await?;
-        if let Some(last) = events.last() {
-            self.after = last.number;
-        }
-        if self.is_live {
-            let now = self.operations.clock.now();
-            for event in &events {
-                histogram!(metric::OPERATION_EVENT_LAG).record(now.since(event.event.at).as_secs_f64());
-            }
-        }
-        let is_complete = u32::try_from(events.len()).is_ok_and(|count| count < EVENTS_AT_ONCE);
-        self.is_over = is_complete && (was_over || events.iter().any(is_end));
-        // While there are more of them, they are still those of before.
-        self.is_live = is_complete;
-        Ok(events)
-    }
-}
-
-/// Whether the event is the last one of its operation.
-fn is_end(event: &OperationEvent) -> bool {
-    let state = event.event.data.get("state").and_then(Value::as_str);
-    let state = state.and_then(OperationState::parse);
-    event.event.kind == EventKind::Operation && state.is_some_and(OperationState::is_ended)
+/// What asks for these nodes, in their order.
+fn requested(targets: &[OperationTarget]) -> Vec<TargetRequest> {
+    let same_cluster = targets.chunk_by(|one, next| one.cluster == next.cluster);
+    let request = |some: &[OperationTarget]| TargetRequest {
+        cluster: some
+            .first()
+            .map(|target| target.cluster.to_string())
+            .unwrap_or_default(),
+        nodes: some.iter().map(|target| target.node.to_string()).collect(),
+        label_selector: None,
+    };
+    same_cluster.map(request).collect()
 }

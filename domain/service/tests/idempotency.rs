@@ -55,7 +55,7 @@ async fn a_request_is_done_once_and_answered_alike() {
     let claim = stage.work().await;
     assert_eq!(stage.begin(ASKED).await, Turn::Running);
     assert_eq!(stage.begin(OTHER).await, Turn::Different);
-    stage.idempotency.finish(&claim, Some(&answer())).await;
+    stage.idempotency.finish(claim, Some(answer())).await;
     stage.clock.advance(Duration::from_secs(24 * 3600));
     assert_eq!(stage.begin(ASKED).await, Turn::Answered(answer()));
     assert_eq!(stage.begin(OTHER).await, Turn::Different);
@@ -65,7 +65,7 @@ async fn a_request_is_done_once_and_answered_alike() {
 async fn after_a_day_a_key_is_free_again() {
     let stage = Stage::new();
     let claim = stage.work().await;
-    stage.idempotency.finish(&claim, Some(&answer())).await;
+    stage.idempotency.finish(claim, Some(answer())).await;
     stage.clock.advance(Duration::from_millis(24 * 3600 * 1000 + 1));
     assert!(matches!(stage.begin(OTHER).await, Turn::Work(_)));
 }
@@ -74,7 +74,7 @@ async fn after_a_day_a_key_is_free_again() {
 async fn a_request_that_failed_may_be_sent_again() {
     let stage = Stage::new();
     let claim = stage.work().await;
-    stage.idempotency.finish(&claim, None).await;
+    stage.idempotency.finish(claim, None).await;
     stage.work().await;
 }
 
@@ -96,6 +96,29 @@ async fn without_a_store_nothing_is_done() {
         .returning(|_, _, _| Err(StorageError::Unavailable { source: "away".into() }));
     let idempotency = Idempotency::new(Arc::new(keys), ManualClock::at("2030-01-01T00:00:00Z"));
     assert!(idempotency.begin("ann", "k", ASKED).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_could_not_be_kept_is_kept_later() {
+    let mut keys = MockIdempotencyKeys::new();
+    keys.expect_claim().returning(|_, _, _| Ok(None));
+    let mut failures = 3;
+    keys.expect_answer().times(4).returning(move |_, kept| {
+        assert_eq!(*kept, answer());
+        match failures {
+            0 => Ok(()),
+            _ => {
+                failures -= 1;
+                Err(StorageError::Unavailable { source: "away".into() })
+            }
+        }
+    });
+    let idempotency = Idempotency::new(Arc::new(keys), ManualClock::at("2030-01-01T00:00:00Z"));
+    let Turn::Work(claim) = idempotency.begin("ann", "k", ASKED).await.unwrap() else {
+        unreachable!("the key is free");
+    };
+    idempotency.finish(claim, Some(answer())).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use super::follow::{FollowEventView, events, resume_after};
 use crate::Shared;
 use crate::answer::{Accepted, Ready};
 use crate::body::Written;
+use crate::once::SentOnce;
 use crate::problem::{Failure, Kind, OfAccepting, OfAudit, OfStored, OfWishing, Problem, shortened};
 use crate::view::{FleetOperationBody, OperationBody, OperationListView, OperationView, StrategyBody};
 
@@ -214,7 +215,7 @@ impl OperationsApi {
 
     /// Try again what failed
     ///
-    /// A new operation with the nodes for which an ended one failed, or was cancelled before it was done.
+    /// A new operation with the nodes for which an ended one failed, or was cancelled before it was done. Nodes that are gone are left out.
     #[oai(
         path = "/api/v1/operations/:id/retry",
         method = "post",
@@ -228,14 +229,16 @@ impl OperationsApi {
         id: Path<String>,
         request: &Request,
     ) -> Result<Accepted<OperationView>, Failure<OfWishing>> {
-        let shown = shared.operations.retry(parse_id(&id.0)?, asker(request)).await?;
+        let (asker, once) = (asker(request), sent_once(request));
+        let shown = shared.operations.retry(parse_id(&id.0)?, asker, once).await?;
         Ok(Accepted::operation(shown.operation.id, &OperationView::of(&shown)))
     }
 
     /// Follow an operation
     ///
     /// Server-sent events from its event log: `operation`, `node` and `pod`, each with what happened, and a `heartbeat` every 15 s without any.
-    /// They are numbered from 1: with `Last-Event-ID` the stream goes on after that one, on any replica. It ends when the operation does.
+    /// They are numbered from 1: with `Last-Event-ID` the stream goes on after that one, on any replica; a number that no event has yet is
+    /// refused. It ends when the operation does.
     #[oai(
         path = "/api/v1/operations/:id/events",
         method = "get",
@@ -253,7 +256,7 @@ impl OperationsApi {
     ) -> Result<EventStream<futures::stream::BoxStream<'static, FollowEventView>>, Failure<OfStored>> {
         let id = parse_id(&id.0)?;
         let after = resume_after(headers, last_event_id.0).map_err(|error| Problem::invalid(vec![error]))?;
-        shared.operations.find(id).await?;
+        shared.operations.check_follow(id, after).await?;
         let stream = events(shared.operations.follow(id, after), shared.shutdown.clone());
         Ok(
             EventStream::new(futures::StreamExt::boxed(stream)).to_event(|event: FollowEventView| {
@@ -327,13 +330,19 @@ async fn begin(
     request: &Request,
     wanted: OperationRequest,
 ) -> Result<Accepted<OperationView>, Problem> {
-    let shown = shared.operations.accept(wanted, asker(request)).await?;
+    let (asker, once) = (asker(request), sent_once(request));
+    let shown = shared.operations.accept_once(wanted, asker, once).await?;
     Ok(Accepted::operation(shown.operation.id, &OperationView::of(&shown)))
 }
 
 async fn wish(shared: &Shared, request: &Request, id: &str, wish: Wish) -> Result<Ready<OperationView>, Problem> {
     let shown = shared.operations.wish(parse_id(id)?, wish, &asker(request)).await?;
     Ok(Ready::of(&OperationView::of(&shown)))
+}
+
+/// What names the request among all that are sent, if it may be sent again.
+fn sent_once(request: &Request) -> Option<[u8; 32]> {
+    request.data::<SentOnce>().map(|sent| sent.0)
 }
 
 fn parse_id(text: &str) -> Result<Uuid, Problem> {

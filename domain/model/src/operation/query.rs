@@ -87,6 +87,7 @@ impl OperationQuery {
                 actor,
                 from,
                 until,
+                idempotency: None,
             },
             limit: limit.and_then(|limit| u32::try_from(limit).ok()),
             before,

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::{OperationTarget, Strategy, TargetState};
+use super::{OperationTarget, Share, Strategy, TargetState};
 use crate::{ClusterName, Node, NodeStatus, Timestamp};
 
 /// What is known of the node of a target now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TargetNode {
-    /// Its zone.
-    pub zone: Option<String>,
-    /// Whether pods can run there: it is ready and schedulable.
-    pub is_available: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetNode {
+    /// Pods can run there: it is ready and schedulable.
+    Available,
+    /// Pods cannot run there.
+    Unavailable,
+    /// Its cluster has no such node any more.
+    Gone,
+    /// Its cluster is not seen now: nobody knows.
+    Unseen,
 }
 
 /// What comes next.
@@ -23,6 +27,8 @@ pub enum Next {
     Wait {
         /// Before this time nothing will be; `None`: that depends on what happens.
         until: Option<Timestamp>,
+        /// What keeps nodes from being begun that somebody could do something about.
+        because: Option<String>,
     },
     /// Too many nodes failed: nothing more is begun until somebody looked at it.
     Pause {
@@ -34,13 +40,14 @@ pub enum Next {
 }
 
 impl TargetNode {
-    /// What is known of `node`, `None` if it is not there.
+    /// What is known of `node` of a cluster that is seen, `None` if it is not there.
     #[must_use]
     pub fn of(node: Option<&Node>) -> Self {
-        node.map_or_else(Self::default, |node| Self {
-            zone: node.zone.clone(),
-            is_available: node.schedulable && node.status == NodeStatus::Ready,
-        })
+        match node {
+            Some(node) if node.schedulable && node.status == NodeStatus::Ready => Self::Available,
+            Some(_) => Self::Unavailable,
+            None => Self::Gone,
+        }
     }
 }
 
@@ -70,7 +77,10 @@ impl Strategy {
         if let Some(last) = targets.iter().filter_map(|target| target.started_at).max() {
             let until = last.plus(self.pause_between);
             if is_waiting && now < until {
-                return Next::Wait { until: Some(until) };
+                return Next::Wait {
+                    until: Some(until),
+                    because: None,
+                };
             }
         }
         let mut room = usize::try_from(self.max_concurrent)
@@ -90,7 +100,10 @@ impl Strategy {
             }
         }
         match begun.is_empty() {
-            true => Next::Wait { until: None },
+            true => Next::Wait {
+                until: None,
+                because: outages.refusal,
+            },
             false => Next::Begin(begun),
         }
     }
@@ -98,73 +111,119 @@ impl Strategy {
 
 /// How many nodes of the operation are out of use, and may be.
 struct Outages<'a> {
+    strategy: &'a Strategy,
     nodes: &'a [TargetNode],
     /// In all clusters together.
-    most: Option<u32>,
-    now: u32,
-    /// By cluster and zone: how many may be, and are.
-    zones: Option<BTreeMap<Zone, (u32, u32)>>,
+    all: Room,
+    /// By cluster and zone.
+    zones: BTreeMap<Zone<'a>, Room>,
+    /// Why the first node was not begun for which there is more to say than that others are worked on.
+    refusal: Option<String>,
 }
 
 /// Zones of different clusters may have the same name.
-type Zone = (ClusterName, Option<String>);
+type Zone<'a> = (&'a ClusterName, Option<&'a str>);
+
+/// How many nodes are out of use, and may be.
+#[derive(Default)]
+struct Room {
+    total: u32,
+    /// `None`: any number.
+    most: Option<u32>,
+    out: u32,
+    /// Those of them that are not worked on any more.
+    left: u32,
+}
+
+impl Room {
+    fn limit(&mut self, share: Option<Share>) {
+        // Less than one node would be nothing, ever.
+        self.most = share.map(|share| share.of(self.total).max(1));
+    }
+
+    fn is_full(&self) -> bool {
+        self.most.is_some_and(|most| most <= self.out)
+    }
+}
 
 impl<'a> Outages<'a> {
-    fn new(strategy: &Strategy, targets: &[OperationTarget], nodes: &'a [TargetNode]) -> Self {
-        let is_out = |place: usize, target: &OperationTarget| match target.state {
-            TargetState::Running => true,
-            TargetState::Succeeded | TargetState::Failed => nodes.get(place).is_some_and(|node| !node.is_available),
-            // What was out of use before it is nothing that the operation did.
-            TargetState::Waiting | TargetState::Skipped | TargetState::Cancelled => false,
-        };
-        let out = targets
-            .iter()
-            .enumerate()
-            .filter(|(place, target)| is_out(*place, target));
-        let zones = strategy.max_unavailable_per_zone.map(|share| {
-            let mut zones: BTreeMap<Zone, (u32, u32)> = BTreeMap::new();
-            for (place, target) in targets.iter().enumerate() {
-                zones.entry(zone(place, target, nodes)).or_default().0 += 1;
+    fn new(strategy: &'a Strategy, targets: &'a [OperationTarget], nodes: &'a [TargetNode]) -> Self {
+        let mut all = Room::default();
+        let mut zones: BTreeMap<Zone<'a>, Room> = BTreeMap::new();
+        for (place, target) in targets.iter().enumerate() {
+            let (out, left) = match target.state {
+                TargetState::Running => (1, 0),
+                TargetState::Succeeded | TargetState::Failed => match known(nodes, place) {
+                    TargetNode::Unavailable | TargetNode::Unseen => (1, 1),
+                    // One that was removed does not come back.
+                    TargetNode::Available | TargetNode::Gone => (0, 0),
+                },
+                // What was out of use before it is nothing that the operation did.
+                TargetState::Waiting | TargetState::Skipped | TargetState::Cancelled => (0, 0),
+            };
+            for room in [&mut all, zones.entry(zone(target)).or_default()] {
+                room.total += 1;
+                room.out += out;
+                room.left += left;
             }
-            for (most, _) in zones.values_mut() {
-                *most = share.of(*most).max(1);
-            }
-            for (place, target) in out.clone() {
-                zones.entry(zone(place, target, nodes)).or_default().1 += 1;
-            }
-            zones
-        });
+        }
+        all.limit(strategy.max_unavailable);
+        for room in zones.values_mut() {
+            room.limit(strategy.max_unavailable_per_zone);
+        }
         Self {
+            strategy,
             nodes,
-            // Less than one node would be nothing, ever.
-            most: strategy
-                .max_unavailable
-                .map(|share| share.of(number(targets.len())).max(1)),
-            now: number(out.count()),
+            all,
             zones,
+            refusal: None,
         }
     }
 
     /// Whether one more may be out of use, which it then is.
-    fn take(&mut self, place: usize, target: &OperationTarget) -> bool {
-        if self.most.is_some_and(|most| most <= self.now) {
-            return false;
-        }
-        if let Some(zones) = &mut self.zones {
-            let (most, out) = zones.entry(zone(place, target, self.nodes)).or_default();
-            if *most <= *out {
-                return false;
-            }
-            *out += 1;
-        }
-        self.now += 1;
-        true
+    fn take(&mut self, place: usize, target: &'a OperationTarget) -> bool {
+        let room = self.zones.entry(zone(target)).or_default();
+        let is_limited = self.all.most.is_some() || room.most.is_some();
+        let refusal = if is_limited && known(self.nodes, place) == TargetNode::Unseen {
+            Some(format!(
+                "cluster {} is not seen now, so nobody knows how many of its nodes are out of use: while there is a max_unavailable, \
+                 none is begun",
+                target.cluster
+            ))
+        } else if self.all.is_full() {
+            told("", &self.all, "max_unavailable", self.strategy.max_unavailable)
+        } else if room.is_full() {
+            let place = match &target.zone {
+                Some(zone) => format!(" of zone {zone} of cluster {}", target.cluster),
+                None => format!(" without a zone of cluster {}", target.cluster),
+            };
+            let share = self.strategy.max_unavailable_per_zone;
+            told(&place, room, "max_unavailable_per_zone", share)
+        } else {
+            self.all.out += 1;
+            room.out += 1;
+            return true;
+        };
+        self.refusal = self.refusal.take().or(refusal);
+        false
     }
 }
 
-fn zone(place: usize, target: &OperationTarget, nodes: &[TargetNode]) -> Zone {
-    let zone = nodes.get(place).and_then(|node| node.zone.clone());
-    (target.cluster.clone(), zone)
+/// That there is no room because of nodes that did not come back. That others are worked on can be seen.
+fn told(place: &str, room: &Room, name: &str, share: Option<Share>) -> Option<String> {
+    let share = share.filter(|_| 0 < room.left)?.describe();
+    let (left, total) = (room.left, room.total);
+    Some(format!(
+        "{left} of {total} nodes{place} were worked on and are not ready and schedulable again: {name} {share} lets no other one begin"
+    ))
+}
+
+fn known(nodes: &[TargetNode], place: usize) -> TargetNode {
+    nodes.get(place).copied().unwrap_or(TargetNode::Unseen)
+}
+
+fn zone(target: &OperationTarget) -> Zone<'_> {
+    (&target.cluster, target.zone.as_deref())
 }
 
 fn number(count: usize) -> u32 {
@@ -177,6 +236,7 @@ mod tests {
 
     use crate::TargetDetail;
 
+    use super::TargetNode::*;
     use super::TargetState::*;
     use super::*;
     use crate::{NodeName, OperationKind, Share};
@@ -191,6 +251,7 @@ mod tests {
             place,
             cluster: ClusterName::from_any("demo"),
             node: NodeName::parse(&format!("node-{place}")).unwrap(),
+            zone: Some(if place < 2 { "a" } else { "b" }.to_owned()),
             state,
             message: None,
             started_at: (state != Waiting).then(|| at(0)),
@@ -202,12 +263,20 @@ mod tests {
         (0..).zip(states).map(target).collect()
     }
 
-    fn nodes(zones: &str, available: bool) -> Vec<TargetNode> {
-        let node = |zone: char| TargetNode {
-            zone: Some(zone.to_string()),
-            is_available: available,
-        };
-        zones.chars().map(node).collect()
+    /// Waits for what happens, and there is nothing to say about it.
+    const WAIT: Next = Next::Wait {
+        until: None,
+        because: None,
+    };
+
+    fn because(next: Next) -> String {
+        match next {
+            Next::Wait {
+                until: None,
+                because: Some(because),
+            } => because,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn strategy(change: impl FnOnce(&mut Strategy)) -> Strategy {
@@ -222,47 +291,78 @@ mod tests {
     #[test]
     fn as_many_run_at_once_as_asked_for() {
         let two = strategy(|strategy| strategy.max_concurrent = 2);
-        let nodes = nodes("aaaa", true);
-        let begin = |states| two.next(&targets(states), &nodes, 0, at(1));
+        let begin = |states| two.next(&targets(states), &[Available; 4], 0, at(1));
         assert_eq!(begin([Waiting, Waiting, Waiting, Waiting]), Next::Begin(vec![0, 1]));
         assert_eq!(begin([Succeeded, Running, Waiting, Waiting]), Next::Begin(vec![2]));
-        assert_eq!(begin([Running, Running, Waiting, Waiting]), Next::Wait { until: None });
+        assert_eq!(begin([Running, Running, Waiting, Waiting]), WAIT);
         assert_eq!(begin([Succeeded, Skipped, Cancelled, Failed]), Next::End);
-        assert_eq!(
-            begin([Succeeded, Skipped, Cancelled, Running]),
-            Next::Wait { until: None }
-        );
+        assert_eq!(begin([Succeeded, Skipped, Cancelled, Running]), WAIT);
     }
 
     #[test]
     fn no_more_nodes_are_out_of_use_than_allowed() {
         let one = strategy(|strategy| strategy.max_unavailable = Some(Share::Count(1)));
         let states = [Succeeded, Waiting, Waiting];
-        assert_eq!(
-            one.next(&targets(states), &nodes("aaa", false), 0, at(1)),
-            Next::Wait { until: None },
-            "the first one is drained and not back"
+        let told = because(one.next(&targets(states), &[Unavailable; 3], 0, at(1)));
+        assert!(
+            told.starts_with("1 of 3 nodes") && told.contains("max_unavailable 1"),
+            "{told}"
         );
         assert_eq!(
-            one.next(&targets(states), &nodes("aaa", true), 0, at(1)),
+            one.next(&targets(states), &[Available; 3], 0, at(1)),
             Next::Begin(vec![1])
         );
+        // That another one is worked on is nothing to tell of.
+        let running = targets([Running, Waiting, Waiting]);
+        assert_eq!(one.next(&running, &[Available; 3], 0, at(1)), WAIT);
         // Nodes that were out of use before do not count.
         let fresh = [Waiting, Waiting, Waiting];
         assert_eq!(
-            one.next(&targets(fresh), &nodes("aaa", false), 0, at(1)),
+            one.next(&targets(fresh), &[Unavailable; 3], 0, at(1)),
             Next::Begin(vec![0])
         );
         let part = strategy(|strategy| strategy.max_unavailable = Some(Share::Percent(70)));
         assert_eq!(
-            part.next(&targets(fresh), &nodes("aaa", true), 0, at(1)),
+            part.next(&targets(fresh), &[Available; 3], 0, at(1)),
             Next::Begin(vec![0, 1])
         );
         // A share of less than one node is one node: nothing would ever begin.
         let little = strategy(|strategy| strategy.max_unavailable = Some(Share::Percent(1)));
         assert_eq!(
-            little.next(&targets(fresh), &nodes("aaa", true), 0, at(1)),
+            little.next(&targets(fresh), &[Available; 3], 0, at(1)),
             Next::Begin(vec![0])
+        );
+    }
+
+    #[test]
+    fn a_node_that_was_removed_after_its_drain_is_not_waited_for() {
+        let one = strategy(|strategy| strategy.max_unavailable = Some(Share::Count(1)));
+        let drained = targets([Succeeded, Waiting]);
+        assert_eq!(one.next(&drained, &[Gone, Available], 0, at(1)), Next::Begin(vec![1]));
+    }
+
+    #[test]
+    fn while_a_cluster_is_not_seen_a_limit_lets_none_of_its_nodes_begin() {
+        let limits: [fn(&mut Strategy); 2] = [
+            |strategy| strategy.max_unavailable = Some(Share::Count(2)),
+            |strategy| strategy.max_unavailable_per_zone = Some(Share::Count(2)),
+        ];
+        for limit in limits {
+            let limited = strategy(limit);
+            let told = because(limited.next(&targets([Waiting, Waiting]), &[Unseen; 2], 0, at(1)));
+            assert!(told.contains("cluster demo is not seen"), "{told}");
+            // One that was drained counts as long as nobody knows, and nodes of other clusters go on.
+            let mut drained = targets([Succeeded, Waiting, Waiting]);
+            for target in &mut drained {
+                target.zone = None;
+            }
+            let next = limited.next(&drained, &[Unseen, Available, Available], 0, at(1));
+            assert_eq!(next, Next::Begin(vec![1]));
+        }
+        let unlimited = strategy(|_| {});
+        assert_eq!(
+            unlimited.next(&targets([Waiting, Waiting]), &[Unseen; 2], 0, at(1)),
+            Next::Begin(vec![0, 1])
         );
     }
 
@@ -270,25 +370,23 @@ mod tests {
     fn each_zone_has_its_own_room() {
         let one = strategy(|strategy| strategy.max_unavailable_per_zone = Some(Share::Count(1)));
         let fresh = targets([Waiting, Waiting, Waiting, Waiting]);
-        assert_eq!(
-            one.next(&fresh, &nodes("aabb", true), 0, at(1)),
-            Next::Begin(vec![0, 2])
-        );
+        assert_eq!(one.next(&fresh, &[Available; 4], 0, at(1)), Next::Begin(vec![0, 2]));
         let begun = targets([Succeeded, Waiting, Succeeded, Waiting]);
-        let mut back = nodes("aabb", false);
-        back[2].is_available = true;
+        let back = [Unavailable, Available, Available, Available];
         assert_eq!(one.next(&begun, &back, 0, at(1)), Next::Begin(vec![3]));
+        let told = because(one.next(&begun, &[Unavailable; 4], 0, at(1)));
+        assert!(told.starts_with("1 of 2 nodes of zone a of cluster demo"), "{told}");
         let both = strategy(|strategy| {
             strategy.max_unavailable = Some(Share::Count(1));
             strategy.max_unavailable_per_zone = Some(Share::Count(2));
         });
-        assert_eq!(both.next(&fresh, &nodes("aabb", true), 0, at(1)), Next::Begin(vec![0]));
+        assert_eq!(both.next(&fresh, &[Available; 4], 0, at(1)), Next::Begin(vec![0]));
     }
 
     #[test]
     fn it_pauses_when_too_many_failed() {
         let strict = strategy(|_| {});
-        let nodes = nodes("aaa", true);
+        let nodes = [Available; 3];
         let next = strict.next(&targets([Failed, Waiting, Waiting]), &nodes, 0, at(1));
         assert!(
             matches!(&next, Next::Pause { message } if message.contains("1 of 3") && message.contains("max_failures 0"))
@@ -316,13 +414,17 @@ mod tests {
     #[test]
     fn there_is_a_pause_between_two_nodes() {
         let slow = strategy(|strategy| strategy.pause_between = Duration::from_secs(30));
-        let nodes = nodes("aaa", true);
+        let nodes = [Available; 3];
         assert_eq!(
             slow.next(&targets([Waiting, Waiting, Waiting]), &nodes, 0, at(1)),
             Next::Begin(vec![0])
         );
         let begun = targets([Succeeded, Waiting, Waiting]);
-        assert_eq!(slow.next(&begun, &nodes, 0, at(29)), Next::Wait { until: Some(at(30)) });
+        let wait = Next::Wait {
+            until: Some(at(30)),
+            because: None,
+        };
+        assert_eq!(slow.next(&begun, &nodes, 0, at(29)), wait);
         assert_eq!(slow.next(&begun, &nodes, 0, at(30)), Next::Begin(vec![1]));
     }
 }

@@ -205,8 +205,11 @@ impl Strategy {
         let endings = UncordonAfter::ALL.map(|after| (after.as_str(), after));
         let uncordon_after = word(&mut wrong, "uncordon_after", raw.uncordon_after.as_deref(), &endings);
         for (name, given) in [("max_unavailable", unavailable), ("max_unavailable_per_zone", per_zone)] {
-            if given == Some(Share::Count(0)) {
-                let message = "0 is not allowed: nothing would ever begin; at least 1 is";
+            if let Some(none @ (Share::Count(0) | Share::Percent(0))) = given {
+                let message = format!(
+                    "{} is not allowed: nothing would ever begin; at least 1 or 1% is",
+                    none.describe()
+                );
                 wrong.push(QueryError::new(parameter(name), message));
             }
         }
@@ -353,6 +356,21 @@ mod tests {
         };
         let errors = Strategy::parse(&raw, OperationKind::Label).unwrap_err();
         assert!(errors[0].message.contains("kind label"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_limit_that_would_let_nothing_begin_is_refused() {
+        for text in ["0", "00", "0%", "00%"] {
+            let raw = RawStrategy {
+                max_unavailable: Some(text.to_owned()),
+                max_unavailable_per_zone: Some(text.to_owned()),
+                max_failures: Some(text.to_owned()),
+                ..RawStrategy::default()
+            };
+            let errors = Strategy::parse(&raw, OperationKind::Drain).unwrap_err();
+            assert_eq!(errors.len(), 2, "{errors:?}");
+            assert!(errors[0].message.contains("nothing would ever begin"), "{errors:?}");
+        }
     }
 
     #[test]

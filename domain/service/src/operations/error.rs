@@ -41,6 +41,12 @@ pub enum OperationError {
         /// The operation.
         id: Uuid,
     },
+    /// What could be tried again is not there any more.
+    #[error("the nodes for which operation {id} failed are gone: there is nothing to try again")]
+    NothingLeft {
+        /// The operation.
+        id: Uuid,
+    },
     /// The store failed.
     #[error("the operation could not be read or written")]
     Storage(#[from] StorageError),

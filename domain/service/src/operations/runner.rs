@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_model::{ClusterName, ObjectName, OperationLease, OperationState};
+use knm_model::{ClusterName, ObjectName, OperationClaim, OperationLease, OperationState};
 use knm_ports::{OperationWork, StorageError};
 use metrics::{counter, gauge};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -113,11 +113,22 @@ impl Drop for HandedOver {
     }
 }
 
+/// The operations that this replica works on, and who does the work.
+#[derive(Default)]
+struct Crew {
+    running: HashMap<Uuid, Running>,
+    tasks: JoinSet<(OperationLease, TaskEnd)>,
+    /// What each task works on until it is joined: one that was stopped does not say so.
+    works_on: HashMap<tokio::task::Id, Uuid>,
+}
+
 /// An operation that this replica works on.
 struct Running {
     lease: OperationLease,
     heard: watch::Sender<Heard>,
     abort: tokio::task::AbortHandle,
+    /// Whether the store did not tell of its lease when that was last extended.
+    is_missed: bool,
 }
 
 impl OperationRunner {
@@ -156,8 +167,7 @@ impl OperationRunner {
     /// Works until `shutdown`, then gives all operations to others at once.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let waiting = Arc::clone(&self.operations.waiting);
-        let mut running: HashMap<Uuid, Running> = HashMap::new();
-        let mut tasks: JoinSet<(OperationLease, TaskEnd)> = JoinSet::new();
+        let mut crew = Crew::default();
         let mut takes_more = true;
         let mut look = tokio::time::interval(self.settings.lease / LOOKS_PER_LEASE);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -169,42 +179,42 @@ impl OperationRunner {
                 () = shutdown.cancelled() => break,
                 _ = count.tick() => self.count().await,
                 _ = look.tick() => {
-                    self.renew(&mut running).await;
+                    self.renew(&mut crew).await;
                     if takes_more {
-                        self.claim(&mut running, &mut tasks).await;
+                        self.claim(&mut crew).await;
                     }
                 }
                 () = woken(&waiting, not_before) => {
-                    self.renew(&mut running).await;
+                    // Whoever has nothing to do asks for nothing but work.
+                    if !crew.running.is_empty() {
+                        self.renew(&mut crew).await;
+                    }
                     if takes_more {
-                        self.claim(&mut running, &mut tasks).await;
+                        self.claim(&mut crew).await;
                     }
                     not_before = Instant::now() + GATHER;
                 }
-                Some(ended) = tasks.join_next() => self.ended(ended, &mut running).await,
+                Some(ended) = crew.tasks.join_next_with_id() => self.ended(ended, &mut crew).await,
                 Some(news) = self.handovers.recv() => match news {
                     HandoverNews::Begin(keep, done) => {
                         takes_more = false;
-                        self.hand_over(&mut running, Some(keep)).await;
+                        self.hand_over(&mut crew, Some(keep)).await;
                         let _ = done.send(());
                     }
                     HandoverNews::TakeBack => takes_more = true,
                 },
             }
         }
-        let last = self.hand_over(&mut running, None);
+        let last = self.hand_over(&mut crew, None);
         if tokio::time::timeout(LAST_WORDS, last).await.is_err() {
             tracing::warn!("operations could not be handed over in time: others wait until their leases run out");
         }
     }
 
-    /// Extends the leases of what runs. Whoever lost one is stopped.
-    async fn renew(&self, running: &mut HashMap<Uuid, Running>) {
+    /// Extends the leases of this replica. Whoever lost one is stopped, and one that nobody works on is given back.
+    async fn renew(&self, crew: &mut Crew) {
         self.bench.blocks.observe(self.bench.clock.now());
-        self.give_up_broken(running).await;
-        if running.is_empty() {
-            return;
-        }
+        self.give_up_broken(crew).await;
         let valid_until = Instant::now() + self.settings.lease;
         let kept = match self.work.renew(&self.settings.owner, self.settings.lease).await {
             Ok(kept) => kept,
@@ -221,17 +231,28 @@ impl OperationRunner {
             .into_iter()
             .map(|(lease, state)| (lease.operation, (lease, state)))
             .collect();
-        running.retain(|id, one| match kept.get(id) {
+        let is_worked_on = |lease: &OperationLease| {
+            crew.running
+                .get(&lease.operation)
+                .is_some_and(|one| one.lease == *lease)
+        };
+        let leases = kept.values().map(|(lease, _)| lease);
+        let left: Vec<OperationLease> = leases.filter(|lease| !is_worked_on(lease)).cloned().collect();
+        crew.running.retain(|id, one| match kept.get(id) {
             Some((lease, state)) if *lease == one.lease => {
-                let heard = Heard {
+                one.is_missed = false;
+                one.heard.send_replace(Heard {
                     state: *state,
                     valid_until,
-                };
-                one.heard.send_replace(heard);
+                });
+                true
+            }
+            // A moment ago the task itself may have written that there is nothing more to do: then it is just about to end.
+            None if !one.is_missed => {
+                one.is_missed = true;
                 true
             }
             Some(_) | None => {
-                // One whose task is finished was given back a moment ago.
                 if !one.abort.is_finished() {
                     one.abort.abort();
                     lost(&one.lease);
@@ -240,22 +261,30 @@ impl OperationRunner {
                 false
             }
         });
+        // An answer of the store was lost, or a lease could not be given back: it would be extended for ever, and nobody would work on it.
+        self.release(&left).await;
     }
 
     /// Gives back what was worked on by tasks that broke: nobody would go on with it while this process extends its lease.
-    async fn give_up_broken(&self, running: &mut HashMap<Uuid, Running>) {
+    async fn give_up_broken(&self, crew: &mut Crew) {
         // Tasks that ended as they should are taken out when they are joined; to give their leases back again changes nothing.
-        let broken: Vec<OperationLease> = running
+        let broken: Vec<OperationLease> = crew
+            .running
             .extract_if(|_, one| one.abort.is_finished())
             .map(|(_, one)| one.lease)
             .collect();
-        if broken.is_empty() {
-            return;
-        }
         for lease in &broken {
             self.bench.forget(lease.operation);
         }
-        if let Err(error) = self.work.release(&broken).await {
+        self.release(&broken).await;
+    }
+
+    /// Gives back leases, if there are any. What fails is done with the next look.
+    async fn release(&self, leases: &[OperationLease]) {
+        if leases.is_empty() {
+            return;
+        }
+        if let Err(error) = self.work.release(leases).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "operations could not be given back"
@@ -264,7 +293,7 @@ impl OperationRunner {
     }
 
     /// Takes what nobody works on.
-    async fn claim(&self, running: &mut HashMap<Uuid, Running>, tasks: &mut JoinSet<(OperationLease, TaskEnd)>) {
+    async fn claim(&self, crew: &mut Crew) {
         let valid_until = Instant::now() + self.settings.lease;
         let claimed = self
             .work
@@ -275,8 +304,8 @@ impl OperationRunner {
             tracing::debug!(error = &error as &dyn std::error::Error, "no operations could be taken");
             Vec::new()
         });
-        for lease in claimed {
-            if 1 < lease.epoch {
+        for OperationClaim { lease, is_takeover } in claimed {
+            if is_takeover {
                 counter!(metric::OPERATION_TAKEOVERS).increment(1);
                 tracing::info!(operation = %lease.operation, epoch = lease.epoch, "operation taken over");
             }
@@ -294,8 +323,15 @@ impl OperationRunner {
                 hears,
             );
             let ours = lease.clone();
-            let abort = tasks.spawn(async move { (ours, task.run().await) });
-            if let Some(before) = running.insert(lease.operation, Running { lease, heard, abort }) {
+            let abort = crew.tasks.spawn(async move { (ours, task.run().await) });
+            crew.works_on.insert(abort.id(), lease.operation);
+            let one = Running {
+                lease,
+                heard,
+                abort,
+                is_missed: false,
+            };
+            if let Some(before) = crew.running.insert(one.lease.operation, one) {
                 before.abort.abort();
             }
         }
@@ -304,37 +340,40 @@ impl OperationRunner {
     /// A task is over: what it leaves is given back.
     async fn ended(
         &self,
-        ended: Result<(OperationLease, TaskEnd), tokio::task::JoinError>,
-        running: &mut HashMap<Uuid, Running>,
+        ended: Result<(tokio::task::Id, (OperationLease, TaskEnd)), tokio::task::JoinError>,
+        crew: &mut Crew,
     ) {
-        let (lease, end) = match ended {
-            Ok(ended) => ended,
+        let (task, ended) = match ended {
+            Ok((task, ended)) => (task, Some(ended)),
             Err(error) => {
                 if error.is_panic() {
                     tracing::error!("the work on an operation ended in a panic; it is taken up again");
                 }
-                return;
+                (error.id(), None)
             }
         };
-        if running.get(&lease.operation).is_some_and(|one| one.lease == lease) {
-            running.remove(&lease.operation);
+        let operation = crew.works_on.remove(&task).unwrap_or_default();
+        // One that broke stays here: what it leaves is given back with the next look, and not at once again and again.
+        if let Some((lease, _)) = &ended
+            && crew.running.get(&operation).is_some_and(|one| one.lease == *lease)
+        {
+            crew.running.remove(&operation);
         }
-        self.bench.forget(lease.operation);
-        match end {
-            TaskEnd::Over => {}
-            TaskEnd::LeaseLost => lost(&lease),
-            TaskEnd::GiveBack => {
-                if let Err(error) = self.work.release(&[lease]).await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "a lease runs out by itself");
-                }
-            }
+        // Also what a task noted after it was stopped, unless there is another one by now.
+        if crew.running.get(&operation).is_none_or(|one| one.abort.id() == task) {
+            self.bench.forget(operation);
+        }
+        match ended {
+            None | Some((_, TaskEnd::Over)) => {}
+            Some((lease, TaskEnd::LeaseLost)) => lost(&lease),
+            Some((lease, TaskEnd::GiveBack)) => self.release(&[lease]).await,
         }
     }
 
     /// Stops the work on all operations but `keep`, and gives them to others.
-    async fn hand_over(&self, running: &mut HashMap<Uuid, Running>, keep: Option<Uuid>) {
+    async fn hand_over(&self, crew: &mut Crew, keep: Option<Uuid>) {
         let mut leases = Vec::new();
-        running.retain(|id, one| {
+        crew.running.retain(|id, one| {
             if Some(*id) == keep {
                 return true;
             }

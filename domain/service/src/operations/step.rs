@@ -197,6 +197,22 @@ pub(super) fn node_of(bench: &Bench, target: &OperationTarget) -> Result<Target,
     bench.changes.target(target.cluster.as_str(), target.node.as_str())
 }
 
+/// Stops a node whose operation was cancelled; nothing is being done to it now.
+pub(super) fn cancelled(operation: &Operation, target: OperationTarget, now: Timestamp) -> TargetStep {
+    let is_begun = target.state == TargetState::Running && !operation.dry_run;
+    let message = match is_begun {
+        true => "the operation was cancelled after the change was begun: it is not known whether the node was changed",
+        false => "the operation was cancelled before anything was changed",
+    };
+    let nothing = (Map::new(), Map::new());
+    let mut step = TargetStep::of(target).end(TargetState::Cancelled, Some(message.to_owned()), nothing, now);
+    if is_begun && let Some(completion) = &mut step.completion {
+        // Whoever worked on it before may have died, or heard no answer, just after it sent the change.
+        completion.outcome = AuditOutcome::Unknown;
+    }
+    step
+}
+
 /// The event that tells how far a node is.
 pub(super) fn target_event(target: &OperationTarget, now: Timestamp) -> NewEvent {
     NewEvent::new(

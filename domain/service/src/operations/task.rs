@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_model::{
-    AuditRecord, EventKind, NewEvent, Next, OnCancel, Operation, OperationLease, OperationProgress, OperationState,
-    OperationStep, OperationTarget, StepOutcome, TargetNode, TargetState, Timestamp, Work,
+    EventKind, NewEvent, OnCancel, Operation, OperationLease, OperationProgress, OperationState, OperationStep,
+    OperationTarget, StepOutcome, TargetState, Timestamp, Work,
 };
 use knm_ports::{OperationWork, StorageError};
 use metrics::{counter, histogram};
@@ -18,14 +18,12 @@ use tokio::time::Instant;
 use super::Operations;
 use super::room::Limits;
 use super::runner::Heard;
-use super::step::{Bench, Permit, TargetStep, count_end, target_event};
+use super::step::{Bench, Permit, TargetStep, cancelled, count_end};
 use super::{changing, draining};
 use crate::metric;
 
 /// How long the store is left alone after it failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// How long nobody looks whether nodes came back, so that others may be begun.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How many nodes are worked on at the same moment.
 const MOST_AT_ONCE: usize = 64;
 
@@ -42,24 +40,26 @@ pub(super) enum TaskEnd {
 
 /// The work on one operation.
 pub(super) struct Task {
-    bench: Arc<Bench>,
-    operations: Arc<Operations>,
+    pub(super) bench: Arc<Bench>,
+    pub(super) operations: Arc<Operations>,
     work: Arc<dyn OperationWork>,
     lease: OperationLease,
     heard: watch::Receiver<Heard>,
 }
 
 /// An operation that was read.
-struct Job {
-    operation: Arc<Operation>,
-    targets: Vec<OperationTarget>,
-    work: Arc<Work>,
+pub(super) struct Job {
+    pub(super) operation: Arc<Operation>,
+    pub(super) targets: Vec<OperationTarget>,
+    pub(super) work: Arc<Work>,
     /// When the nodes that run are to be looked at again, by their places; those that are not here are looked at now.
     rests: HashMap<usize, Instant>,
     /// Nodes that are being worked on at the moment.
-    busy: HashSet<usize>,
+    pub(super) busy: HashSet<usize>,
     /// When nodes may be begun again.
-    begin_at: Option<Instant>,
+    pub(super) begin_at: Option<Instant>,
+    /// Whether it pauses as soon as nothing is worked on any more: until then no step begins.
+    pub(super) is_held_back: bool,
 }
 
 /// Steps under way, each a task of its own: one that has just got the only connection of a store must go on while this task waits for the
@@ -214,84 +214,13 @@ impl Task {
                 rests: HashMap::new(),
                 busy: HashSet::new(),
                 begin_at: None,
+                is_held_back: false,
             })),
             Err(errors) => {
                 tracing::error!(operation = %operation.id, ?errors, "what is stored of an operation cannot be read");
                 Ok(None)
             }
         }
-    }
-
-    /// Begins nodes, or ends or pauses the operation.
-    fn begin(&self, job: &mut Job, changed: &mut BTreeSet<usize>, step: &mut OperationStep) {
-        if changed.is_empty() && job.begin_at.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        let has = |wanted| job.targets.iter().any(|target| target.state == wanted);
-        if has(TargetState::Running) && !has(TargetState::Waiting) {
-            return;
-        }
-        let nodes: Vec<TargetNode> = job.targets.iter().map(|target| self.known(target)).collect();
-        let operation = Arc::clone(&job.operation);
-        let from = operation.state;
-        match operation
-            .strategy
-            .next(&job.targets, &nodes, operation.excused, step.at)
-        {
-            Next::Begin(places) => {
-                job.begin_at = None;
-                for place in places {
-                    self.begun(&operation, &mut job.targets[place], step);
-                    changing::remember(&self.bench, &job.work, &mut job.targets[place]);
-                    changed.insert(place);
-                }
-            }
-            Next::Wait { until } => {
-                let wait = until.map_or(LOOK_EVERY, |until| until.since(step.at));
-                job.begin_at = Some(Instant::now() + wait.min(LOOK_EVERY));
-            }
-            Next::Pause { message } => {
-                step.transition = Some((from, OperationState::Paused, Some(message)));
-            }
-            Next::End => {
-                let end = OperationProgress::of(&job.targets).end();
-                step.transition = Some((from, end, None));
-            }
-        }
-    }
-
-    /// What is known of the node of a target.
-    fn known(&self, target: &OperationTarget) -> TargetNode {
-        let snapshot = self.bench.inventory.snapshot(target.cluster.as_str()).ok();
-        let entry = snapshot
-            .as_ref()
-            .and_then(|snapshot| snapshot.find(target.node.as_str()));
-        TargetNode::of(entry.map(|entry| entry.node()))
-    }
-
-    /// A node that is begun: its intent goes into the audit log with it.
-    fn begun(&self, operation: &Operation, target: &mut OperationTarget, step: &mut OperationStep) {
-        target.state = TargetState::Running;
-        target.started_at = Some(step.at);
-        if !operation.dry_run {
-            let record = AuditRecord {
-                id: self.operations.ids.next(step.at),
-                at: step.at,
-                actor: operation.actor.clone(),
-                action: operation.kind.action(),
-                cluster: target.cluster.clone(),
-                node: Some(target.node.clone()),
-                operation: Some(operation.id),
-                request_id: operation.request_id.clone(),
-                reason: operation.reason.clone(),
-                ticket: operation.ticket.clone(),
-                options: operation.options.clone(),
-                completion: None,
-            };
-            target.audit = Some(record.id);
-            step.intents.push(record);
-        }
-        step.events.push(target_event(target, step.at));
     }
 
     /// Stops what is not over; whether all of it was.
@@ -302,7 +231,14 @@ impl Task {
                 continue;
             }
             let target = job.targets[place].clone();
-            let stopped = draining::cancel(&self.bench, &job.operation, restore, target).await;
+            let stopped = match &*job.work {
+                Work::Drain { .. } => draining::cancel(&self.bench, &job.operation, restore, target).await,
+                Work::Cordon(_)
+                | Work::Uncordon { .. }
+                | Work::Label(_)
+                | Work::Taint { .. }
+                | Work::ApplyTemplate { .. } => cancelled(&job.operation, target, step.at),
+            };
             job.note(place, stopped, step);
             changed.insert(place);
         }
@@ -322,7 +258,10 @@ impl Task {
     ) -> Result<(), Interrupted> {
         step.progress = OperationProgress::of(&job.targets);
         step.targets = changed.into_iter().map(|place| job.targets[place].clone()).collect();
-        if let Some((_, to, message)) = &step.transition {
+        // That there is nothing to say any more is no news: what happens instead is.
+        if let Some((from, to, message)) = &step.transition
+            && (from != to || message.is_some())
+        {
             let progress = step.progress;
             step.events.push(NewEvent::new(
                 step.at,
@@ -337,7 +276,17 @@ impl Task {
                 ],
             ));
         }
-        match self.work.advance(&self.lease, &step).await? {
+        let mut outcome = self.work.advance(&self.lease, &step).await?;
+        if let StepOutcome::OtherState(_) = outcome
+            && let Some((_, _, message)) = step.transition.take_if(|(from, to, _)| from == to)
+        {
+            // Somebody asked for something meanwhile, and what there was to say has no more meaning; all else has.
+            if message.is_some() {
+                step.events.pop();
+            }
+            outcome = self.work.advance(&self.lease, &step).await?;
+        }
+        match outcome {
             StepOutcome::Written(state) => {
                 for target in step.targets.iter().filter(|target| target.state.is_ended()) {
                     count_end(&job.operation, target);
@@ -352,8 +301,9 @@ impl Task {
                     }
                 }
                 if state == OperationState::Running && operation.state == OperationState::Paused {
-                    // Somebody resumed it: what is excused is in the store.
-                    return Err(Interrupted::Again);
+                    // Somebody resumed it: what is excused is in the store. Steps that are under way go on.
+                    let stored = self.operations.store.find(operation.id).await?;
+                    operation.excused = stored.ok_or(Interrupted::Again)?.excused;
                 }
                 operation.state = state;
                 Ok(())
@@ -367,7 +317,7 @@ impl Task {
     fn start_steps(&self, job: &mut Job, steps: &mut Steps) {
         let now = Instant::now();
         for (place, target) in job.targets.iter().enumerate() {
-            if MOST_AT_ONCE <= job.busy.len() {
+            if !job.may_start() {
                 break;
             }
             let is_due = target.state == TargetState::Running
@@ -397,6 +347,8 @@ impl Task {
                 .iter()
                 .enumerate()
                 .filter(|(place, target)| target.state == TargetState::Running && !job.busy.contains(place));
+            // While none can be worked on it makes no difference whose time has come.
+            let idle = idle.filter(|_| job.may_start());
             let rests = idle.filter_map(|(place, _)| job.rests.get(&place).copied());
             next = rests.chain(job.begin_at).chain([next]).min().unwrap_or(next);
         }
@@ -446,6 +398,11 @@ impl Job {
             step.completions.push((id, completion));
         }
         self.targets[place] = done.target;
+    }
+
+    /// Whether one more node may be worked on now.
+    fn may_start(&self) -> bool {
+        self.busy.len() < MOST_AT_ONCE && !self.is_held_back
     }
 
     /// What was heard of the state; what is known from writing is newer than what was heard before.

@@ -1,12 +1,14 @@
 //! What is accepted, and what is refused with the reason.
 
+use std::time::Duration;
+
 use knm_domain::{OperationError, OperationRequest, TargetRequest};
 use knm_model::{OperationFilter, OperationKind, OperationState, Wish};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::nodes::{node, settle};
-use crate::stage::{Stage, asker, request};
+use crate::stage::{Stage, asker, pod, request};
 
 async fn refusal(stage: &Stage, wanted: OperationRequest) -> String {
     match stage.accept(wanted).await {
@@ -80,6 +82,54 @@ async fn the_nodes_are_fixed_in_the_order_that_was_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_with_few_pods_come_first_and_nobody_guesses_how_many_they_have() {
+    for watch_pods in [true, false] {
+        let stage = Stage::seen_through(&["a", "b", "c"], watch_pods, |gateway| gateway).await;
+        for (name, node) in [("web-1", "a"), ("web-2", "a"), ("web-3", "c")] {
+            stage.fleet.put_pod(pod(name, node));
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut wanted = request(OperationKind::Drain, &["a", "b", "c"], json!({}));
+        wanted.strategy.order = Some("least_pods_first".to_owned());
+        if watch_pods {
+            let shown = stage.accept(wanted).await.unwrap();
+            let names: Vec<_> = shown.targets.iter().map(|target| target.node.as_str()).collect();
+            assert_eq!(names, ["b", "c", "a"]);
+        } else {
+            let told = refusal(&stage, wanted).await;
+            assert!(
+                told.contains("strategy.order") && told.contains("kubernetes.watch_pods"),
+                "{told}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_follows_goes_on_behind_an_event_that_is_there() {
+    let stage = Stage::with(&["a"]).await;
+    let id = stage.drain(json!({})).await;
+    let _replica = stage.replica("one");
+    stage.end(id).await;
+    let last = stage.events(id).await.len() as u64;
+    assert!(3 < last);
+    for number in [0, 1, last] {
+        stage.operations.check_follow(id, number).await.unwrap();
+    }
+    for number in [last + 1, last + 2, 1_000, u64::MAX] {
+        let refused = stage.operations.check_follow(id, number).await;
+        let Err(OperationError::Invalid { errors }) = refused else {
+            panic!("{refused:?}");
+        };
+        let expected =
+            format!("last_event_id: \"{number}\" is not the id of an event of this operation: the last one is {last}");
+        assert_eq!(errors[0].to_string(), expected);
+    }
+    let unknown = stage.operations.check_follow(Uuid::nil(), 1).await;
+    assert!(matches!(unknown, Err(OperationError::Unknown { .. })), "{unknown:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_there_is_unknown_and_what_is_under_way_is_not_tried_again() {
     let stage = Stage::with(&["a"]).await;
     let ghost = Uuid::from_u128(1);
@@ -90,11 +140,11 @@ async fn what_is_not_there_is_unknown_and_what_is_under_way_is_not_tried_again()
     let wish = stage.operations.wish(ghost, Wish::Cancel, &asker()).await;
     assert!(matches!(wish, Err(OperationError::Unknown { .. })));
     let id = stage.drain(json!({})).await;
-    let error = stage.operations.retry(id, asker()).await.unwrap_err();
+    let error = stage.operations.retry(id, asker(), None).await.unwrap_err();
     assert!(matches!(error, OperationError::NotEnded { .. }), "{error}");
     let _replica = stage.replica("one");
     stage.end(id).await;
-    let error = stage.operations.retry(id, asker()).await.unwrap_err();
+    let error = stage.operations.retry(id, asker(), None).await.unwrap_err();
     assert!(matches!(error, OperationError::NothingFailed { .. }), "{error}");
 }
 

@@ -122,7 +122,7 @@ async fn too_many_failures_pause_it_and_what_failed_can_be_tried_again() {
         managed.labels.clear();
         stage.fleet.put_pod(managed);
     }
-    let retry = stage.operations.retry(id, asker()).await.unwrap();
+    let retry = stage.operations.retry(id, asker(), None).await.unwrap();
     let names: Vec<_> = retry.targets.iter().map(|target| target.node.as_str()).collect();
     assert_eq!(
         (names.as_slice(), retry.operation.retry_of),

@@ -4,17 +4,22 @@
 #![expect(clippy::panic, reason = "a test that waits in vain says for what")]
 
 mod accepting;
+mod around;
 mod batches;
+mod cancelling;
 mod drains;
 mod figures;
 mod holds;
 mod late;
+mod leases;
+mod limits;
 #[path = "../support/meddler.rs"]
 mod meddler;
 #[path = "../support/nodes.rs"]
 mod nodes;
 mod odd;
 mod retention;
+mod retries;
 mod scripted;
 mod stage;
 mod takeovers;

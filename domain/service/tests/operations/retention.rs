@@ -76,7 +76,7 @@ async fn what_ended_long_ago_is_gone_but_for_its_audit_records() {
         matches!(found, Err(OperationError::Unknown { id }) if id == old),
         "{found:?}"
     );
-    let again = stage.operations.retry(old, asker()).await;
+    let again = stage.operations.retry(old, asker(), None).await;
     assert!(matches!(again, Err(OperationError::Unknown { .. })), "{again:?}");
     let wished = stage.operations.wish(old, Wish::Cancel, &asker()).await;
     assert!(matches!(wished, Err(OperationError::Unknown { .. })), "{wished:?}");

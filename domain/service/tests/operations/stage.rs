@@ -1,6 +1,6 @@
 //! What the tests work on: a simulated cluster, a store in memory, and replicas that work.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -14,7 +14,7 @@ use knm_model::{
     DrainProgress, Hold, Node, NodeName, NodePatch, ObjectName, OperationEvent, OperationKind, OperationState,
     OperationTarget, Pod, PodPhase, PodRequests, RawStrategy, Selector, Timestamp, UnhealthyPods, Wish,
 };
-use knm_ports::{Clock, ClusterGateway, CountedIds, Storage};
+use knm_ports::{Clock, ClusterGateway, CountedIds, OperationWork, Storage};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -32,10 +32,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(36_000);
 struct RuntimeClock {
     start: Timestamp,
     began: Instant,
+    /// When it was last read, how often at that moment, and how often at any moment at most.
+    read: Mutex<(Instant, u32, u32)>,
 }
 
 impl Clock for RuntimeClock {
     fn now(&self) -> Timestamp {
+        let mut read = self.read.lock().unwrap();
+        let again = if read.0 == Instant::now() { read.1 + 1 } else { 1 };
+        *read = (Instant::now(), again, again.max(read.2));
+        drop(read);
+        // Whoever never waits would keep the time from passing, and the test from ending.
+        assert!(again < 100_000, "somebody goes round and round");
         self.start.plus(self.began.elapsed())
     }
 }
@@ -45,6 +53,7 @@ pub(crate) struct Stage {
     pub(crate) storage: Storage,
     pub(crate) operations: Arc<Operations>,
     pub(crate) clock: Arc<dyn Clock>,
+    runtime_clock: Arc<RuntimeClock>,
     inventory: Arc<Inventory>,
     changes: Arc<NodeChanges>,
     ids: Arc<CountedIds>,
@@ -81,27 +90,30 @@ impl Stage {
         watch_pods: bool,
         around: impl FnOnce(Arc<dyn ClusterGateway>) -> Arc<dyn ClusterGateway>,
     ) -> Self {
-        let start = Timestamp::parse("2030-01-01T00:00:00Z").unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock {
+        let fleet = fleet(names);
+        let handle = handle("test", around(fleet.gateway()), watch_pods);
+        Self::over(fleet, vec![handle]).await
+    }
+
+    /// Two clusters, the second of which is called `other`.
+    pub(crate) async fn with_two(names: &[&str], others: &[&str]) -> Self {
+        let (one, other) = (fleet(names), fleet(others));
+        let handles = vec![
+            handle("test", one.gateway(), false),
+            handle("other", other.gateway(), false),
+        ];
+        Self::over(one, handles).await
+    }
+
+    async fn over(fleet: Arc<Fleet>, handles: Vec<ClusterHandle>) -> Self {
+        let start = start();
+        let runtime_clock = Arc::new(RuntimeClock {
             start,
             began: Instant::now(),
+            read: Mutex::new((Instant::now(), 0, 0)),
         });
-        let fleet = Fleet::new(FleetOptions {
-            nodes: 0,
-            seed: 1,
-            change_every: None,
-            started_at: start,
-        });
-        for name in names {
-            fleet.put_node(node(name, "1"));
-        }
-        let handle = ClusterHandle {
-            name: ClusterName::from_any("test"),
-            source: ClusterSource::Demo,
-            gateway: around(fleet.gateway()),
-            watch_pods,
-        };
-        let inventory = Inventory::start(Arc::clone(&clock), vec![handle], CancellationToken::new());
+        let clock: Arc<dyn Clock> = runtime_clock.clone();
+        let inventory = Inventory::start(Arc::clone(&clock), handles, CancellationToken::new());
         settle().await;
         let storage = knm_storage_memory::open();
         let ids = Arc::new(CountedIds::default());
@@ -125,6 +137,7 @@ impl Stage {
             storage,
             operations,
             clock,
+            runtime_clock,
             inventory,
             changes,
             ids,
@@ -137,6 +150,16 @@ impl Stage {
     }
 
     pub(crate) fn replica_with(&self, name: &str, change: impl FnOnce(&mut RunnerSettings)) -> Replica {
+        self.replica_over(Arc::clone(&self.storage.work), name, change)
+    }
+
+    /// One that sees the store through something else.
+    pub(crate) fn replica_over(
+        &self,
+        work: Arc<dyn OperationWork>,
+        name: &str,
+        change: impl FnOnce(&mut RunnerSettings),
+    ) -> Replica {
         let mut settings = RunnerSettings {
             owner: name.to_owned(),
             lease: LEASE,
@@ -153,12 +176,7 @@ impl Stage {
             self.ids.clone(),
             LOOK_EVERY,
         );
-        let runner = OperationRunner::new(
-            operations,
-            Arc::clone(&self.changes),
-            Arc::clone(&self.storage.work),
-            settings,
-        );
+        let runner = OperationRunner::new(operations, Arc::clone(&self.changes), work, settings);
         let shutdown = CancellationToken::new();
         Replica {
             task: tokio::spawn(runner.run(shutdown.clone())),
@@ -184,6 +202,11 @@ impl Stage {
             clock: Arc::clone(&self.clock),
             owner: owner.to_owned(),
         }
+    }
+
+    /// How often the clock was read at one and the same moment, at most.
+    pub(crate) fn clock_was_read(&self) -> u32 {
+        self.runtime_clock.read.lock().unwrap().2
     }
 
     pub(crate) async fn accept(&self, request: OperationRequest) -> Result<OperationShown, OperationError> {
@@ -265,6 +288,33 @@ impl Stage {
     pub(crate) async fn events(&self, id: Uuid) -> Vec<OperationEvent> {
         let all: Vec<_> = self.operations.follow(id, 0).collect().await;
         all.into_iter().flat_map(|events| events.unwrap()).collect()
+    }
+}
+
+fn start() -> Timestamp {
+    Timestamp::parse("2030-01-01T00:00:00Z").unwrap()
+}
+
+/// A cluster with these nodes, in which nothing happens by itself.
+fn fleet(names: &[&str]) -> Arc<Fleet> {
+    let fleet = Fleet::new(FleetOptions {
+        nodes: 0,
+        seed: 1,
+        change_every: None,
+        started_at: start(),
+    });
+    for name in names {
+        fleet.put_node(node(name, "1"));
+    }
+    fleet
+}
+
+fn handle(name: &str, gateway: Arc<dyn ClusterGateway>, watch_pods: bool) -> ClusterHandle {
+    ClusterHandle {
+        name: ClusterName::from_any(name),
+        source: ClusterSource::Demo,
+        gateway,
+        watch_pods,
     }
 }
 

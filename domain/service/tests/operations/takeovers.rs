@@ -74,7 +74,7 @@ async fn a_replica_that_ends_hands_over_at_once() {
     // Nobody waits for a lease to run out.
     let taken = stage.storage.work.claim("two", LEASE, 10).await.unwrap();
     assert_eq!(taken.len(), 1);
-    assert_eq!((taken[0].operation, taken[0].epoch), (id, 2));
+    assert_eq!((taken[0].lease.operation, taken[0].lease.epoch), (id, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +152,10 @@ async fn own_pod_is_evicted_last_after_the_other_work_was_handed_over() {
     );
     // The other operation is free already, before this process ends.
     let taken = stage.storage.work.claim("two", LEASE, 10).await.unwrap();
-    assert_eq!(taken.iter().map(|lease| lease.operation).collect::<Vec<_>>(), [other]);
+    assert_eq!(
+        taken.iter().map(|claim| claim.lease.operation).collect::<Vec<_>>(),
+        [other]
+    );
     replica.stop().await;
 }
 
@@ -161,7 +164,14 @@ async fn a_late_owner_writes_nothing() {
     let stage = Stage::with(&["a"]).await;
     stage.fleet.put_pod(pod("web-1", "a"));
     let id = stage.drain(json!({})).await;
-    let lease = stage.storage.work.claim("frozen", LEASE, 1).await.unwrap().remove(0);
+    let lease = stage
+        .storage
+        .work
+        .claim("frozen", LEASE, 1)
+        .await
+        .unwrap()
+        .remove(0)
+        .lease;
     tokio::time::sleep(LEASE).await;
     let shown = stage.shown(id).await;
     let step = knm_model::OperationStep::at(stage.clock.now(), shown.operation.progress);
@@ -210,7 +220,14 @@ async fn a_hold_that_was_given_up_before_it_got_onto_its_node_is_made_anew() {
         .await
         .unwrap();
     // What a replica left behind whose hold was settled meanwhile.
-    let lease = stage.storage.work.claim("gone", LEASE, 1).await.unwrap().remove(0);
+    let lease = stage
+        .storage
+        .work
+        .claim("gone", LEASE, 1)
+        .await
+        .unwrap()
+        .remove(0)
+        .lease;
     let mut target = accepted.targets[0].clone();
     target.state = knm_model::TargetState::Running;
     target.hold = Some(uuid::Uuid::from_u128(77));

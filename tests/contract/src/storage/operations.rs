@@ -32,6 +32,7 @@ pub async fn an_operation_is_returned_as_it_was_stored(fixture: &StorageFixture)
         },
         dry_run: true,
         retry_of: Some(Uuid::from_u128(77)),
+        idempotency: Some([0xff; 32]),
         message: Some("why".to_owned()),
         started_at: Some(time("2030-01-01T00:00:01.0019Z")),
         ended_at: Some(time("2030-01-01T00:00:02Z")),
@@ -53,6 +54,7 @@ pub async fn an_operation_is_returned_as_it_was_stored(fixture: &StorageFixture)
             ended_at: Some(time("2030-01-01T00:00:02Z")),
             audit: Some(Uuid::from_u128(5)),
             hold: Some(Uuid::from_u128(6)),
+            zone: Some("zone-\u{1f525}".to_owned()),
             detail: TargetDetail::of(&json!({"pods": [{"name": "web-1"}]})).expect("an object"),
             ..target(0, "b")
         },
@@ -318,6 +320,100 @@ pub async fn resuming_excuses_what_failed_until_then(fixture: &StorageFixture) {
     assert_eq!(found.excused, 4);
 }
 
+/// `request` MUST set the operation's `started_at` to the time of the event when it moves it to `Running` for the first time.
+pub async fn an_operation_that_was_paused_before_it_began_begins_when_it_is_resumed(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    open(store, &operation(1), &[]).await;
+    let id = operation(1).id;
+    let moved = async |from, to, at: &str| {
+        let event = NewEvent {
+            at: time(at),
+            ..event("asked")
+        };
+        assert!(store.operations.request(id, from, to, &event).await.expect("a wish"));
+        let found = store.operations.find(id).await.expect("a look-up");
+        found.expect("it is there").started_at
+    };
+    let (queued, running, paused) = (OperationState::Queued, OperationState::Running, OperationState::Paused);
+    assert_eq!(moved(queued, paused, "2030-01-01T00:00:01Z").await, None);
+    let started = Some(time("2030-01-01T00:00:02.003Z"));
+    assert_eq!(moved(paused, running, "2030-01-01T00:00:02.0039Z").await, started);
+    assert_eq!(moved(running, paused, "2030-01-01T00:00:03Z").await, started);
+    assert_eq!(moved(paused, running, "2030-01-01T00:00:04Z").await, started);
+}
+
+/// `open` MUST return `Conflict` if the same request opened another operation, and leave that one as it was.
+pub async fn a_request_opens_one_operation(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    open(store, &asked(1, 7), &[]).await;
+    open(store, &asked(2, 8), &[]).await;
+    // Without a request there is nothing to keep apart.
+    for number in [3, 4] {
+        open(store, &operation(number), &[]).await;
+    }
+    let again = [&fixture.storage, &fixture.replica].map(|store| async move {
+        let again = Operation {
+            kind: OperationKind::Label,
+            ..asked(5, 7)
+        };
+        store.operations.open(&again, &[target(0, "a")], &event("again")).await
+    });
+    for answer in join_all(again).await {
+        assert!(matches!(answer, Err(StorageError::Conflict { .. })), "{answer:?}");
+    }
+    let of_request = OperationFilter {
+        idempotency: asked(1, 7).idempotency,
+        ..OperationFilter::default()
+    };
+    assert_eq!(page(store, &of_request, None, 9).await, [1]);
+    assert_eq!(page(store, &OperationFilter::default(), None, 9).await, [4, 3, 2, 1]);
+    assert_eq!(texts(store, asked(1, 7).id, 0).await, ["accepted"]);
+}
+
+/// `open` MUST return `Conflict` if the same request opened another operation, also if both are opened at once.
+pub async fn of_two_operations_for_one_request_one_is_opened(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    let opened = (1..=6).map(|number| {
+        let store = if number % 2 == 0 {
+            &fixture.storage
+        } else {
+            &fixture.replica
+        };
+        async move { store.operations.open(&asked(number, 7), &[], &event("accepted")).await }
+    });
+    let opened = join_all(opened).await;
+    assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 1, "{opened:?}");
+    assert_eq!(page(store, &OperationFilter::default(), None, 9).await.len(), 1);
+}
+
+/// `open` MUST let a request open another operation when the one before was accepted more than a day earlier.
+pub async fn a_request_may_come_again_after_a_day(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    open(store, &asked(1, 7), &[]).await;
+    let at = |at| Operation {
+        created_at: time(at),
+        ..asked(2, 7)
+    };
+    let early = at("2030-01-02T00:00:00Z");
+    let early = store.operations.open(&early, &[], &event("early")).await;
+    assert!(matches!(early, Err(StorageError::Conflict { .. })), "{early:?}");
+    open(store, &at("2030-01-02T00:00:00.001Z"), &[]).await;
+    let of_request = OperationFilter {
+        idempotency: asked(1, 7).idempotency,
+        ..OperationFilter::default()
+    };
+    assert_eq!(page(store, &of_request, None, 9).await, [2]);
+    let found = store.operations.find(operation(1).id).await;
+    assert_eq!(found.expect("a look-up"), Some(operation(1)));
+}
+
+fn asked(number: u128, request: u8) -> Operation {
+    Operation {
+        idempotency: Some([request; 32]),
+        ..operation(number)
+    }
+}
+
 /// `events_after` MUST number the events of an operation from 1 without a gap, in the order in which they were noted.
 pub async fn events_are_numbered_from_one_without_a_gap(fixture: &StorageFixture) {
     let store = fixture.migrated().await;
@@ -470,6 +566,7 @@ pub(super) fn operation(number: u128) -> Operation {
         strategy: Strategy::of(OperationKind::Drain),
         dry_run: false,
         retry_of: None,
+        idempotency: None,
         created_at: time("2030-01-01T00:00:00Z"),
         started_at: None,
         ended_at: None,
@@ -485,6 +582,7 @@ pub(super) fn target(place: u32, node: &str) -> OperationTarget {
         place,
         cluster: ClusterName::from_any("demo"),
         node: NodeName::parse(node).expect("a name"),
+        zone: None,
         state: TargetState::Waiting,
         message: None,
         started_at: None,

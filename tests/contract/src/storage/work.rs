@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use knm_model::{
-    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Hold, HoldChange, HoldState, NodeName,
-    Operation, OperationLease, OperationProgress, OperationState, OperationStep, OperationTarget, StepOutcome,
-    TargetState,
+    Actor, AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditRecord, ClusterName, Hold, HoldChange,
+    HoldState, NodeName, Operation, OperationLease, OperationProgress, OperationState, OperationStep, OperationTarget,
+    StepOutcome, TargetState,
 };
 use knm_ports::Storage;
 use serde_json::Map;
@@ -38,7 +38,7 @@ pub async fn of_several_owners_one_gets_an_operation(fixture: &StorageFixture) {
     });
     let mut taken: Vec<Uuid> = Vec::new();
     for claimed in join_all(claims).await {
-        taken.extend(claimed.expect("a claim").iter().map(|lease| lease.operation));
+        taken.extend(claimed.expect("a claim").iter().map(|claim| claim.lease.operation));
     }
     // Whoever skipped what others had locked gets the rest.
     taken.extend(claim(store, "last", LONG).await.iter().map(|lease| lease.operation));
@@ -53,7 +53,7 @@ pub async fn the_oldest_operations_are_taken_first(fixture: &StorageFixture) {
         open(store, &operation(number), &[]).await;
     }
     let taken = store.work.claim("one", LONG, 2).await.expect("a claim");
-    let ids: Vec<_> = taken.iter().map(|lease| lease.operation.as_u128()).collect();
+    let ids: Vec<_> = taken.iter().map(|claim| claim.lease.operation.as_u128()).collect();
     assert_eq!(ids, [1, 2]);
 }
 
@@ -90,17 +90,47 @@ pub async fn only_operations_that_want_work_are_taken(fixture: &StorageFixture) 
     assert_eq!(taken.iter().map(|lease| lease.operation).collect::<Vec<_>>(), wanted);
 }
 
+/// `claim` MUST tell of operations whose lease ran out or was handed over that they are taken over.
+pub async fn what_another_owner_left_behind_is_taken_over(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    open(store, &operation(1), &[]).await;
+    assert!(!takes_over(store, "one", SHORT).await.1, "nobody had it");
+    tokio::time::sleep(AFTER_SHORT).await;
+    let (lease, is_takeover) = takes_over(store, "two", LONG).await;
+    assert!(is_takeover, "the lease ran out");
+    store.work.hand_over(&[lease]).await.expect("a hand-over");
+    let (lease, is_takeover) = takes_over(store, "three", LONG).await;
+    assert!(is_takeover, "it was handed over");
+    store.work.release(&[lease]).await.expect("a release");
+    assert!(!takes_over(store, "four", LONG).await.1, "it was given back");
+}
+
+/// `claim` MUST tell of no others that they are taken over: one that was given back, or paused, is not.
+pub async fn what_was_given_back_is_not_taken_over(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    open(store, &operation(1), &[]).await;
+    claim(store, "one", SHORT).await;
+    tokio::time::sleep(AFTER_SHORT).await;
+    let (lease, is_takeover) = takes_over(store, "two", LONG).await;
+    assert!(is_takeover, "the lease ran out");
+    for (from, to) in [
+        (OperationState::Queued, OperationState::Running),
+        (OperationState::Running, OperationState::Paused),
+    ] {
+        step(store, &lease, |step| step.transition = Some((from, to, None))).await;
+    }
+    assert!(request(store, lease.operation, OperationState::Paused, OperationState::Running).await);
+    assert!(!takes_over(store, "three", LONG).await.1, "it was paused and resumed");
+}
+
 /// `renew` extends the leases of an owner that did not run out, and tells the states of their operations.
 pub async fn the_leases_of_operations_are_extended(fixture: &StorageFixture) {
     let store = fixture.migrated().await;
     for number in [1, 2] {
         open(store, &operation(number), &[]).await;
     }
-    let taken = store
-        .work
-        .claim("one", Duration::from_millis(400), 1)
-        .await
-        .expect("a claim");
+    let first = store.work.claim("one", Duration::from_millis(400), 1).await;
+    let taken: Vec<_> = first.expect("a claim").into_iter().map(|claim| claim.lease).collect();
     claim(store, "two", LONG).await;
     assert!(
         request(
@@ -290,11 +320,11 @@ pub async fn an_operation_begins_once(fixture: &StorageFixture) {
     let moves = |from, to| move |step: &mut OperationStep| step.transition = Some((from, to, None));
     step(store, &lease, moves(OperationState::Queued, OperationState::Running)).await;
     step(store, &lease, moves(OperationState::Running, OperationState::Paused)).await;
-    assert!(request(store, lease.operation, OperationState::Paused, OperationState::Queued).await);
+    assert!(request(store, lease.operation, OperationState::Paused, OperationState::Running).await);
     let lease = claim(store, "one", LONG).await.remove(0);
     let outcome = step(store, &lease, |step| {
         step.at = time("2030-01-01T02:00:00Z");
-        step.transition = Some((OperationState::Queued, OperationState::Running, None));
+        step.transition = Some((OperationState::Running, OperationState::Running, None));
     });
     assert_eq!(outcome.await, StepOutcome::Written(OperationState::Running));
     let found = store
@@ -304,6 +334,59 @@ pub async fn an_operation_begins_once(fixture: &StorageFixture) {
         .expect("a look-up")
         .expect("it is there");
     assert_eq!(found.started_at, Some(time("2030-01-01T00:30:00Z")));
+}
+
+/// `advance` changes the message of an operation with a transition to the state that it is in, which keeps the lease.
+pub async fn a_step_may_change_the_message_alone(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    let begun = Operation {
+        state: OperationState::Running,
+        started_at: Some(time("2030-01-01T00:00:01Z")),
+        ..operation(1)
+    };
+    open(store, &begun, &[]).await;
+    let lease = claim(store, "one", LONG).await.remove(0);
+    for message in [Some("it waits".to_owned()), None] {
+        let outcome = step(store, &lease, |step| {
+            step.transition = Some((OperationState::Running, OperationState::Running, message.clone()));
+        });
+        assert_eq!(outcome.await, StepOutcome::Written(OperationState::Running));
+        let found = store.operations.find(lease.operation).await.expect("a look-up");
+        let expected = Operation {
+            message,
+            ..begun.clone()
+        };
+        assert_eq!(found, Some(expected));
+    }
+}
+
+/// `advance` writes all of a step, however much that is.
+pub async fn a_step_on_thousands_of_nodes_is_written(fixture: &StorageFixture) {
+    const MANY: u128 = 1_200;
+    let store = fixture.migrated().await;
+    open(store, &operation(1), &[]).await;
+    let lease = claim(store, "one", LONG).await.remove(0);
+    let begun = step(store, &lease, |step| step.intents = (0..MANY).map(intent).collect());
+    assert_eq!(begun.await, StepOutcome::Written(OperationState::Queued));
+    let ended = step(store, &lease, |step| {
+        let outcome = |number| match number % 2 {
+            0 => AuditOutcome::Succeeded,
+            _ => AuditOutcome::Failed,
+        };
+        let completed = (0..MANY).map(|number| (intent(number).id, completion(outcome(number))));
+        step.completions = completed.collect();
+    });
+    assert_eq!(ended.await, StepOutcome::Written(OperationState::Queued));
+    for (outcome, numbers) in [(AuditOutcome::Succeeded, 0), (AuditOutcome::Failed, 1)] {
+        let filter = AuditFilter {
+            outcome: Some(Some(outcome)),
+            ..AuditFilter::default()
+        };
+        let found = store.audit.page(&filter, None, 2_000).await.expect("a page");
+        assert_eq!(found.len(), 600);
+        assert_eq!(found[599].id, intent(numbers).id);
+        assert_eq!(found[0].completion, Some(completion(outcome)));
+    }
 }
 
 /// `advance` MUST complete audit records that are not completed yet and pass over others; MUST pass over holds and intents whose ids are
@@ -440,7 +523,16 @@ async fn untouched(store: &Storage) {
 }
 
 pub(super) async fn claim(store: &Storage, owner: &str, ttl: Duration) -> Vec<OperationLease> {
-    store.work.claim(owner, ttl, 100).await.expect("a claim")
+    let claimed = store.work.claim(owner, ttl, 100).await.expect("a claim");
+    claimed.into_iter().map(|claim| claim.lease).collect()
+}
+
+/// Claims the only operation that is free: whether it is taken over.
+async fn takes_over(store: &Storage, owner: &str, ttl: Duration) -> (OperationLease, bool) {
+    let mut claimed = store.work.claim(owner, ttl, 100).await.expect("a claim");
+    assert_eq!(claimed.len(), 1, "{claimed:?}");
+    let claim = claimed.remove(0);
+    (claim.lease, claim.is_takeover)
 }
 
 pub(super) async fn step(
