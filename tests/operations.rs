@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use knm_test_support::cluster::{Cluster, node, pod};
 use knm_test_support::patience::wait_for;
-use knm_test_support::postgres::PostgresServer;
+use knm_test_support::postgres::{PASSWORD, PostgresServer, USERNAME};
 use knm_test_support::service::Service;
 use knm_test_support::wire::Wire;
 use serde_json::{Value, json};
@@ -133,12 +133,15 @@ fn check(service: &Service, id: &str, operation: &Value) {
         "each pod is evicted once: {asked:?}"
     );
 
-    let audit = service.get("/api/v1/audit?limit=1000&action=node.drain").json();
+    // All records: nobody else changed anything, so none may tell of something else.
+    let audit = service.get("/api/v1/audit?limit=1000").json();
     let records = audit["items"].as_array().expect("records");
-    assert_eq!(records.len(), NODES, "each change has one record");
+    assert_eq!(records.len(), NODES, "each change has one record: {records:#?}");
     assert!(
-        records.iter().all(|record| record["outcome"] == "succeeded"),
-        "{records:?}"
+        records
+            .iter()
+            .all(|record| record["action"] == "node.drain" && record["outcome"] == "succeeded"),
+        "{records:#?}"
     );
 
     for target in operation["targets"].as_array().expect("nodes") {
@@ -206,12 +209,25 @@ impl Shared {
     }
 
     fn replica(&self) -> Service {
-        let kubeconfig = self.cluster.kubeconfig().display().to_string();
+        self.replica_at(&self.database.url(&self.name), "3")
+    }
+
+    /// One that the database knows by a name of its own.
+    fn replica_called(&self, name: &str) -> Service {
+        let create = format!("CREATE ROLE {name} LOGIN SUPERUSER PASSWORD '{PASSWORD}'");
+        self.database.run(&self.name, &create);
         let url = self.database.url(&self.name);
+        let url = url.replacen(&format!("//{USERNAME}:"), &format!("//{name}:"), 1);
+        self.replica_at(&url, "3")
+    }
+
+    /// One with leases of so many seconds.
+    fn replica_at(&self, url: &str, lease: &str) -> Service {
+        let kubeconfig = self.cluster.kubeconfig().display().to_string();
         let variables = [
-            ("DATABASE_URL", url.as_str()),
+            ("DATABASE_URL", url),
             ("KUBECONFIG", kubeconfig.as_str()),
-            ("KNM__OPERATIONS__LEASE", "3"),
+            ("KNM__OPERATIONS__LEASE", lease),
         ];
         let service = Service::start(PROGRAM, &[], &variables);
         service.wait_until_ready();
@@ -222,6 +238,31 @@ impl Shared {
     fn column(&self, column: &str) -> String {
         let statement = format!("SELECT {column} FROM operations");
         self.database.run(&self.name, &statement).trim().to_owned()
+    }
+
+    /// From now on the database notes who writes rows of what operations are about.
+    fn note_writers(&self) {
+        let run = |statement: &str| self.database.run(&self.name, statement);
+        run("CREATE TABLE writes (who TEXT, what TEXT)");
+        run("CREATE FUNCTION note_write() RETURNS trigger LANGUAGE plpgsql AS \
+            'BEGIN INSERT INTO writes VALUES (session_user, TG_TABLE_NAME); RETURN NULL; END'");
+        for table in [
+            "operations",
+            "operation_targets",
+            "operation_events",
+            "cordon_holds",
+            "audit_records",
+        ] {
+            run(&format!(
+                "CREATE TRIGGER note_write AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION note_write()"
+            ));
+        }
+    }
+
+    /// How many rows of what operations are about somebody wrote since then.
+    fn written_by(&self, name: &str) -> u64 {
+        let statement = format!("SELECT count(*) FROM writes WHERE who = '{name}'");
+        self.database.run(&self.name, &statement).parse().expect("a number")
     }
 
     /// Which of the replicas works on the operation.
@@ -238,7 +279,8 @@ fn a_batch_survives_a_frozen_owner_a_killed_owner_and_restarts_of_the_database_a
         return;
     };
     let _kubelets = shared.cluster.kubelets(Duration::from_millis(250));
-    let (one, other) = (shared.replica(), shared.replica());
+    let names = ["first", "second"];
+    let [one, other] = names.map(|name| shared.replica_called(name));
     let id = drain_all(&one);
     wait_for("blocked pods", || {
         (pods_in(&shown(&one, &id)?, "blocked") == 6).then_some(())
@@ -252,6 +294,7 @@ fn a_batch_survives_a_frozen_owner_a_killed_owner_and_restarts_of_the_database_a
         shared.owner(&replicas).filter(|owner| *owner != frozen)
     });
     let (owner, epoch) = (shared.column("lease_owner"), shared.column("lease_epoch"));
+    shared.note_writers();
     replicas[frozen].signal("-CONT");
     wait_for("the late owner to notice", || {
         let metrics = replicas[frozen].get("/metrics").body;
@@ -264,6 +307,10 @@ fn a_batch_survives_a_frozen_owner_a_killed_owner_and_restarts_of_the_database_a
         (shared.column("lease_owner"), shared.column("lease_epoch")),
         (owner, epoch)
     );
+    wait_for("the owner to write", || {
+        (0 < shared.written_by(names[second])).then_some(())
+    });
+    assert_eq!(shared.written_by(names[frozen]), 0, "a late owner writes nothing");
 
     // The one that took over is killed, and the first one goes on.
     replicas[second].signal("-KILL");
@@ -293,6 +340,32 @@ fn a_batch_survives_a_frozen_owner_a_killed_owner_and_restarts_of_the_database_a
         before + evictions(&shared.cluster) <= NODES * PODS,
         "each pod is evicted once"
     );
+}
+
+#[test]
+fn another_replica_goes_on_within_fifteen_seconds_after_a_kill_with_the_usual_lease() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    let url = shared.database.url(&shared.name);
+    let replicas = [shared.replica_at(&url, "10"), shared.replica_at(&url, "10")];
+    let replicas = replicas.each_ref();
+    let id = drain_all(replicas[0]);
+    wait_for("blocked pods", || {
+        (pods_in(&shown(replicas[0], &id)?, "blocked") == 6).then_some(())
+    });
+    let first = wait_for("an owner", || shared.owner(&replicas));
+    // By the clock of the database: a lease that was taken or extended a moment ago ends a lease later.
+    let column = |column: &str| shared.column(column).parse::<i64>().expect("milliseconds");
+    let killed = column("(extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+
+    replicas[first].signal("-KILL");
+
+    wait_for("another owner", || {
+        (shared.owner(&replicas) == Some(1 - first)).then_some(())
+    });
+    let taken = column("lease_expires_at_unix_ms - 10000");
+    assert!(taken - killed <= 15_000, "it took {} ms", taken - killed);
 }
 
 #[test]

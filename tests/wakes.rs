@@ -76,8 +76,8 @@ fn cordon_slowly(service: &Service) -> String {
     accepted["id"].as_str().expect("an id").to_owned()
 }
 
-/// Reads on until the state is told of the operation or of a node.
-fn read_until(events: &mut Events, kind: &str, state: &str) {
+/// Reads on until the state is told of the operation or of a node, and returns the id of that event.
+fn read_until(events: &mut Events, kind: &str, state: &str) -> String {
     let mut heartbeats = 0;
     loop {
         let event = events.next_event().expect("a stream").expect("it goes on");
@@ -88,7 +88,7 @@ fn read_until(events: &mut Events, kind: &str, state: &str) {
         }
         let data: Value = serde_json::from_str(&event.data).expect("JSON");
         if event.kind == kind && data["state"] == state {
-            return;
+            return event.id;
         }
     }
 }
@@ -114,6 +114,80 @@ fn a_reader_and_a_wish_on_another_replica_wait_for_nobody_to_look() {
         read_until(reader, "operation", "cancelling");
         read_until(reader, "operation", "cancelled");
     }
+}
+
+#[test]
+fn a_reader_who_was_cut_off_goes_on_at_another_replica() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    let replicas = [shared.replica(), shared.replica()];
+    let id = cordon_slowly(&replicas[0]);
+    let path = format!("{OPERATIONS}/{id}/events");
+    let mut reader = Events::open(replicas[0].address(), &path, &[]);
+    let first = reader.next_event().expect("a stream").expect("an event");
+    let missed = reader.next_event().expect("a stream").expect("an event");
+    let last = read_until(&mut reader, "node", "succeeded");
+    drop(reader);
+
+    let header = format!("last-event-id: {}", first.id);
+    let mut again = Events::open(replicas[1].address(), &path, &[&header]);
+    assert_eq!(again.next_event().expect("a stream"), Some(missed));
+    assert_eq!(read_until(&mut again, "node", "succeeded"), last);
+
+    let next = last.parse::<u64>().expect("a number") + 1;
+    let header = format!("last-event-id: {next}");
+    let mut wire = Wire::open(replicas[1].address());
+    let refused = wire.get(&path, &[&header]).expect("an answer");
+    assert_eq!(refused.status, 422);
+    let text = refused.text();
+    assert!(
+        text.contains(&next.to_string()) && text.contains(&format!("the last one is {last}")),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_request_asks_for_the_same_operation_though_nothing_is_known_of_its_key() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    let replicas = [shared.replica(), shared.replica()];
+    let list = replicas[0].get("/api/v1/clusters/demo/nodes?limit=1").json();
+    let body = json!({"kind": "cordon", "targets": {"nodes": [list["items"][0]["name"]]}, "reason": "disk"});
+    let path = "/api/v1/clusters/demo/operations";
+    let send = |replica: &Service, key: &str, path: &str, body: &Value| {
+        let key = format!("idempotency-key: {key}");
+        let mut wire = Wire::open(replica.address());
+        let reply = wire.send_json("POST", path, &[&key], body).expect("an answer");
+        assert_eq!(reply.status, 202, "{}", reply.text());
+        assert_eq!(reply.header("idempotency-replayed"), None);
+        reply.json()["id"].as_str().expect("an id").to_owned()
+    };
+    // As after an error, of which nobody knows whether the operation was stored before.
+    let forget = || shared.database.run(&shared.name, "DELETE FROM idempotency_keys");
+    let first = send(&replicas[0], "k", path, &body);
+    forget();
+    assert_eq!(send(&replicas[1], "k", path, &body), first);
+    let other = send(&replicas[1], "l", path, &body);
+    assert_ne!(other, first);
+
+    post(
+        &replicas[0],
+        &format!("{OPERATIONS}/{}/cancel", cordon_slowly(&replicas[0])),
+        &json!({}),
+    );
+    let ids = replicas[0].get(&format!("{OPERATIONS}?limit=1")).json();
+    let cancelled = ids["items"][0]["id"].as_str().expect("an id").to_owned();
+    replicas[0].wait_until("it is cancelled", || {
+        replicas[0].get(&format!("{OPERATIONS}/{cancelled}")).json()["state"] == "cancelled"
+    });
+    let retry = format!("{OPERATIONS}/{cancelled}/retry");
+    let again = send(&replicas[0], "m", &retry, &json!({}));
+    forget();
+    assert_eq!(send(&replicas[1], "m", &retry, &json!({})), again);
+    let all = replicas[1].get(OPERATIONS).json();
+    assert_eq!(all["items"].as_array().map(Vec::len), Some(4), "{all}");
 }
 
 #[test]

@@ -224,6 +224,25 @@ fn a_batch_changes_many_nodes_in_the_order_that_was_asked_for() {
         ),
         (1, 0, 2)
     );
+    let node = done["targets"][0]["node"].as_str().unwrap();
+    let accepted = done["created_at"].as_str().unwrap();
+    assert_eq!(
+        (
+            list(&format!("node={node}")),
+            list(&format!("cluster=demo&node={node}&kind=drain")),
+            list("node=ghost")
+        ),
+        (2, 0, 0)
+    );
+    // `until` leaves out what was accepted at that moment.
+    assert_eq!(
+        (
+            list(&format!("from={accepted}")),
+            list(&format!("until={accepted}")),
+            list("from=2001-01-01T00:00:00Z&until=2001-01-02T00:00:00Z")
+        ),
+        (2, 0, 0)
+    );
 }
 
 #[test]
@@ -267,6 +286,12 @@ fn what_is_wrong_is_told_with_what_is_allowed() {
             json!({"kind": "drain", "targets": {"nodes": [node, "ghost"]}, "strategy": {"max_unavailable": 0}}),
             422,
             "ghost",
+        ),
+        (
+            operations.to_owned(),
+            json!({"kind": "drain", "targets": {"nodes": [node]}, "strategy": {"max_unavailable": "0%"}}),
+            422,
+            "nothing would ever begin",
         ),
         (
             operations.to_owned(),
@@ -322,6 +347,14 @@ fn what_is_wrong_is_told_with_what_is_allowed() {
         &["last-event-id: first"],
     );
     assert_problem(&reply, 422);
+    let later = format!("{OPERATIONS}/{id}/events?last_event_id=99");
+    let reply = ask(&service, "GET", &later, &[]);
+    assert_problem(&reply, 422);
+    assert!(
+        reply.text().contains("99") && reply.text().contains("the last one is "),
+        "{}",
+        reply.text()
+    );
 }
 
 #[test]

@@ -5,12 +5,14 @@
 
 mod admin;
 mod audit;
+mod claims;
 mod clusters;
 mod definitions;
 mod holds;
 mod idempotency;
 mod leases;
 mod operations;
+mod requests;
 mod wakes;
 mod work;
 
@@ -20,12 +22,14 @@ use knm_ports::Storage;
 
 pub use admin::*;
 pub use audit::*;
+pub use claims::*;
 pub use clusters::*;
 pub use definitions::*;
 pub use holds::*;
 pub use idempotency::*;
 pub use leases::*;
 pub use operations::*;
+pub use requests::*;
 pub use wakes::*;
 pub use work::*;
 

@@ -52,7 +52,14 @@ impl TargetNode {
 }
 
 impl Strategy {
-    /// What comes next for `targets`, which are in their order; `nodes` tells of each what is known of its node. `excused` failures do not
+    /// Whether it matters what is known of the nodes.
+    #[must_use]
+    pub fn looks_at_nodes(&self) -> bool {
+        self.max_unavailable.is_some() || self.max_unavailable_per_zone.is_some()
+    }
+
+    /// What comes next for `targets`, which are in their order; `nodes` tells of each what is known of its node, and may be empty
+    /// unless [`Strategy::looks_at_nodes`]. `excused` failures do not
     /// count: somebody resumed the operation after them.
     #[must_use]
     pub fn next(&self, targets: &[OperationTarget], nodes: &[TargetNode], excused: u32, now: Timestamp) -> Next {
@@ -150,7 +157,8 @@ impl<'a> Outages<'a> {
     fn new(strategy: &'a Strategy, targets: &'a [OperationTarget], nodes: &'a [TargetNode]) -> Self {
         let mut all = Room::default();
         let mut zones: BTreeMap<Zone<'a>, Room> = BTreeMap::new();
-        for (place, target) in targets.iter().enumerate() {
+        let counted = targets.iter().enumerate().filter(|_| strategy.looks_at_nodes());
+        for (place, target) in counted {
             let (out, left) = match target.state {
                 TargetState::Running => (1, 0),
                 TargetState::Succeeded | TargetState::Failed => match known(nodes, place) {
@@ -361,7 +369,7 @@ mod tests {
         }
         let unlimited = strategy(|_| {});
         assert_eq!(
-            unlimited.next(&targets([Waiting, Waiting]), &[Unseen; 2], 0, at(1)),
+            unlimited.next(&targets([Waiting, Waiting]), &[], 0, at(1)),
             Next::Begin(vec![0, 1])
         );
     }

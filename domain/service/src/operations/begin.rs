@@ -27,7 +27,10 @@ impl Task {
         if has(TargetState::Running) && !has(TargetState::Waiting) {
             return;
         }
-        let nodes: Vec<TargetNode> = job.targets.iter().map(|target| self.known(target)).collect();
+        let nodes: Vec<TargetNode> = match job.operation.strategy.looks_at_nodes() {
+            true => job.targets.iter().map(|target| self.known(target)).collect(),
+            false => Vec::new(),
+        };
         let operation = Arc::clone(&job.operation);
         let from = operation.state;
         job.begin_at = None;

@@ -127,8 +127,8 @@ struct Running {
     lease: OperationLease,
     heard: watch::Sender<Heard>,
     abort: tokio::task::AbortHandle,
-    /// Whether the store did not tell of its lease when that was last extended.
-    is_missed: bool,
+    /// Since when the store does not tell of its lease any more.
+    missed_since: Option<Instant>,
 }
 
 impl OperationRunner {
@@ -231,6 +231,7 @@ impl OperationRunner {
             .into_iter()
             .map(|(lease, state)| (lease.operation, (lease, state)))
             .collect();
+        let between_looks = self.settings.lease / LOOKS_PER_LEASE;
         let is_worked_on = |lease: &OperationLease| {
             crew.running
                 .get(&lease.operation)
@@ -240,7 +241,7 @@ impl OperationRunner {
         let left: Vec<OperationLease> = leases.filter(|lease| !is_worked_on(lease)).cloned().collect();
         crew.running.retain(|id, one| match kept.get(id) {
             Some((lease, state)) if *lease == one.lease => {
-                one.is_missed = false;
+                one.missed_since = None;
                 one.heard.send_replace(Heard {
                     state: *state,
                     valid_until,
@@ -248,10 +249,7 @@ impl OperationRunner {
                 true
             }
             // A moment ago the task itself may have written that there is nothing more to do: then it is just about to end.
-            None if !one.is_missed => {
-                one.is_missed = true;
-                true
-            }
+            None if one.missed_since.get_or_insert_with(Instant::now).elapsed() < between_looks => true,
             Some(_) | None => {
                 if !one.abort.is_finished() {
                     one.abort.abort();
@@ -329,7 +327,7 @@ impl OperationRunner {
                 lease,
                 heard,
                 abort,
-                is_missed: false,
+                missed_since: None,
             };
             if let Some(before) = crew.running.insert(one.lease.operation, one) {
                 before.abort.abort();

@@ -114,7 +114,7 @@ async fn what_was_paused_and_resumed_is_not_taken_over_and_what_was_left_behind_
 
     second.kill();
     let _third = stage.replica("three");
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
     assert_eq!((counted(&metrics, TAKEN), counted(&metrics, LOST)), (2, 0));
 }
 
