@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use knm_domain::{NodeChanges, describe_metrics};
-use knm_model::{ActorKind, AuditAction, AuditOutcome, CordonSource, Hold, HoldChange, HoldRequest, HoldState};
+use knm_model::{
+    ActorKind, AuditAction, AuditOutcome, CordonSource, HOLDS_ANNOTATION, Hold, HoldChange, HoldRequest, HoldState,
+    NodePatch, holds_annotation,
+};
 use knm_ports::{Clock, IdSource, MockCordonHolds, StorageError};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio_util::sync::CancellationToken;
 
+use crate::meddler::Meddling;
 use crate::nodes::settle;
 use crate::rivals::{Call, Meddled};
 use crate::stage::{LEASE, LOOK, Stage, because, by, name};
@@ -166,9 +170,19 @@ async fn a_release_that_was_interrupted_is_left_to_whoever_takes_it_over() {
 async fn a_cordon_of_somebody_else_survives_the_note_that_is_taken_off() {
     let stage = Stage::new().await;
     stage.cordon("ann", "disk").await;
+    let note = holds_annotation(&stage.holds().await);
     stage.set_schedulable(true).await;
-    // The keeper saw it schedulable, and will find it cordoned.
-    stage.set_schedulable_before_patch(&[false]);
+    // The keeper saw it schedulable, and will find it cordoned. Whoever uses kubectl leaves our annotation as it is.
+    let patch = NodePatch {
+        schedulable: Some(false),
+        annotations: [(HOLDS_ANNOTATION.to_owned(), note)].into(),
+        ..NodePatch::default()
+    };
+    let gateway = stage.fleet.gateway();
+    let cordon = async move {
+        gateway.patch_node(&name(), &patch, false).await.unwrap();
+    };
+    stage.meddler.with(Meddling::Before(cordon.boxed()));
 
     stage.keep(PATIENCE).await;
 
