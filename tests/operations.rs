@@ -347,6 +347,7 @@ fn another_replica_goes_on_within_fifteen_seconds_after_a_kill_with_the_usual_le
     let Some(shared) = Shared::start() else {
         return;
     };
+    let _kubelets = shared.cluster.kubelets(Duration::from_millis(250));
     let url = shared.database.url(&shared.name);
     let replicas = [shared.replica_at(&url, "10"), shared.replica_at(&url, "10")];
     let replicas = replicas.each_ref();
