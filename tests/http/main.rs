@@ -30,12 +30,18 @@ fn still(variables: &[(&str, &str)]) -> Service {
     demo(&["--demo-changes-per-second", "0"], variables)
 }
 
-/// A demo whose nodes are there.
-fn demo(arguments: &[&str], variables: &[(&str, &str)]) -> Service {
+/// A demo whose nodes are there, perhaps without their pods: where many nodes come and go there are always some whose pods are to come.
+fn busy(arguments: &[&str], variables: &[(&str, &str)]) -> Service {
     let arguments: Vec<&str> = ["--demo"].iter().chain(arguments).copied().collect();
     let service = Service::start(PROGRAM, &arguments, variables);
     service.wait_until_ready();
     service.wait_for_status(NODES, 200);
+    service
+}
+
+/// A demo whose nodes are there.
+fn demo(arguments: &[&str], variables: &[(&str, &str)]) -> Service {
+    let service = busy(arguments, variables);
     // Their pods come a little later, which is a new state of the list.
     wait_for("the pods", || {
         let list = service.get(NODES).json();

@@ -6,7 +6,7 @@ use knm_test_support::service::Service;
 use knm_test_support::wire::{Events, Wire};
 use serde_json::Value;
 
-use crate::{NODES, assert_problem, demo, still};
+use crate::{NODES, assert_problem, busy, demo, still};
 
 /// The last line of the log.
 fn last_line(service: &Service) -> Value {
@@ -215,7 +215,7 @@ fn who_asks_for_a_stream_at_the_end_is_told_at_once() {
 
 #[test]
 fn streams_that_nobody_reads_do_not_hold_the_end_for_ever() {
-    let mut service = demo(
+    let mut service = busy(
         &["--demo-nodes", "10000", "--demo-changes-per-second", "1000"],
         &[("KNM__SERVER__SHUTDOWN_TIMEOUT", "1")],
     );
