@@ -12,3 +12,5 @@ mod meddler;
 mod nodes;
 mod rivals;
 mod stage;
+#[path = "../support/through.rs"]
+mod through;

@@ -10,11 +10,12 @@ use knm_model::{
     Actor, ActorKind, AuditFilter, AuditRecord, ClusterName, ClusterSource, Hold, HoldRequest, Node, NodeName,
     NodePatch,
 };
-use knm_ports::{Clock, ClusterGateway, CordonHolds, CountedIds, ManualClock, Storage};
+use knm_ports::{Clock, CordonHolds, CountedIds, ManualClock, Storage};
 use tokio_util::sync::CancellationToken;
 
 use crate::meddler::{Meddler, Meddling};
 use crate::nodes::{node, settle};
+use crate::through::through;
 
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 /// How long the lease of an operation lasts here.
@@ -52,7 +53,7 @@ impl Stage {
         let handle = ClusterHandle {
             name: ClusterName::from_any("test"),
             source: ClusterSource::Demo,
-            gateway: Arc::clone(&meddler) as Arc<dyn ClusterGateway>,
+            gateway: through(Arc::clone(&meddler)),
             watch_pods: false,
         };
         let inventory = Inventory::start(clock.clone(), vec![handle], shutdown.clone());

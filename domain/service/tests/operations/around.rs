@@ -1,18 +1,17 @@
 //! A cluster and a store that answer late, or not at all.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use knm_model::{
-    DisruptionBudget, Node, NodeName, NodePatch, ObjectName, OperationBacklog, OperationClaim, OperationLease,
-    OperationState, OperationStep, Pod, StepOutcome,
+    Node, NodeName, NodePatch, OperationBacklog, OperationClaim, OperationLease, OperationState, OperationStep, Pod,
+    StepOutcome,
 };
-use knm_ports::{
-    ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, OperationWork, PodEvents, PodRef, StorageError,
-};
+use knm_ports::{ClusterError, ClusterGateway, OperationWork, StorageError};
+
+use crate::through::Different;
 
 /// A cluster that takes its time.
 pub(crate) struct Slow {
@@ -44,13 +43,9 @@ impl Slow {
 }
 
 #[async_trait]
-impl ClusterGateway for Slow {
-    fn watch_nodes(&self) -> NodeEvents {
-        self.inner.watch_nodes()
-    }
-
-    fn watch_pods(&self) -> PodEvents {
-        self.inner.watch_pods()
+impl Different for Slow {
+    fn inner(&self) -> &dyn ClusterGateway {
+        &*self.inner
     }
 
     async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
@@ -63,30 +58,6 @@ impl ClusterGateway for Slow {
         self.inner.recent_pods_on_node(node).await
     }
 
-    async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
-        self.inner.disruption_budgets().await
-    }
-
-    async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
-        self.inner.daemon_sets().await
-    }
-
-    async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
-        self.inner.evict(pod, options).await
-    }
-
-    async fn delete_pod(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
-        self.inner.delete_pod(pod, options).await
-    }
-
-    async fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
-        self.inner.attached_volumes(node).await
-    }
-
-    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
-        self.inner.node(name).await
-    }
-
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
         if self.refused.as_ref() == Some(name) {
             return Err(ClusterError::Invalid {
@@ -95,10 +66,6 @@ impl ClusterGateway for Slow {
         }
         tokio::time::sleep(Duration::from_secs(self.patch_seconds)).await;
         self.inner.patch_node(name, patch, dry_run).await
-    }
-
-    async fn server_version(&self) -> Result<String, ClusterError> {
-        self.inner.server_version().await
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::around::Slow;
 use crate::stage::{Stage, request};
+use crate::through::through;
 
 #[tokio::test(start_paused = true)]
 async fn nobody_knows_what_became_of_a_node_whose_change_was_sent_and_not_answered() {
@@ -21,10 +22,10 @@ async fn nobody_knows_what_became_of_a_node_whose_change_was_sent_and_not_answer
         (OperationKind::Uncordon, json!({"force": true})),
     ] {
         let stage = Stage::seen_through(&["a", "b"], false, |inner| {
-            Arc::new(Slow {
+            through(Arc::new(Slow {
                 patch_seconds: 3_600,
                 ..Slow::new(inner)
-            })
+            }))
         })
         .await;
         if kind == OperationKind::Uncordon {

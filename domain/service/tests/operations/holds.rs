@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::meddler::{Meddler, Meddling};
 use crate::nodes::settle;
 use crate::stage::{Stage, node_name, pod, request};
+use crate::through::through;
 
 /// A cluster with the node `a`, and who meddles with its patches.
 async fn meddled() -> (Stage, Arc<Meddler>) {
@@ -18,7 +19,7 @@ async fn meddled() -> (Stage, Arc<Meddler>) {
     let stage = Stage::seen_through(&["a"], false, |gateway| {
         let made = Meddler::new(gateway);
         meddler = Some(Arc::clone(&made));
-        made
+        through(made)
     });
     let stage = stage.await;
     (stage, meddler.unwrap())

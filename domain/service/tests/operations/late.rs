@@ -1,17 +1,17 @@
 //! What a cluster is asked while a drain waits, and a cluster that tells late what it has.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, OperationState, Pod};
-use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
+use knm_model::{NodeName, OperationState, Pod};
+use knm_ports::{ClusterError, ClusterGateway};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::stage::{Stage, budget, pod};
+use crate::through::{Different, through};
 
 /// How long nobody is told of pods but those who ask for this moment.
 const LATE: Duration = Duration::from_secs(7);
@@ -24,13 +24,9 @@ struct Late {
 }
 
 #[async_trait]
-impl ClusterGateway for Late {
-    fn watch_nodes(&self) -> NodeEvents {
-        self.inner.watch_nodes()
-    }
-
-    fn watch_pods(&self) -> PodEvents {
-        self.inner.watch_pods()
+impl Different for Late {
+    fn inner(&self) -> &dyn ClusterGateway {
+        &*self.inner
     }
 
     async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
@@ -45,45 +41,16 @@ impl ClusterGateway for Late {
             false => self.inner.recent_pods_on_node(node).await,
         }
     }
-
-    async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
-        self.inner.disruption_budgets().await
-    }
-
-    async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
-        self.inner.daemon_sets().await
-    }
-
-    async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
-        self.inner.evict(pod, options).await
-    }
-
-    async fn delete_pod(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
-        self.inner.delete_pod(pod, options).await
-    }
-
-    async fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
-        self.inner.attached_volumes(node).await
-    }
-
-    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
-        self.inner.node(name).await
-    }
-
-    async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
-        self.inner.patch_node(name, patch, dry_run).await
-    }
-
-    async fn server_version(&self) -> Result<String, ClusterError> {
-        self.inner.server_version().await
-    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_is_not_drained_while_it_has_pods_that_were_not_told_yet() {
     let since = Instant::now();
     let asked = Arc::default();
-    let stage = Stage::seen_through(&["a", "b"], false, |inner| Arc::new(Late { inner, since, asked })).await;
+    let stage = Stage::seen_through(&["a", "b"], false, |inner| {
+        through(Arc::new(Late { inner, since, asked }))
+    })
+    .await;
     for name in ["web-1", "web-2"] {
         stage.fleet.put_pod(pod(name, "a"));
     }
@@ -102,11 +69,11 @@ async fn while_a_drain_waits_its_cluster_is_not_asked_for_pods_that_are_watched(
     let (since, asked) = (Instant::now(), Arc::new(AtomicUsize::default()));
     let count = Arc::clone(&asked);
     let stage = Stage::seen_through(&["a"], true, |inner| {
-        Arc::new(Late {
+        through(Arc::new(Late {
             inner,
             since,
             asked: count,
-        })
+        }))
     })
     .await;
     stage.fleet.put_pod(pod("web-1", "a"));

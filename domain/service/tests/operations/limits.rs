@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::around::Slow;
 use crate::nodes::{node, settle};
 use crate::stage::{Stage, budget, node_name, pod, request};
+use crate::through::through;
 
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("node-{number:03}")).collect()
@@ -36,11 +37,11 @@ async fn a_pause_after_too_many_failures_waits_for_the_steps_under_way_and_keeps
     let names = names(40);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let stage = Stage::seen_through(&names, false, |inner| {
-        Arc::new(Slow {
+        through(Arc::new(Slow {
             patch_seconds: 5,
             refused: Some(node_name("node-003")),
             ..Slow::new(inner)
-        })
+        }))
     })
     .await;
     let _replica = stage.replica("one");
@@ -82,10 +83,10 @@ async fn steps_of_more_nodes_than_are_worked_on_at_once_are_waited_for() {
     let pods_seconds = Arc::default();
     let slow = Arc::clone(&pods_seconds);
     let stage = Stage::seen_through(&names, false, |inner| {
-        Arc::new(Slow {
+        through(Arc::new(Slow {
             pods_seconds,
             ..Slow::new(inner)
-        })
+        }))
     })
     .await;
     stage.fleet.put_budget(budget(0));

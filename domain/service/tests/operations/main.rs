@@ -24,3 +24,5 @@ mod scripted;
 mod stage;
 mod takeovers;
 mod templates;
+#[path = "../support/through.rs"]
+mod through;

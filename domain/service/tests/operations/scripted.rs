@@ -1,15 +1,17 @@
 //! A cluster whose answers tests choose, and that remembers what it was asked. What nobody chose is answered by the simulated fleet.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
-use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvent, NodeEvents, PodEvents, PodRef};
+use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, Pod};
+use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvent, NodeEvents, PodRef};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::through::{Different, through};
 
 type Answer = Box<dyn Fn() -> Result<Eviction, ClusterError> + Send>;
 
@@ -87,7 +89,7 @@ impl Script {
 
     pub(crate) fn around(self: &Arc<Self>, inner: Arc<dyn ClusterGateway>) -> Arc<dyn ClusterGateway> {
         let script = Arc::clone(self);
-        Arc::new(Scripted { script, inner })
+        through(Arc::new(Scripted { script, inner }))
     }
 
     /// Notes the removal, and returns what is to be answered.
@@ -122,7 +124,11 @@ fn forbidden() -> ClusterError {
 }
 
 #[async_trait]
-impl ClusterGateway for Scripted {
+impl Different for Scripted {
+    fn inner(&self) -> &dyn ClusterGateway {
+        &*self.inner
+    }
+
     fn watch_nodes(&self) -> NodeEvents {
         let seen = self
             .inner
@@ -130,14 +136,6 @@ impl ClusterGateway for Scripted {
             .take_until(self.script.blind.clone().cancelled_owned());
         let lost = stream::once(async { NodeEvent::Lost(ClusterError::TimedOut { limit: Duration::ZERO }) });
         seen.chain(lost).chain(stream::pending()).boxed()
-    }
-
-    fn watch_pods(&self) -> PodEvents {
-        self.inner.watch_pods()
-    }
-
-    async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
-        self.inner.pods_on_node(node).await
     }
 
     async fn recent_pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
@@ -157,10 +155,6 @@ impl ClusterGateway for Scripted {
         self.inner.disruption_budgets().await
     }
 
-    async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
-        self.inner.daemon_sets().await
-    }
-
     async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
         match self.script.remove(pod, options, false).await {
             Some(answer) => answer,
@@ -175,22 +169,10 @@ impl ClusterGateway for Scripted {
         }
     }
 
-    async fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
-        self.inner.attached_volumes(node).await
-    }
-
-    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
-        self.inner.node(name).await
-    }
-
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
         if self.script.state().no_patches {
             return Err(forbidden());
         }
         self.inner.patch_node(name, patch, dry_run).await
-    }
-
-    async fn server_version(&self) -> Result<String, ClusterError> {
-        self.inner.server_version().await
     }
 }

@@ -1,13 +1,15 @@
 //! Somebody who gets in between this service and a cluster.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
-use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
+use knm_model::{Node, NodeName, NodePatch};
+use knm_ports::{ClusterError, ClusterGateway};
+
+use crate::through::Different;
 
 /// What happens to a patch.
 pub enum Meddling {
@@ -40,45 +42,9 @@ impl Meddler {
 }
 
 #[async_trait]
-impl ClusterGateway for Meddler {
-    fn watch_nodes(&self) -> NodeEvents {
-        self.inner.watch_nodes()
-    }
-
-    fn watch_pods(&self) -> PodEvents {
-        self.inner.watch_pods()
-    }
-
-    async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
-        self.inner.pods_on_node(node).await
-    }
-
-    async fn recent_pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
-        self.inner.recent_pods_on_node(node).await
-    }
-
-    async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
-        self.inner.disruption_budgets().await
-    }
-
-    async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
-        self.inner.daemon_sets().await
-    }
-
-    async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
-        self.inner.evict(pod, options).await
-    }
-
-    async fn delete_pod(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
-        self.inner.delete_pod(pod, options).await
-    }
-
-    async fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
-        self.inner.attached_volumes(node).await
-    }
-
-    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
-        self.inner.node(name).await
+impl Different for Meddler {
+    fn inner(&self) -> &dyn ClusterGateway {
+        &*self.inner
     }
 
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
@@ -99,9 +65,5 @@ impl ClusterGateway for Meddler {
             }
             None => self.inner.patch_node(name, patch, dry_run).await,
         }
-    }
-
-    async fn server_version(&self) -> Result<String, ClusterError> {
-        self.inner.server_version().await
     }
 }
