@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::attempt::Attempts;
 use super::{Asked, ChangeError, NodeChanged, NodeChanges, Target};
 
-/// How often it is looked whether somebody else is about to change the holds of a node.
-const LOOKS: u32 = 6;
+/// How often it is looked whether somebody else is about to change the holds of a node: for a second, which is long for a store.
+const LOOKS: u32 = 25;
 /// The pause between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(40);
 
@@ -111,7 +111,7 @@ impl NodeChanges {
                 until: request.until,
                 ..stored.clone()
             },
-            None => self.new_hold(target, request, asked, &before, &node),
+            None => self.new_hold(target, request, asked),
         };
         Ok(HoldPlan {
             hold,
@@ -121,9 +121,9 @@ impl NodeChanges {
         })
     }
 
-    fn new_hold(&self, target: &Target, request: &HoldRequest, asked: &Asked, before: &[Hold], node: &Node) -> Hold {
+    fn new_hold(&self, target: &Target, request: &HoldRequest, asked: &Asked) -> Hold {
         let now = self.clock.now();
-        let hold = Hold {
+        Hold {
             id: self.ids.next(now),
             cluster: target.cluster.name.clone(),
             node: target.name.clone(),
@@ -132,12 +132,9 @@ impl NodeChanges {
             ticket: request.ticket.clone(),
             since: now,
             until: request.until,
+            // That is known when it is on the node. A guess would be read by whoever holds the node in the same moment.
             over_foreign: false,
             state: HoldState::Pending,
-        };
-        Hold {
-            over_foreign: is_over_foreign(&hold, node, before),
-            ..hold
         }
     }
 

@@ -13,6 +13,7 @@ use knm_ports::{Clock, CordonHolds, StorageError};
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use crate::meddler::Meddling;
 use crate::stage::{Stage, because, by};
 
 /// How long the store takes for some calls.
@@ -62,6 +63,8 @@ pub(crate) enum Call {
     Unended,
     /// A hold that becomes active, before that is written.
     Activate,
+    /// The holds of a node, after they were read.
+    OfNode,
 }
 
 /// A store of holds in which something else happens at the first of such calls.
@@ -98,7 +101,9 @@ impl CordonHolds for Meddled {
     }
 
     async fn of_node(&self, cluster: &ClusterName, node: &NodeName) -> Result<Vec<Hold>, StorageError> {
-        self.inner.of_node(cluster, node).await
+        let found = self.inner.of_node(cluster, node).await;
+        self.happen(Call::OfNode).await;
+        found
     }
 
     async fn unended(&self) -> Result<Vec<Hold>, StorageError> {
@@ -143,6 +148,33 @@ async fn a_hold_of_a_rival_in_the_same_moment_is_not_taken_for_a_foreign_cordon(
     stage.uncordon("ann", Uncordon::default()).await.unwrap();
     let free = stage.uncordon("bob", Uncordon::default()).await.unwrap();
     assert_eq!((free.schedulable, free.cordon), (true, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_comes_in_between_is_at_no_time_stored_as_a_foreign_cordon() {
+    let stage = Stage::new().await;
+    let ann = stage.changes_with(Arc::clone(&stage.storage.holds));
+    let hold = async move {
+        ann.cordon("test", "a", because("disk"), by("ann")).await.unwrap();
+    };
+    let bob = stage.changes_with(Meddled::at(&stage, Call::OfNode, hold.boxed()));
+    let (holds, seen) = (Arc::clone(&stage.storage.holds), Arc::new(Mutex::new(Vec::new())));
+    let look = {
+        let seen = Arc::clone(&seen);
+        async move { *seen.lock().unwrap() = holds.unended().await.unwrap() }
+    };
+    // The first patch is Ann's, and with the second one the hold of Bob is stored.
+    stage.meddler.with(Meddling::Before(std::future::ready(()).boxed()));
+    stage.meddler.with(Meddling::Before(look.boxed()));
+
+    bob.cordon("test", "a", because("kernel"), by("bob")).await.unwrap();
+
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    let told: Vec<_> = seen
+        .iter()
+        .map(|hold| (hold.holder.as_str(), hold.over_foreign))
+        .collect();
+    assert_eq!(told, [("ann", false), ("bob", false)]);
 }
 
 #[tokio::test(start_paused = true)]
