@@ -6,6 +6,7 @@ use std::time::Duration;
 use knm_model::{Controller, DrainProgress, ObjectName, OperationState, Pod, Wish};
 use knm_ports::{ClusterError, Eviction};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::nodes::settle;
 use crate::scripted::{Removed, Script};
@@ -18,6 +19,15 @@ async fn stage(names: &[&str]) -> (Stage, Arc<Script>) {
     let script = Arc::new(Script::default());
     let stage = Stage::seen_through(names, false, |inner| script.around(inner)).await;
     (stage, script)
+}
+
+/// A drain of a node whose only pod is blocked by a budget.
+async fn blocked(stage: &Stage, options: Value) -> Uuid {
+    stage.fleet.put_pod(pod("web-1", "a"));
+    stage.fleet.put_budget(budget(0));
+    let id = stage.drain(options).await;
+    stage.until(id, |shown| !pods_of(&shown.targets[0]).is_empty()).await;
+    id
 }
 
 /// What the audit log says after the only change.
@@ -333,13 +343,8 @@ async fn pods_that_are_deleted_without_asking_budgets_stand_in_the_audit_log() {
 #[tokio::test(start_paused = true)]
 async fn the_time_of_a_pause_is_not_held_against_the_pods() {
     let (stage, script) = stage(&["a"]).await;
-    stage.fleet.put_pod(pod("web-1", "a"));
-    stage.fleet.put_budget(budget(0));
     let _replica = stage.replica("one");
-    let id = stage
-        .drain(json!({"timeout_seconds": 300, "after_deadline": "force"}))
-        .await;
-    stage.until(id, |shown| !pods_of(&shown.targets[0]).is_empty()).await;
+    let id = blocked(&stage, json!({"timeout_seconds": 300, "after_deadline": "force"})).await;
     stage.wish(id, Wish::Pause).await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
     stage.fleet.put_budget(budget(1));
@@ -354,11 +359,8 @@ async fn the_time_of_a_pause_is_not_held_against_the_pods() {
 #[tokio::test(start_paused = true)]
 async fn the_time_of_a_drain_runs_out_although_its_cluster_cannot_be_asked() {
     let (stage, script) = stage(&["a"]).await;
-    stage.fleet.put_pod(pod("web-1", "a"));
-    stage.fleet.put_budget(budget(0));
     let _replica = stage.replica("one");
-    let id = stage.drain(json!({"timeout_seconds": 60})).await;
-    stage.until(id, |shown| !pods_of(&shown.targets[0]).is_empty()).await;
+    let id = blocked(&stage, json!({"timeout_seconds": 60})).await;
     script.forbid_budgets(true);
     let shown = stage.end(id).await;
     assert_eq!(shown.operation.state, OperationState::Failed);
@@ -388,11 +390,8 @@ async fn what_cannot_be_asked_at_all_is_told_before_anything_is_changed() {
 #[tokio::test(start_paused = true)]
 async fn a_person_who_uncordons_is_obeyed_although_nodes_are_not_watched() {
     let (stage, script) = stage(&["a"]).await;
-    stage.fleet.put_pod(pod("web-1", "a"));
-    stage.fleet.put_budget(budget(0));
     let _replica = stage.replica("one");
-    let id = stage.drain(json!({})).await;
-    stage.until(id, |shown| !pods_of(&shown.targets[0]).is_empty()).await;
+    let id = blocked(&stage, json!({})).await;
     script.blind.cancel();
     settle().await;
     stage.set_schedulable("a", true).await;

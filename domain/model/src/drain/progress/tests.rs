@@ -26,6 +26,13 @@ fn due(progress: &DrainProgress, plan: &DrainPlan, options: &DrainOptions) -> Ve
     due.into_iter().map(|planned| planned.pod.name.clone()).collect()
 }
 
+fn own_pod() -> ObjectName {
+    ObjectName {
+        namespace: "team".into(),
+        name: "a".into(),
+    }
+}
+
 fn budget(allowed: u32) -> DisruptionBudget {
     DisruptionBudget {
         namespace: "team".into(),
@@ -228,10 +235,7 @@ fn no_more_pods_are_on_their_way_out_than_asked_for() {
 
 #[test]
 fn own_pod_goes_last() {
-    let own = ObjectName {
-        namespace: "team".into(),
-        name: "a".into(),
-    };
+    let own = own_pod();
     let mut progress = DrainProgress::default();
     let all = plan(&pods(["a", "b"]));
     progress.look(&all, Sight::Recent, at(0));
@@ -348,10 +352,7 @@ fn a_pod_that_is_gone_comes_back_only_when_it_is_certainly_there() {
 
 #[test]
 fn pods_that_are_not_asked_take_nobodys_room() {
-    let own = ObjectName {
-        namespace: "team".into(),
-        name: "a".into(),
-    };
+    let own = own_pod();
     let one_at_once = DrainOptions {
         max_concurrent_evictions: Some(1),
         ..DrainOptions::default()
@@ -389,10 +390,7 @@ fn an_own_pod_of_an_earlier_tier_goes_last_all_the_same() {
         priority_class: Some("low".into()),
         ..pod("a")
     };
-    let own = ObjectName {
-        namespace: "team".into(),
-        name: "a".into(),
-    };
+    let own = own_pod();
     let all = plan_of(vec![low, pod("b")], &[], &options);
     let mut progress = DrainProgress::default();
     progress.look(&all, Sight::Certain, at(0));
