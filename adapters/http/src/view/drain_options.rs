@@ -40,7 +40,7 @@ pub(crate) struct DrainOptionsBody {
     order: Vec<TierBody>,
     /// Pods, by their labels, that are waited for until they end by themselves.
     wait_for_completion: Option<String>,
-    /// Whether it is over only when the node's volumes are detached.
+    /// Whether it is over only when the node's volumes are detached: all of them, also those of pods that stay.
     wait_for_volume_detach: bool,
     /// What happens to pods that are left when the time is up: `fail` (they stay) or `force` (they are deleted). `force` needs `timeout_seconds`.
     after_deadline: String,

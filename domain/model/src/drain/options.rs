@@ -45,7 +45,7 @@ pub struct DrainOptions {
     pub order: Vec<Tier>,
     /// Pods that are waited for until they end by themselves.
     pub wait_for_completion: Option<Selector>,
-    /// Whether it is over only when the node's volumes are detached.
+    /// Whether it is over only when the node's volumes are detached: all of them, also those of pods that stay.
     pub wait_for_volume_detach: bool,
     /// What happens to pods that are left when the time is up.
     pub after_deadline: AfterDeadline,
