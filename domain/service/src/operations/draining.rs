@@ -19,6 +19,7 @@ use super::step::{Bench, Permit, TargetStep, asked, node_of};
 use crate::changes::{ChangeError, Uncordon};
 use crate::inventory::InventoryError;
 use asking::{Asked, is_deletion};
+use looking::not_told;
 use telling::{listed, refusals};
 
 /// How often it is looked whether a drained node is ready, or its volumes are detached.
@@ -383,10 +384,7 @@ impl Drain<'_> {
             let (node, attached) = match looked {
                 Ok((Some(node), attached)) => (node, attached),
                 Ok((None, _)) => return self.vanished(),
-                Err(source) => {
-                    let cluster = target.cluster.name.clone();
-                    return self.later(&InventoryError::Cluster { cluster, source }.into());
-                }
+                Err(source) => return self.later(&not_told(&target, source)),
             };
             if node.schedulable {
                 return self.end(TargetState::Failed, UNCORDONED.to_owned());
@@ -421,10 +419,7 @@ impl Drain<'_> {
                 self.wait("drained; it is uncordoned when it is ready".to_owned());
                 return self.rest(LOOK_EVERY);
             }
-            Err(source) => {
-                let cluster = target.cluster.name.clone();
-                return self.later(&InventoryError::Cluster { cluster, source }.into());
-            }
+            Err(source) => return self.later(&not_told(&target, source)),
         }
         let gone = self.gone();
         let message = match release(self.bench, self.operation, &mut self.step).await {

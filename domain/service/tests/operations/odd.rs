@@ -30,6 +30,13 @@ async fn blocked(stage: &Stage, options: Value) -> Uuid {
     id
 }
 
+/// Why the operation failed for its node.
+async fn failure(stage: &Stage, id: Uuid) -> String {
+    let shown = stage.end(id).await;
+    assert_eq!(shown.operation.state, OperationState::Failed, "{shown:?}");
+    shown.targets[0].message.clone().unwrap()
+}
+
 /// What the audit log says after the only change.
 async fn after(stage: &Stage) -> Value {
     let audit = stage.audit().await;
@@ -122,9 +129,7 @@ async fn each_answer_to_an_eviction_is_passing_or_fails_that_pod_only() {
         script.answer("web-1", move || Ok(answer(message())));
         let _replica = stage.replica("one");
         let id = stage.drain(json!({})).await;
-        let shown = stage.end(id).await;
-        assert_eq!(shown.operation.state, OperationState::Failed);
-        let told = shown.targets[0].message.clone().unwrap();
+        let told = failure(&stage, id).await;
         assert!(told.contains("team/web-1: the cluster's own words"), "{told}");
         assert_eq!(stage.pods("a").await, ["web-1"], "the other one went");
     }
@@ -240,10 +245,7 @@ async fn at_the_deadline_pods_are_deleted_as_the_options_allow_and_the_others_ar
     let options = json!({"wait_for_completion": "app=job", "timeout_seconds": 30, "after_deadline": "force"});
     let id = stage.drain(options).await;
 
-    let shown = stage.end(id).await;
-
-    assert_eq!(shown.operation.state, OperationState::Failed);
-    let message = shown.targets[0].message.clone().unwrap();
+    let message = failure(&stage, id).await;
     assert!(
         message.contains("team/job-1") && message.contains("delete_emptydir_data"),
         "{message}"
@@ -362,9 +364,7 @@ async fn the_time_of_a_drain_runs_out_although_its_cluster_cannot_be_asked() {
     let _replica = stage.replica("one");
     let id = blocked(&stage, json!({"timeout_seconds": 60})).await;
     script.forbid_budgets(true);
-    let shown = stage.end(id).await;
-    assert_eq!(shown.operation.state, OperationState::Failed);
-    let message = shown.targets[0].message.clone().unwrap();
+    let message = failure(&stage, id).await;
     assert!(
         message.contains("the time is up") && message.contains("the role says no"),
         "{message}"
@@ -378,12 +378,8 @@ async fn what_cannot_be_asked_at_all_is_told_before_anything_is_changed() {
     script.forbid_budgets(true);
     let _replica = stage.replica("one");
     let id = stage.drain(json!({})).await;
-    let shown = stage.end(id).await;
-    assert_eq!(shown.operation.state, OperationState::Failed);
-    assert!(
-        shown.targets[0].message.as_ref().unwrap().contains("the role says no"),
-        "{shown:?}"
-    );
+    let message = failure(&stage, id).await;
+    assert!(message.contains("the role says no"), "{message}");
     assert!(stage.node("a").await.schedulable);
 }
 
@@ -395,12 +391,8 @@ async fn a_person_who_uncordons_is_obeyed_although_nodes_are_not_watched() {
     script.blind.cancel();
     settle().await;
     stage.set_schedulable("a", true).await;
-    let shown = stage.end(id).await;
-    assert_eq!(shown.operation.state, OperationState::Failed);
-    assert!(
-        shown.targets[0].message.as_ref().unwrap().contains("uncordoned"),
-        "{shown:?}"
-    );
+    let message = failure(&stage, id).await;
+    assert!(message.contains("uncordoned"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -417,12 +409,8 @@ async fn a_person_who_uncordons_is_obeyed_while_volumes_are_waited_for() {
         })
         .await;
     stage.set_schedulable("a", true).await;
-    let shown = stage.end(id).await;
-    assert_eq!(shown.operation.state, OperationState::Failed);
-    assert!(
-        shown.targets[0].message.as_ref().unwrap().contains("uncordoned"),
-        "{shown:?}"
-    );
+    let message = failure(&stage, id).await;
+    assert!(message.contains("uncordoned"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! What a cluster tells of a node that is drained and of its pods.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use knm_model::{DrainOptions, DrainPlan, Node, Pod, Removal, Sight, daemon_set};
@@ -14,7 +15,7 @@ use crate::operations::step::node_of;
 /// How long the pods of a node may take to be told.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-impl Drain<'_> {
+impl<'a> Drain<'a> {
     /// The node and what becomes of its pods; `None` if the node is gone.
     pub(super) async fn look(&self, sight: Sight) -> Result<Option<(Node, DrainPlan)>, ChangeError> {
         let target = match node_of(self.bench, &self.step.target) {
@@ -30,10 +31,7 @@ impl Drain<'_> {
                 self.bench.facts.in_turn(cluster, self.see(&target, pods)).await
             }
         };
-        seen.map_err(|source| {
-            let cluster = cluster.clone();
-            ChangeError::Inventory(InventoryError::Cluster { cluster, source })
-        })
+        seen.map_err(|source| not_told(&target, source))
     }
 
     /// The node as it is watched, unless that tells of an uncordoning or is old: then the cluster is asked.
@@ -47,14 +45,14 @@ impl Drain<'_> {
     }
 
     /// How the drain is done now: at the end of its time, what is left is deleted, and nothing is waited for.
-    pub(super) fn options_now(&self) -> DrainOptions {
+    pub(super) fn options_now(&self) -> Cow<'a, DrainOptions> {
         match self.detail.progress.forced {
-            true => DrainOptions {
+            true => Cow::Owned(DrainOptions {
                 removal: Removal::Delete,
                 wait_for_completion: None,
                 ..self.options.clone()
-            },
-            false => self.options.clone(),
+            }),
+            false => Cow::Borrowed(self.options),
         }
     }
 
@@ -98,4 +96,10 @@ impl Drain<'_> {
         let timed_out = |_| Err(ClusterError::TimedOut { limit: DEADLINE });
         tokio::time::timeout(DEADLINE, all).await.unwrap_or_else(timed_out)
     }
+}
+
+/// What could not be asked of the cluster. It says nothing about the node: even what is not found may be something else.
+pub(super) fn not_told(target: &Target, source: ClusterError) -> ChangeError {
+    let cluster = target.cluster.name.clone();
+    ChangeError::Inventory(InventoryError::Cluster { cluster, source })
 }
