@@ -2,6 +2,7 @@
 //!
 //! Every obligation of a port is a sentence with MUST, and each MUST is a case of the contract suite in `tests/contract`.
 
+mod access;
 mod audit;
 mod chain;
 mod cluster;
@@ -16,6 +17,9 @@ mod storage;
 mod system;
 mod wake;
 
+pub use access::{AccessReviews, ApiTokens, IdentityTokenError, IdentityTokens, Randomness};
+#[cfg(feature = "mocks")]
+pub use access::{MockAccessReviews, MockApiTokens, MockIdentityTokens, MockRandomness};
 pub use audit::AuditLog;
 #[cfg(feature = "mocks")]
 pub use audit::MockAuditLog;

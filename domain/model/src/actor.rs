@@ -16,6 +16,12 @@ pub struct Actor {
 pub enum ActorKind {
     /// A caller who did not sign in.
     Anonymous,
+    /// The holder of an API token, by the token's name.
+    Token,
+    /// A user of a cluster, by the cluster's word.
+    Kubernetes,
+    /// A user of an OpenID provider.
+    Oidc,
     /// This service itself: holds that ran out, interrupted work that is taken up again.
     Service,
     /// Somebody who changed the cluster without this service, such as by kubectl.
@@ -29,6 +35,16 @@ impl Actor {
         Self {
             name: None,
             kind: ActorKind::Anonymous,
+            address,
+        }
+    }
+
+    /// A caller who signed in as `name`, at this address.
+    #[must_use]
+    pub fn signed_in(kind: ActorKind, name: String, address: Option<String>) -> Self {
+        Self {
+            name: Some(name),
+            kind,
             address,
         }
     }
@@ -62,13 +78,23 @@ impl Actor {
 
 impl ActorKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Anonymous, Self::Service, Self::Outside];
+    pub const ALL: [Self; 6] = [
+        Self::Anonymous,
+        Self::Token,
+        Self::Kubernetes,
+        Self::Oidc,
+        Self::Service,
+        Self::Outside,
+    ];
 
-    /// `anonymous`, `service` or `outside`.
+    /// `anonymous`, `token`, `kubernetes`, `oidc`, `service` or `outside`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
+            Self::Token => "token",
+            Self::Kubernetes => "kubernetes",
+            Self::Oidc => "oidc",
             Self::Service => "service",
             Self::Outside => "outside",
         }

@@ -1,5 +1,6 @@
 //! Values and rules of node management: no async, no I/O, no time but what is passed in.
 
+mod access;
 mod actor;
 mod audit;
 mod budget;
@@ -29,6 +30,11 @@ mod template;
 mod time;
 mod work;
 
+pub use access::{
+    Access, ApiToken, Authority, Caller, ClaimRule, ClaimRules, Grant, KubernetesIdentity, NewToken, Object,
+    Permission, Permissions, RawClaimRule, RawRoleGrant, Reach, Role, RoleGrant, Ruling, TokenError, TokenId,
+    TokenText, check_token_name, looks_like_a_token,
+};
 pub use actor::{Actor, ActorKind};
 pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
 pub use budget::{DisruptionBudget, UnhealthyPods};

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Actor, AuditAction, AuditCompletion, AuditRecord, ClusterName, Hold, HoldChange, HoldState, NodeName, Timestamp,
+    Actor, AuditAction, AuditCompletion, AuditRecord, Authority, ClusterName, Hold, HoldChange, HoldState, NodeName,
+    Timestamp,
 };
 
 mod detail;
@@ -30,6 +31,8 @@ pub struct Operation {
     pub kind: OperationKind,
     /// Who asked for it.
     pub actor: Actor,
+    /// By what they may have it done: asked again before each node is begun.
+    pub authority: Authority,
     /// The request that asked for it.
     pub request_id: Option<String>,
     /// Why, in the caller's words.

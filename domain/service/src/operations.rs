@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use knm_model::{
-    Actor, EventKind, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter, OperationKind,
+    Caller, EventKind, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter, OperationKind,
     OperationTarget, QueryError, RawStrategy, TargetState, Wish,
 };
 use knm_ports::{Clock, IdSource, Operations as OperationStore, StorageError, Wakes};
@@ -87,8 +87,8 @@ pub struct TargetRequest {
 /// Who asks, and by which request.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    /// Who.
-    pub actor: Actor,
+    /// Who, and what they may do.
+    pub caller: Caller,
     /// The request.
     pub request_id: Option<String>,
 }
@@ -266,11 +266,14 @@ impl Operations {
             let event = NewEvent::new(
                 self.clock.now(),
                 EventKind::Operation,
-                [("state", json!(wanted.as_str())), ("by", json!(asker.actor.label()))],
+                [
+                    ("state", json!(wanted.as_str())),
+                    ("by", json!(asker.caller.actor.label())),
+                ],
             );
             // It may have moved on meanwhile: then the wish is looked at anew.
             if self.store.request(id, found.state, wanted, &event).await? {
-                tracing::info!(operation = %id, wish = wish.as_str(), by = asker.actor.label(), "operation was asked to change");
+                tracing::info!(operation = %id, wish = wish.as_str(), by = asker.caller.actor.label(), "operation was asked to change");
                 break;
             }
         }

@@ -92,7 +92,8 @@ pub(super) fn accept(
     let operation = Operation {
         id,
         kind: request.kind,
-        actor: asker.actor,
+        actor: asker.caller.actor,
+        authority: asker.caller.authority,
         request_id: asker.request_id,
         reason: request.reason,
         ticket: request.ticket,

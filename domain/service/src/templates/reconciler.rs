@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_model::{
-    Actor, ActorKind, ClusterName, DefinitionName, OperationFilter, OperationKind, OperationState, RawBinding,
+    Actor, ActorKind, Caller, ClusterName, DefinitionName, OperationFilter, OperationKind, OperationState, RawBinding,
     RawStrategy, Timestamp,
 };
 use knm_ports::{Clock, Leases};
@@ -154,7 +154,7 @@ impl TemplateReconciler {
             retry_of: None,
         };
         let asker = Asker {
-            actor,
+            caller: Caller::service(actor),
             request_id: None,
         };
         self.operations.accept(request, asker).await?;

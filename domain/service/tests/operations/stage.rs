@@ -10,9 +10,10 @@ use knm_domain::{
     Operations, OwnPod, RunnerSettings, TargetRequest, TemplateReconciler, Templates,
 };
 use knm_model::{
-    Actor, ActorKind, AuditFilter, AuditRecord, ClusterName, ClusterSource, Controller, DisruptionBudget,
-    DrainProgress, Hold, Node, NodeName, NodePatch, ObjectName, OperationEvent, OperationKind, OperationState,
-    OperationTarget, Pod, PodPhase, PodRequests, RawStrategy, Selector, Timestamp, UnhealthyPods, Wish,
+    Access, Actor, ActorKind, AuditFilter, AuditRecord, Authority, Caller, ClusterName, ClusterSource, Controller,
+    DisruptionBudget, DrainProgress, Hold, Node, NodeName, NodePatch, ObjectName, OperationEvent, OperationKind,
+    OperationState, OperationTarget, Pod, PodPhase, PodRequests, RawStrategy, Selector, Timestamp, TokenId,
+    UnhealthyPods, Wish,
 };
 use knm_ports::{Clock, ClusterGateway, CountedIds, OperationWork, Storage};
 use serde_json::{Map, Value};
@@ -320,10 +321,10 @@ fn handle(name: &str, gateway: Arc<dyn ClusterGateway>, watch_pods: bool) -> Clu
 
 pub(crate) fn asker() -> Asker {
     Asker {
-        actor: Actor {
-            name: Some("ann".to_owned()),
-            kind: ActorKind::Anonymous,
-            address: None,
+        caller: Caller {
+            actor: Actor::signed_in(ActorKind::Token, "ann".to_owned(), None),
+            authority: Authority::Token(TokenId::new([1; 8])),
+            access: Arc::new(Access::unlimited()),
         },
         request_id: Some("r-1".to_owned()),
     }

@@ -37,7 +37,7 @@ fn binding(reconcile: bool) -> RawBinding {
 }
 
 fn ann() -> Actor {
-    crate::stage::asker().actor
+    crate::stage::asker().caller.actor
 }
 
 /// A cluster whose nodes `a` and `b` have a card and `c` has none, with the template `gpu`.
