@@ -57,6 +57,7 @@ pub async fn open(
         name: cluster.name.clone(),
         source,
         gateway,
+        reviews: None,
         watch_pods: settings.watch_pods,
     })
 }

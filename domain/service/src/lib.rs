@@ -9,7 +9,9 @@ mod inventory;
 mod metric;
 mod operations;
 mod registrations;
+mod sign_in;
 mod templates;
+mod visible;
 
 pub use audit::{Audit, AuditKeeper, AuditPage};
 pub use changes::{Asked, ChangeError, NodeChanged, NodeChanges, Uncordon};
@@ -28,6 +30,11 @@ pub use operations::{
     Operations, OwnPod, RunnerSettings, TargetRequest,
 };
 pub use registrations::Registrations;
+pub use sign_in::{
+    KubernetesSignIn, MadeToken, OidcSignIn, SignIn, SignInError, Standing, TokenAdminError, Tokens, UnknowableError,
+    Wanted, Ways,
+};
 pub use templates::{
     Comparison, Content, DriftedNode, StaleCluster, TemplateError, TemplateReconciler, Templates, Versioned,
 };
+pub use visible::Visible;
