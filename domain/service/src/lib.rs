@@ -9,6 +9,7 @@ mod inventory;
 mod metric;
 mod operations;
 mod registrations;
+mod sight;
 mod sign_in;
 mod templates;
 mod visible;
@@ -30,9 +31,10 @@ pub use operations::{
     Operations, OwnPod, RunnerSettings, TargetRequest,
 };
 pub use registrations::Registrations;
+pub use sight::Sight;
 pub use sign_in::{
     KubernetesSignIn, MadeToken, OidcSignIn, SignIn, SignInError, Standing, TokenAdminError, Tokens, UnknowableError,
-    Wanted, Ways,
+    Wanted, Ways, random_token,
 };
 pub use templates::{
     Comparison, Content, DriftedNode, StaleCluster, TemplateError, TemplateReconciler, Templates, Versioned,

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use knm_model::{
-    Access, Caller, EventKind, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter, OperationKind,
-    OperationTarget, Permission, QueryError, RawStrategy, TargetState, Wish, Work,
+    Access, Caller, ClusterName, EventKind, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter,
+    OperationKind, OperationTarget, Permission, QueryError, RawStrategy, TargetState, Wish, Work,
 };
 use knm_ports::{Clock, IdSource, Operations as OperationStore, StorageError, Wakes};
 use serde_json::{Map, Value, json};
@@ -387,14 +387,21 @@ impl Operations {
         self.open(accepted).await
     }
 
-    /// Whether somebody who read the event with the number `after` can go on behind it; 0 reads all.
+    /// Whether somebody who read the event with the number `after` can go on behind it; 0 reads all. Returns the clusters that it is about.
     ///
     /// # Errors
     /// [`OperationError::Unknown`], [`OperationError::Invalid`] for an event that is not there, or what the store says.
-    pub async fn check_follow(&self, id: Uuid, after: u64, access: &Access) -> Result<(), OperationError> {
-        self.find_visible(id, access).await?;
+    pub async fn check_follow(
+        &self,
+        id: Uuid,
+        after: u64,
+        access: &Access,
+    ) -> Result<Vec<ClusterName>, OperationError> {
+        let shown = self.find_visible(id, access).await?;
+        let clusters: BTreeSet<ClusterName> = shown.targets.into_iter().map(|target| target.cluster).collect();
+        let clusters = clusters.into_iter().collect();
         if after == 0 || self.has_event(id, after).await? {
-            return Ok(());
+            return Ok(clusters);
         }
         // Numbers have no gaps, so the last one is between one that is there and one that is not.
         let (mut last, mut above) = (0, after);

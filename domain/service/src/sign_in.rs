@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use kubernetes::KubernetesSignIn;
 pub use oidc::OidcSignIn;
-pub use tokens::{MadeToken, TokenAdminError, Tokens};
+pub use tokens::{MadeToken, TokenAdminError, Tokens, random_token};
 
 use crate::inventory::Inventory;
 use crate::metric;

@@ -66,6 +66,13 @@ impl<'a> Visible<'a> {
         .collect()
     }
 
+    /// What is left of a snapshot.
+    #[must_use]
+    pub fn narrowed_snapshot(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        let reach = self.reach(snapshot.cluster().as_str());
+        narrow(snapshot, &reach)
+    }
+
     /// Whether something that was done to this node may be seen; `None`: to the cluster as such. A node that is gone has no labels any more, so
     /// only those see it who see the whole cluster.
     #[must_use]

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use knm_model::{
-    Access, Actor, ActorKind, ApiToken, Authority, Caller, NewToken, RoleGrant, TokenError, TokenId, TokenText,
-};
+use knm_model::{Access, Actor, ActorKind, ApiToken, Authority, Caller, NewToken, TokenError, TokenId, TokenText};
 use knm_ports::{ApiTokens, Clock, Randomness, StorageError};
 use moka::future::Cache;
 use sha2::{Digest, Sha256};
@@ -110,7 +108,7 @@ impl Tokens {
         if MOST_TOKENS <= in_use.iter().filter(|token| token.revoked.is_none()).count() {
             return Err(TokenAdminError::TooMany);
         }
-        let text = self.random_text();
+        let text = random_token(&*self.randomness);
         let token = self.kept(&text, new, by.actor.label());
         self.add(&token).await?;
         tracing::info!(token = %token.id, name = token.name, role = token.grant.role.as_str(), by = token.created_by, "API token made");
@@ -137,15 +135,6 @@ impl Tokens {
             }
             refused => refused,
         }
-    }
-
-    /// A text for a token that nobody knows yet.
-    #[must_use]
-    pub fn random_text(&self) -> TokenText {
-        let random = self.randomness.bytes();
-        let mut id = [0; 8];
-        id.copy_from_slice(&random[..8]);
-        TokenText::new(TokenId::new(id), self.randomness.bytes())
     }
 
     /// Revokes a token for good: here at once, in other replicas within two seconds.
@@ -255,20 +244,14 @@ impl Tokens {
     }
 
     fn kept(&self, text: &TokenText, new: NewToken, by: &str) -> ApiToken {
-        let NewToken {
-            name,
-            grant,
-            expires_at,
-        }: NewToken = new;
-        let grant: RoleGrant = grant;
         ApiToken {
             id: text.id(),
-            name,
+            name: new.name,
             hash: hash_of(text),
-            grant,
+            grant: new.grant,
             created_at: self.clock.now(),
             created_by: by.to_owned(),
-            expires_at,
+            expires_at: new.expires_at,
             revoked: None,
             last_used_at: None,
         }
@@ -286,6 +269,15 @@ impl Tokens {
             }
         }
     }
+}
+
+/// A token that nobody knows yet.
+#[must_use]
+pub fn random_token(randomness: &dyn Randomness) -> TokenText {
+    let random = randomness.bytes();
+    let mut id = [0; 8];
+    id.copy_from_slice(&random[..8]);
+    TokenText::new(TokenId::new(id), randomness.bytes())
 }
 
 /// What is kept of a token: a secret of 256 random bits needs no slow hash.
