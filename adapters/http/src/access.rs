@@ -47,6 +47,10 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         "/metrics" => need(Part::Metrics, &[], &[]),
         "/docs" | "/openapi.json" | "/openapi.yaml" => need(Part::Docs, &[], &[]),
 
+        // Nobody hands on what they do not have, so all of that is looked at.
+        "/api/v1/tokens" if !is_read => need(Part::Everything, &[Administer], &[View, ViewPods, Change, Drain, Force]),
+        "/api/v1/tokens" | "/api/v1/tokens/{id}" => need(Part::Everything, &[Administer], &[]),
+
         "/api/v1/clusters" | "/api/v1/clusters/{cluster}" if !is_read => need(Part::Everything, &[Administer], &[]),
         "/api/v1/clusters/{cluster}/test" => need(Part::Everything, &[Administer], &[]),
         "/api/v1/clusters" | "/api/v1/nodes" => need(Part::Anything, &[View], &[]),
@@ -96,3 +100,8 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         _ => need(Part::Everything, &[Administer], &[]),
     }
 }
+
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;

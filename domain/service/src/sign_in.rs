@@ -286,6 +286,3 @@ impl SignIn {
         Ok(nobody)
     }
 }
-
-#[cfg(test)]
-mod tests;
