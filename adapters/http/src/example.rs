@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use knm_domain::{AuditPage, DrainPreview, NodePods, OperationPage, OperationShown, PodOnNode};
 use knm_model::{
-    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Condition, Controller,
+    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, Authority, ClusterName, Condition, Controller,
     DisruptionBudget, DrainOptions, DrainPhase, DrainPlan, DrainProgress, Farewell, Fit, Node, NodeAddress, NodeName,
     NodeStatus, NodeSystem, Operation, OperationKind, OperationProgress, OperationState, OperationTarget, Pod,
     PodPhase, PodRequests, Resources, Selector, Sight, Strategy, Taint, TaintEffect, TargetDetail, TargetState,
@@ -135,6 +135,7 @@ fn operation(time: Timestamp) -> Option<OperationShown> {
         id: Uuid::try_parse(OPERATION_ID).ok()?,
         kind: OperationKind::Drain,
         actor: Actor::anonymous(Some("192.0.2.7".to_owned())),
+        authority: Authority::Open,
         request_id: Some("0192f0c1a2b3c4d5e6f70123".to_owned()),
         reason: Some("kernel update".to_owned()),
         ticket: None,
