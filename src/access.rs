@@ -6,7 +6,7 @@ use std::sync::Arc;
 use knm_domain::{Inventory, KubernetesSignIn, SignIn, Tokens, Ways};
 use knm_model::{Actor, ActorKind, ApiToken, Caller, ClusterName, NewToken, QueryError, RawRoleGrant, Timestamp};
 use knm_ports::{Clock, Storage};
-use knm_system::{OsRandomness, SystemClock};
+use knm_system::{SystemRandomness, SystemClock};
 
 use crate::arguments::{NewTokenArguments, TokenCommand};
 use crate::configuration::{Environment, Resolved, Settings, SignInSettings};
@@ -17,7 +17,7 @@ const BOOTSTRAP: &str = "bootstrap";
 
 /// The API tokens of a store.
 pub fn tokens(storage: &Storage, clock: &Arc<dyn Clock>) -> Arc<Tokens> {
-    Tokens::new(Arc::clone(&storage.tokens), Arc::clone(clock), Arc::new(OsRandomness))
+    Tokens::new(Arc::clone(&storage.tokens), Arc::clone(clock), Arc::new(SystemRandomness))
 }
 
 /// How callers sign in. `own` is the cluster of the own pod, or the only one.
@@ -105,7 +105,7 @@ pub fn command(command: TokenCommand, environment: &Environment) -> Result<(), F
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     match command {
         TokenCommand::Generate => {
-            let text = knm_domain::random_token(&OsRandomness);
+            let text = knm_domain::random_token(&SystemRandomness);
             crate::print(&format!("{}\n", text.reveal()))
         }
         TokenCommand::Create(arguments) => {

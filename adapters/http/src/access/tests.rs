@@ -1,3 +1,4 @@
+use knm_model::Role;
 use poem::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -119,8 +120,72 @@ fn what_is_under_api_needs_a_caller_and_probes_do_not() {
         assert!(!is_api || need.permissions == [Administer] || need.permissions.contains(&View));
         let changes = method != Method::GET && !path.ends_with("/plan") && !path.ends_with("/preview");
         let may_change = need.permissions.contains(&Change) || need.permissions.contains(&Administer);
-        assert_eq!(changes, may_change || path == "/api/v1/tokens", "{method} {path}");
+        let is_for_admins = path.starts_with("/api/v1/tokens");
+        assert!(changes == may_change || is_for_admins, "{method} {path}");
     }
+}
+
+/// What the README says of roles and operations.
+fn tables() -> String {
+    let mut text = "| permission | lets one | viewer | operator | admin | with kubectl |\n|---|---|---|---|---|---|\n".to_owned();
+    for permission in Permission::ALL {
+        let meaning = match permission {
+            View => "see nodes, operations and the audit log",
+            ViewPods => "see the pods on nodes",
+            Change => "change labels, taints and cordons, and write templates and bindings",
+            Drain => "have pods evicted as disruption budgets allow",
+            Force => "drain with `force`, `disable_eviction` or `after_deadline: force`",
+            Administer => "make and revoke API tokens, register clusters",
+        };
+        let has = |role: Role| if role.permissions().contains(permission) { "yes" } else { "" };
+        let [viewer, operator, admin] = Role::ALL.map(has);
+        let rules: Vec<String> = permission.kubernetes().iter().map(ToString::to_string).collect();
+        text.push_str(&format!(
+            "| `{}` | {meaning} | {viewer} | {operator} | {admin} | {} |\n",
+            permission.as_str(),
+            rules.join(", ")
+        ));
+    }
+    text.push_str("\n| needs | operations |\n|---|---|\n");
+    let mut rows: Vec<(Need, Vec<String>)> = Vec::new();
+    for (path, method, need) in operations() {
+        if need.part == Part::Public {
+            continue;
+        }
+        let operation = format!("`{method} {}`", path.strip_prefix("/api/v1").unwrap_or(&path));
+        match rows.iter_mut().find(|(known, _)| *known == need) {
+            Some((_, operations)) => operations.push(operation),
+            None => rows.push((need, vec![operation])),
+        }
+    }
+    for (need, operations) in rows {
+        let permissions = |words: &[Permission]| {
+            let words: Vec<String> = words.iter().map(|word| format!("`{}`", word.as_str())).collect();
+            words.join(", ")
+        };
+        let place = match need.part {
+            Part::Public => "nothing",
+            Part::Metrics => "nobody, unless `metrics.require_auth`",
+            Part::Docs => "nobody, unless `docs.require_auth`",
+            Part::Anything => "; shows what one may see",
+            Part::SomeOfCluster => " in the cluster",
+            Part::Node => " on the node",
+            Part::Everything => " without limits",
+        };
+        let perhaps = match need.perhaps {
+            [] => String::new(),
+            words => format!("; {} where it is asked for", permissions(words)),
+        };
+        text.push_str(&format!("| {}{place}{perhaps} | {} |\n", permissions(need.permissions), operations.join(", ")));
+    }
+    text
+}
+
+#[test]
+fn the_readme_says_who_may_do_what() {
+    let readme = include_str!("../../../../README.md");
+    let tables = tables();
+    assert!(readme.contains(&tables), "the README should say:\n{tables}");
 }
 
 #[tokio::test]
@@ -296,7 +361,7 @@ async fn limits_to_nodes_hold_everywhere() {
     let get = async |path: &str| stage.ask(&Method::GET, path, Some(token), None).await;
     let list = get("/api/v1/clusters/east/nodes").await;
     assert_eq!(list.body["items"][0]["name"], things.node.as_str());
-    assert_eq!(get("/api/v1/clusters/east/summary").await.body["nodes"]["total"], 1);
+    assert_eq!(get("/api/v1/clusters/east/summary").await.body["nodes"], 1);
     assert_eq!(get("/api/v1/clusters/east").await.body["nodes"], 1);
     let others = stage.inventory.snapshot("east").unwrap();
     let other = others
