@@ -10,6 +10,7 @@ mod eviction;
 mod lines;
 mod metric;
 mod pace;
+mod review;
 mod watch;
 mod watched;
 mod wire;
@@ -24,8 +25,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
-use knm_model::{ClusterName, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
-use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
+use knm_model::{
+    ClusterName, DisruptionBudget, KubernetesIdentity, Node, NodeName, NodePatch, ObjectName, Permission, Pod,
+};
+use knm_ports::{AccessReviews, ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
 
 pub use credentials::{KubernetesSource, OpenError, current_context, in_cluster_available};
 pub use metric::describe_metrics;
@@ -66,19 +69,32 @@ pub struct KubernetesOptions {
     pub max_requests_per_second: u32,
 }
 
+/// A cluster, by each of the ports that it answers to. They share one connection, with its pace and its deadlines.
+#[derive(Clone)]
+pub struct KubernetesCluster {
+    /// Its nodes and pods.
+    pub gateway: Arc<dyn ClusterGateway>,
+    /// What it says of people.
+    pub reviews: Arc<dyn AccessReviews>,
+}
+
 /// Reads the credentials. The cluster need not be reachable; a credential plugin runs with the first request, so that a slow one does not hold
 /// up the start.
 ///
 /// # Errors
 /// [`OpenError`] if the credentials are not there or malformed.
-pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+pub async fn open(options: KubernetesOptions) -> Result<KubernetesCluster, OpenError> {
     let made = options.source.load().await?;
     let connection = Connection::new(options, &made);
-    Ok(Arc::new(KubernetesGateway {
+    let cluster = Arc::new(KubernetesGateway {
         connection: Arc::new(connection),
         only_beta_budgets: AtomicBool::new(false),
         only_beta_evictions: AtomicBool::new(false),
-    }))
+    });
+    Ok(KubernetesCluster {
+        gateway: Arc::clone(&cluster) as Arc<dyn ClusterGateway>,
+        reviews: cluster,
+    })
 }
 
 struct KubernetesGateway {
@@ -171,6 +187,17 @@ impl ClusterGateway for KubernetesGateway {
             .get(VERSION, "/version", self.connection.request_timeout)
             .await?;
         Ok(version.git_version)
+    }
+}
+
+#[async_trait]
+impl AccessReviews for KubernetesGateway {
+    async fn identify(&self, token: &str, audiences: &[String]) -> Result<Option<KubernetesIdentity>, ClusterError> {
+        Ok(review::identify(&self.connection, token, audiences).await?)
+    }
+
+    async fn may(&self, identity: &KubernetesIdentity, permission: Permission) -> Result<bool, ClusterError> {
+        Ok(review::may(&self.connection, identity, permission.kubernetes()).await?)
     }
 }
 

@@ -7,12 +7,14 @@ use crate::{ClusterName, Selector};
 mod authority;
 mod caller;
 mod claims;
+mod kubernetes;
 mod role;
 mod token;
 
 pub use authority::{Authority, KubernetesIdentity};
 pub use caller::Caller;
 pub use claims::{ClaimRule, ClaimRules, RawClaimRule};
+pub use kubernetes::KubernetesAction;
 pub use role::{RawRoleGrant, Role, RoleGrant};
 pub use token::{ApiToken, NewToken, TokenError, TokenId, TokenText, check_token_name, looks_like_a_token};
 

@@ -31,8 +31,8 @@ mod time;
 mod work;
 
 pub use access::{
-    Access, ApiToken, Authority, Caller, ClaimRule, ClaimRules, Grant, KubernetesIdentity, NewToken, Object,
-    Permission, Permissions, RawClaimRule, RawRoleGrant, Reach, Role, RoleGrant, Ruling, TokenError, TokenId,
+    Access, ApiToken, Authority, Caller, ClaimRule, ClaimRules, Grant, KubernetesAction, KubernetesIdentity, NewToken,
+    Object, Permission, Permissions, RawClaimRule, RawRoleGrant, Reach, Role, RoleGrant, Ruling, TokenError, TokenId,
     TokenText, check_token_name, looks_like_a_token,
 };
 pub use actor::{Actor, ActorKind};

@@ -3,6 +3,7 @@
 //! Each server has a folder, ports and an etcd of its own and ends with the process that started it, however that ends. There are no kubelets
 //! and controllers: a test plays them.
 
+mod accounts;
 mod certificates;
 
 use std::env;

@@ -104,6 +104,26 @@ impl Cluster {
         self.runtime.block_on(self.asked(Method::DELETE, path, None));
     }
 
+    /// Creates a service account in the namespace `default` with these rules of a ClusterRole, and returns a token of it for the API server. The
+    /// rules hold as long as the ClusterRoleBinding `account-<name>` is there.
+    ///
+    /// # Panics
+    /// As [`ApiServer::service_account`].
+    #[must_use]
+    pub fn service_account(&self, name: &str, rules: &[Value]) -> String {
+        self.runtime.block_on(self.server.service_account(name, rules))
+    }
+
+    /// Another token of a service account, for these audiences.
+    ///
+    /// # Panics
+    /// As [`ApiServer::service_account_token`].
+    #[must_use]
+    pub fn service_account_token(&self, name: &str, audiences: &[&str]) -> String {
+        self.runtime
+            .block_on(self.server.service_account_token(name, audiences))
+    }
+
     /// Starts kubelets that end pods `ends_after` they were told to; they work until they are dropped.
     #[must_use]
     pub fn kubelets(&self, ends_after: Duration) -> Kubelets {
@@ -132,6 +152,13 @@ impl Cluster {
         let (status, answer) = self.server.request(method.clone(), path, body).await;
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
     }
+}
+
+/// A rule of a ClusterRole; `resource` is in the core group, or has its group after a dot, as in `leases.coordination.k8s.io`.
+#[must_use]
+pub fn rule(verb: &str, resource: &str) -> Value {
+    let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+    json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]})
 }
 
 /// A pod of a replica set on `node`, which runs as soon as a kubelet sees it.

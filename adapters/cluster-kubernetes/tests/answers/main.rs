@@ -2,12 +2,13 @@
 
 mod evictions;
 mod pods;
+mod reviews;
 mod scripted;
 
 use std::time::Duration;
 
 use futures::StreamExt;
-use knm_cluster_kubernetes::{KubernetesOptions, KubernetesSource, OpenError, current_context};
+use knm_cluster_kubernetes::{KubernetesCluster, KubernetesOptions, KubernetesSource, OpenError, current_context};
 use knm_model::{ClusterName, NodeName};
 use knm_ports::{ClusterError, ClusterGateway, NodeEvent, NodeEvents};
 use serde_json::{Value, json};
@@ -232,7 +233,7 @@ async fn several_kubeconfigs_are_taken_together_and_missing_ones_passed_over() {
         path: path.into(),
         context: None,
     };
-    let gateway = knm_cluster_kubernetes::open(options).await.expect("a gateway");
+    let gateway = knm_cluster_kubernetes::open(options).await.expect("a cluster").gateway;
     gateway.pods_on_node(&a()).await.expect("no pods");
     assert!(
         server.seen()[0].contains("Bearer token-of-the-second"),
@@ -359,8 +360,12 @@ fn options(server: &Scripted) -> KubernetesOptions {
     }
 }
 
+async fn cluster(server: &Scripted) -> KubernetesCluster {
+    knm_cluster_kubernetes::open(options(server)).await.expect("a cluster")
+}
+
 async fn open(server: &Scripted) -> Arc<dyn ClusterGateway> {
-    knm_cluster_kubernetes::open(options(server)).await.expect("a gateway")
+    cluster(server).await.gateway
 }
 
 fn a() -> NodeName {

@@ -2,6 +2,7 @@
 
 mod driver;
 mod proxy;
+mod reviews;
 mod server;
 
 use std::sync::Arc;
@@ -21,9 +22,9 @@ async fn fresh_api_server() -> Option<ClusterFixture> {
     let server = ApiServer::start().await?;
     let proxy = Proxy::start(server.port()).await;
     let path = server.kubeconfig_through(proxy.port());
-    let gateway = knm_cluster_kubernetes::open(options(path)).await.expect("a gateway");
+    let cluster = knm_cluster_kubernetes::open(options(path)).await.expect("a cluster");
     Some(ClusterFixture {
-        gateway,
+        gateway: cluster.gateway,
         driver: Arc::new(ApiDriver::new(server, proxy)),
         keep: Box::new(()),
     })

@@ -24,7 +24,7 @@ async fn a_thousand_nodes_are_listed_in_pages_once_each() {
         page_size: 300,
         ..options(server.kubeconfig())
     };
-    let gateway = knm_cluster_kubernetes::open(options).await.expect("a gateway");
+    let gateway = knm_cluster_kubernetes::open(options).await.expect("a cluster").gateway;
 
     let first = next(&mut gateway.watch_nodes()).await;
 
@@ -44,7 +44,8 @@ async fn a_watch_goes_on_after_the_api_server_was_restarted() {
     add_node(&server, "before".to_owned()).await;
     let gateway = knm_cluster_kubernetes::open(options(server.kubeconfig()))
         .await
-        .expect("a gateway");
+        .expect("a cluster")
+        .gateway;
     let mut events = gateway.watch_nodes();
     assert!(matches!(next(&mut events).await, NodeEvent::Replaced(_)));
 
@@ -71,7 +72,8 @@ async fn an_api_server_that_hangs_is_noticed() {
     };
     let gateway = knm_cluster_kubernetes::open(options(server.kubeconfig()))
         .await
-        .expect("a gateway");
+        .expect("a cluster")
+        .gateway;
     let mut events = gateway.watch_nodes();
     assert!(matches!(next(&mut events).await, NodeEvent::Replaced(_)));
 
