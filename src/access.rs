@@ -6,7 +6,7 @@ use std::sync::Arc;
 use knm_domain::{Inventory, KubernetesSignIn, SignIn, Tokens, Ways};
 use knm_model::{Actor, ActorKind, ApiToken, Caller, ClusterName, NewToken, QueryError, RawRoleGrant, Timestamp};
 use knm_ports::{Clock, Storage};
-use knm_system::{SystemRandomness, SystemClock};
+use knm_system::{SystemClock, SystemRandomness};
 
 use crate::arguments::{NewTokenArguments, TokenCommand};
 use crate::configuration::{Environment, Resolved, Settings, SignInSettings};
@@ -17,7 +17,11 @@ const BOOTSTRAP: &str = "bootstrap";
 
 /// The API tokens of a store.
 pub fn tokens(storage: &Storage, clock: &Arc<dyn Clock>) -> Arc<Tokens> {
-    Tokens::new(Arc::clone(&storage.tokens), Arc::clone(clock), Arc::new(SystemRandomness))
+    Tokens::new(
+        Arc::clone(&storage.tokens),
+        Arc::clone(clock),
+        Arc::new(SystemRandomness),
+    )
 }
 
 /// How callers sign in. `own` is the cluster of the own pod, or the only one.

@@ -48,22 +48,12 @@ pub struct OidcSettings {
     pub rules: ClaimRules,
 }
 
-/// The words of `auth.mode`.
-const MODES: [&str; 4] = ["tokens", "kubernetes", "oidc", "none"];
-
 /// Reads what is configured and adds to `problems` what is wrong with it.
 pub fn read(resolved: &Resolved, problems: &mut Vec<String>) -> SignInSettings {
     let read = Reader(resolved);
     let said = read.text("auth.mode");
     let origin = &resolved.get("auth.mode").1;
-    let words: Vec<&str> = said.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-    let unknown = words.iter().find(|word| !MODES.contains(word));
-    if words.is_empty() || unknown.is_some() {
-        problems.push(format!(
-            "auth.mode: \"{said}\" ({origin}) is not allowed: one of {}, or several separated by commas, is",
-            MODES.join(", ")
-        ));
-    }
+    let words: Vec<&str> = said.split(',').collect();
     let has = |mode: &str| words.contains(&mode);
     if has("none") && 1 < words.len() {
         problems.push(format!(

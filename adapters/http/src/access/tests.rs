@@ -127,7 +127,8 @@ fn what_is_under_api_needs_a_caller_and_probes_do_not() {
 
 /// What the README says of roles and operations.
 fn tables() -> String {
-    let mut text = "| permission | lets one | viewer | operator | admin | with kubectl |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut text =
+        "| permission | lets one | viewer | operator | admin | with kubectl |\n|---|---|---|---|---|---|\n".to_owned();
     for permission in Permission::ALL {
         let meaning = match permission {
             View => "see nodes, operations and the audit log",
@@ -137,7 +138,13 @@ fn tables() -> String {
             Force => "drain with `force`, `disable_eviction` or `after_deadline: force`",
             Administer => "make and revoke API tokens, register clusters",
         };
-        let has = |role: Role| if role.permissions().contains(permission) { "yes" } else { "" };
+        let has = |role: Role| {
+            if role.permissions().contains(permission) {
+                "yes"
+            } else {
+                ""
+            }
+        };
         let [viewer, operator, admin] = Role::ALL.map(has);
         let rules: Vec<String> = permission.kubernetes().iter().map(ToString::to_string).collect();
         text.push_str(&format!(
@@ -176,7 +183,11 @@ fn tables() -> String {
             [] => String::new(),
             words => format!("; {} where it is asked for", permissions(words)),
         };
-        text.push_str(&format!("| {}{place}{perhaps} | {} |\n", permissions(need.permissions), operations.join(", ")));
+        text.push_str(&format!(
+            "| {}{place}{perhaps} | {} |\n",
+            permissions(need.permissions),
+            operations.join(", ")
+        ));
     }
     text
 }
