@@ -271,7 +271,7 @@ fn an_operation_whose_token_is_revoked_begins_no_more_nodes() {
     let service = closed(&[]);
     let operator = token(&service, &["--name", "operator", "--role", "operator"]);
     let viewer = token(&service, &["--name", "viewer", "--role", "viewer"]);
-    // One node every ten minutes: all but the first are still to be begun.
+    // One node after the other: all but the first few are still to be begun when the token is revoked.
     let body = json!({
         "kind": "label", "targets": {"label_selector": ""}, "options": {"set": {"a": "b"}},
         "strategy": {"max_concurrent": 1, "pause_between_seconds": 4, "max_failures": "100%"},
@@ -353,7 +353,7 @@ fn who_may_do_it_with_kubectl_may_do_it_here() {
     let Some(cluster) = Cluster::start() else {
         return;
     };
-    cluster.create_nodes([node("worker-1")]);
+    cluster.create_nodes([node("worker-1", &json!({}))]);
     let read = || vec![rule("get", "nodes"), rule("list", "nodes")];
     let with = |verb: &str, resource: &str| {
         let mut rules = read();
@@ -407,6 +407,6 @@ fn who_may_do_it_with_kubectl_may_do_it_here() {
     let name = record["actor"]["name"].as_str().unwrap();
     assert!(name.starts_with("system:serviceaccount:default:"), "{name}");
     // Pods are a resource of their own.
-    cluster.create("/api/v1/namespaces/default/pods", &pod("default", "web", "worker-1"));
+    cluster.create("/api/v1/namespaces/default/pods", &pod("web-1", "worker-1", "web"));
     assert_eq!(status(&service, "GET", &format!("{path}/pods"), &reader, None), 403);
 }
