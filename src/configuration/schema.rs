@@ -139,7 +139,7 @@ pub const KEYS: &[Key] = &[
     key("auth.oidc_algorithms", Kind::Texts, Preset::NoTexts, "signatures that are accepted; empty: RS256 and ES256", &[]),
     key("auth.oidc_name_claim", Kind::Text, Preset::Text("sub"), "the claim with the name for the audit log and for nodes", &[]),
     key("auth.oidc_ca_file", Kind::Text, Preset::Nothing, "a file with certificates to trust besides the public ones", &[]),
-    key("auth.oidc_rules", Kind::Texts, Preset::NoTexts, "what claims allow, such as \"groups=sre -> operator+force in east|west on pool=gpu\"", &[]),
+    key("auth.oidc_rules", Kind::Texts, Preset::NoTexts, "what claims allow, one rule each, such as groups=sre -> operator+force", &[]),
     key("metrics.require_auth", Kind::Flag, Preset::Flag(false), "whether /metrics needs a caller", &[]),
     key("docs.require_auth", Kind::Flag, Preset::Flag(false), "whether /docs and the OpenAPI document need a caller", &[]),
     key("audit.retention_days", number(0, 36_500), Preset::Number(0), "days that records of the audit log are kept; 0 keeps them for ever", &[]),
