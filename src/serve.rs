@@ -449,6 +449,7 @@ fn app_settings(server: &ServerSettings) -> AppSettings {
     AppSettings {
         debug_errors: server.debug,
         cors_origins: server.cors_origins.clone(),
+        trusted_proxies: server.trusted_proxies.clone(),
         write_timeout: server.write_timeout,
         read_timeout: server.read_timeout,
         max_body_bytes: server.max_body_bytes,

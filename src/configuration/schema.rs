@@ -34,6 +34,8 @@ pub enum Kind {
     Level,
     /// A list of texts.
     Texts,
+    /// A list of addresses and networks.
+    Networks,
 }
 
 /// A default.
@@ -99,6 +101,7 @@ pub const KEYS: &[Key] = &[
     key("server.max_url_bytes", number(256, 1 << 16), Preset::Number(8_192), "longest path with query, in bytes", &[]),
     key("server.max_connections", number(1, 1_000_000), Preset::Number(10_000), "most connections at once; others wait", &[]),
     key("server.cors_origins", Kind::Texts, Preset::NoTexts, "origins whose pages may call this service; empty switches CORS off", &[]),
+    key("server.trusted_proxies", Kind::Networks, Preset::NoTexts, "addresses and networks of the proxies whose X-Forwarded-For is believed", &[]),
     key("database.type", Kind::Word(&["sqlite", "postgres", "postgresql", "memory"]), Preset::Text("sqlite"), "sqlite, postgres or memory", &["DATABASE_TYPE", "DB_TYPE"]),
     key("database.host", Kind::Text, Preset::Text("localhost"), "PostgreSQL: its address", &["DB_HOST", "DATABASE_HOST"]),
     key("database.port", number(1, 65_535), Preset::Number(5432), "PostgreSQL: its port", &["DB_PORT", "DATABASE_PORT"]),
@@ -165,6 +168,7 @@ impl Kind {
             Self::Word(words) => words.join(", "),
             Self::Level => "debug, info, warn, error or a filter such as info,knm_http=debug".to_owned(),
             Self::Texts => "a list of texts".to_owned(),
+            Self::Networks => "a list of addresses and of networks such as 10.0.0.0/8 or 2001:db8::/32".to_owned(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use knm_http::Network;
 use knm_model::ObjectName;
 use knm_ports::StorageKind;
 use knm_telemetry::{LogFormat, LogSettings};
@@ -54,6 +55,8 @@ pub struct ServerSettings {
     pub max_url_bytes: usize,
     pub max_connections: usize,
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed when they say whom they ask for.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// How clusters are asked.
@@ -100,6 +103,7 @@ impl From<&Resolved> for Settings {
                 max_url_bytes: read.number("server.max_url_bytes"),
                 max_connections: read.number("server.max_connections"),
                 cors_origins: read.texts("server.cors_origins"),
+                trusted_proxies: read.networks("server.trusted_proxies"),
             },
             database: database(&read),
             logging: LogSettings {
@@ -222,6 +226,10 @@ impl Reader<'_> {
             Value::Texts(texts) => texts.clone(),
             _ => Vec::new(),
         }
+    }
+
+    fn networks(&self, path: &str) -> Vec<Network> {
+        self.texts(path).iter().filter_map(|text| text.parse().ok()).collect()
     }
 
     fn flag(&self, path: &str) -> bool {

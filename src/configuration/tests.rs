@@ -37,6 +37,7 @@ fn allowed(kind: Kind, which: usize) -> String {
         Kind::Dsn => format!("/data/{which}.db"),
         Kind::Text | Kind::Secret => format!("text-{which}"),
         Kind::Texts => format!("[\"https://{which}.example\"]"),
+        Kind::Networks => format!("[10.0.{which}.0/24]"),
     }
 }
 
@@ -88,6 +89,7 @@ fn every_key_has_a_long_variable() {
     for key in KEYS.iter().filter(|key| !key.path.starts_with("database.max_")) {
         let value = match key.kind {
             Kind::Texts => "https://a.example".to_owned(),
+            Kind::Networks => "10.0.0.0/8, ::1".to_owned(),
             kind => allowed(kind, 0),
         };
         let resolved = Resolved::load(None, &environment(&[(&key.long_variable(), &value)])).unwrap();
@@ -199,6 +201,26 @@ fn structured_text_is_json() {
     assert_eq!(settings("logging:\n  structured: true\n"), "json");
     assert_eq!(settings("logging:\n  structured: true\n  format: bunyan\n"), "bunyan");
     assert_eq!(settings("logging:\n  structured: false\n"), "text");
+}
+
+#[test]
+fn proxies_are_addresses_and_networks() {
+    let of = |text: &str| Settings::from(&load(text, &[]).unwrap()).server.trusted_proxies;
+    assert_eq!(of("{}"), []);
+    let expected: Vec<knm_http::Network> = ["10.0.0.0/8", "::1"].map(|text| text.parse().unwrap()).to_vec();
+    assert_eq!(of("server:\n  trusted_proxies: [10.0.0.0/8, \"::1\"]\n"), expected);
+    let found = problems(
+        "server:\n  trusted_proxies: [10.0.0.0/8, 10.0.0.0/99]\n",
+        &[("KNM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8,proxy.example")],
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (problem, value) in found.iter().zip(["\"10.0.0.0/99\"", "\"proxy.example\""]) {
+        assert!(
+            problem.contains("server.trusted_proxies") && problem.contains(value),
+            "{problem}"
+        );
+        assert!(problem.contains("networks such as 10.0.0.0/8"), "{problem}");
+    }
 }
 
 #[test]

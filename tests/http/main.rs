@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod audit;
+mod callers;
 mod changes;
 mod connections;
 mod drains;

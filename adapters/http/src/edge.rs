@@ -14,6 +14,7 @@ use poem::{Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+use crate::client::ClientAddress;
 use crate::compression::{self, Encoding};
 use crate::headers::{Visitor, secure};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
@@ -77,6 +78,8 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         if request.uri().path() == "/health/" {
             *request.uri_mut() = Uri::from_static("/health");
         }
+        let address = ClientAddress::of(&request, &self.settings.trusted_proxies);
+        request.set_data(address);
         if !matches!(*request.method(), Method::GET | Method::OPTIONS) {
             request.set_data(RequestId(id.clone()));
         }

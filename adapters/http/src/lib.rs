@@ -3,6 +3,7 @@
 mod answer;
 mod api;
 mod body;
+mod client;
 mod compression;
 mod connection;
 mod docs;
@@ -33,6 +34,7 @@ use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
 use tokio_util::sync::CancellationToken;
 
+pub use client::{Network, NetworkError};
 pub use document::{openapi_json, openapi_yaml};
 pub use metric::describe_metrics;
 pub use server::serve;
@@ -80,6 +82,8 @@ pub struct AppSettings {
     pub debug_errors: bool,
     /// Origins whose pages may read answers; none: no page of another origin may.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed when they say whom they ask for.
+    pub trusted_proxies: Vec<Network>,
     /// How long an answer may take, event streams excepted.
     pub write_timeout: Duration,
     /// How long the body of a request may take to arrive.

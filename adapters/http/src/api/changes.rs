@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use knm_domain::{Asked, Asker, NodeChanged, Uncordon};
 use knm_model::{Actor, HoldRequest, LabelChange, QueryError, TaintChange, check_reason, excerpt};
+use poem::Request;
 use poem::http::{HeaderMap, header};
 use poem::web::Data;
-use poem::{Addr, Request};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use super::Group;
 use crate::Shared;
 use crate::answer::Changed;
 use crate::body::Written;
+use crate::client::ClientAddress;
 use crate::edge::RequestId;
 use crate::list::{changed_tag, node_state};
 use crate::problem::{Failure, OfChanging, Problem};
@@ -180,12 +181,9 @@ fn asked(request: &Request, dry_run: Option<&str>, errors: &mut Vec<QueryError>)
 
 /// Who asks, and by which request.
 pub(super) fn asker(request: &Request) -> Asker {
-    let address = match &request.remote_addr().0 {
-        Addr::SocketAddr(address) => Some(address.ip().to_string()),
-        Addr::Unix(_) | Addr::Custom(..) => None,
-    };
+    let address = request.data::<ClientAddress>().and_then(|address| address.0);
     Asker {
-        actor: Actor::anonymous(address),
+        actor: Actor::anonymous(address.map(|address| address.to_string())),
         request_id: request.data::<RequestId>().map(|id| id.0.clone()),
     }
 }

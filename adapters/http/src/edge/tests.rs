@@ -12,6 +12,7 @@ fn edge<E: Endpoint<Output = Response>>(inner: E) -> Edge<E> {
     let settings = AppSettings {
         debug_errors: false,
         cors_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
         write_timeout: Duration::from_millis(20),
         read_timeout: Duration::from_secs(1),
         max_body_bytes: 1_000,
