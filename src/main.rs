@@ -39,6 +39,9 @@ pub(crate) enum Failure {
     /// A cluster cannot be used.
     #[error(transparent)]
     Cluster(#[from] clusters::OpenError),
+    /// The certificate cannot be served.
+    #[error(transparent)]
+    Tls(#[from] knm_http::TlsError),
     /// The address cannot be listened on.
     #[error("{address} cannot be listened on")]
     Listen {

@@ -8,7 +8,7 @@ use knm_domain::{
     Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
     OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, TemplateReconciler, Templates,
 };
-use knm_http::{App, AppSettings, ServerLimits};
+use knm_http::{App, AppSettings, Entrance, ServerLimits, Tls};
 use knm_model::ClusterName;
 use knm_ports::{Clock, IdSource, Storage, SystemStats};
 use knm_system::{MachineStats, SystemClock, TimeOrderedIds};
@@ -131,6 +131,7 @@ impl Program<'_> {
 
         let (listener, address) = listen(&settings.server).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let tls = self.open_tls(&clock).await?;
         let handles = self.open_clusters(&clock).await?;
         let storage = storage::open(&settings.database).await?;
         tracing::info!(
@@ -181,7 +182,7 @@ impl Program<'_> {
             Arc::clone(&clock),
         );
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
-        self.announce(&address);
+        self.announce(&address, tls.is_some());
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
@@ -195,7 +196,10 @@ impl Program<'_> {
             settings: app_settings(&settings.server),
         };
         let mut serving = tokio::spawn(knm_http::serve(
-            listener,
+            Entrance {
+                listener,
+                tls: tls.clone(),
+            },
             app,
             limits(&settings.server),
             stop.clone(),
@@ -216,6 +220,10 @@ impl Program<'_> {
             self.arguments.file.config.clone(),
             background.clone(),
         ));
+
+        if let Some(tls) = tls {
+            tokio::spawn(reload::certificate(tls, hangups()?, background.clone()));
+        }
 
         let shutdown = Shutdown {
             health: &health,
@@ -280,6 +288,13 @@ impl Program<'_> {
                 Err(Failure::System { what: "the server stopped by itself", source: std::io::Error::other(why) })
             }
         }
+    }
+
+    async fn open_tls(&self, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Tls>>, Failure> {
+        let Some(files) = self.settings.server.tls.clone() else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Tls::open(files, Arc::clone(clock)).await?)))
     }
 
     async fn open_clusters(&self, clock: &Arc<dyn Clock>) -> Result<Vec<ClusterHandle>, Failure> {
@@ -348,13 +363,14 @@ impl Program<'_> {
         })
     }
 
-    fn announce(&self, address: &std::net::SocketAddr) {
+    fn announce(&self, address: &std::net::SocketAddr, has_tls: bool) {
         let mode = if self.settings.server.debug { "debug" } else { "release" };
         tracing::info!(port = %address.port(), address = %address, mode, "server starting on port {}", address.port());
         if self.arguments.demo {
             // Not in the log: whoever tries the demo sees it at every level. Without a stdout nobody wants to know.
-            let nodes = format!("http://{address}/api/v1/clusters/demo/nodes");
-            let _ = crate::print(&format!("docs: http://{address}/docs\ntry:  curl -s {nodes}\n"));
+            let base = format!("{}://{address}", if has_tls { "https" } else { "http" });
+            let nodes = format!("{base}/api/v1/clusters/demo/nodes");
+            let _ = crate::print(&format!("docs: {base}/docs\ntry:  curl -s {nodes}\n"));
         }
     }
 }

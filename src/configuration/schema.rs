@@ -3,7 +3,7 @@
 /// One key.
 #[derive(Debug)]
 pub struct Key {
-    /// `section.key`.
+    /// `section.key`, or `section.group.key`.
     pub path: &'static str,
     /// What its value may be.
     pub kind: Kind,
@@ -102,6 +102,8 @@ pub const KEYS: &[Key] = &[
     key("server.max_connections", number(1, 1_000_000), Preset::Number(10_000), "most connections at once; others wait", &[]),
     key("server.cors_origins", Kind::Texts, Preset::NoTexts, "origins whose pages may call this service; empty switches CORS off", &[]),
     key("server.trusted_proxies", Kind::Networks, Preset::NoTexts, "addresses and networks of the proxies whose X-Forwarded-For is believed", &[]),
+    key("server.tls.cert_file", Kind::Text, Preset::Nothing, "a file with the certificate to serve TLS with and those that lead to a trusted one, as PEM", &[]),
+    key("server.tls.key_file", Kind::Text, Preset::Nothing, "the file with its key; both files are read again when they change", &[]),
     key("database.type", Kind::Word(&["sqlite", "postgres", "postgresql", "memory"]), Preset::Text("sqlite"), "sqlite, postgres or memory", &["DATABASE_TYPE", "DB_TYPE"]),
     key("database.host", Kind::Text, Preset::Text("localhost"), "PostgreSQL: its address", &["DB_HOST", "DATABASE_HOST"]),
     key("database.port", number(1, 65_535), Preset::Number(5432), "PostgreSQL: its port", &["DB_PORT", "DATABASE_PORT"]),
@@ -141,10 +143,17 @@ impl Key {
         self.path.split_once('.').map_or(self.path, |(section, _)| section)
     }
 
-    /// The part after the dot.
+    /// The part after the last dot.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.path.split_once('.').map_or(self.path, |(_, name)| name)
+        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// The part between the dots, for a key in a group of its section.
+    #[must_use]
+    pub fn group(&self) -> Option<&'static str> {
+        let (_, rest) = self.path.split_once('.')?;
+        rest.rsplit_once('.').map(|(group, _)| group)
     }
 
     /// The variable that every key has.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use knm_http::Network;
+use knm_http::{Network, TlsFiles};
 use knm_model::ObjectName;
 use knm_ports::StorageKind;
 use knm_telemetry::{LogFormat, LogSettings};
@@ -57,6 +57,8 @@ pub struct ServerSettings {
     pub cors_origins: Vec<String>,
     /// Proxies that are believed when they say whom they ask for.
     pub trusted_proxies: Vec<Network>,
+    /// The certificate that is served; without it connections are plain.
+    pub tls: Option<TlsFiles>,
 }
 
 /// How clusters are asked.
@@ -104,6 +106,7 @@ impl From<&Resolved> for Settings {
                 max_connections: read.number("server.max_connections"),
                 cors_origins: read.texts("server.cors_origins"),
                 trusted_proxies: read.networks("server.trusted_proxies"),
+                tls: tls(&read),
             },
             database: database(&read),
             logging: LogSettings {
@@ -121,6 +124,13 @@ impl From<&Resolved> for Settings {
             clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),
         }
     }
+}
+
+fn tls(read: &Reader<'_>) -> Option<TlsFiles> {
+    Some(TlsFiles {
+        cert_file: read.optional("server.tls.cert_file")?.into(),
+        key_file: read.optional("server.tls.key_file")?.into(),
+    })
 }
 
 fn operations(read: &Reader<'_>) -> OperationSettings {

@@ -92,7 +92,14 @@ fn every_key_has_a_long_variable() {
             Kind::Networks => "10.0.0.0/8, ::1".to_owned(),
             kind => allowed(kind, 0),
         };
-        let resolved = Resolved::load(None, &environment(&[(&key.long_variable(), &value)])).unwrap();
+        let mut variables = environment(&[(&key.long_variable(), &value)]);
+        if key.group() == Some("tls") {
+            // Neither comes without the other.
+            for other in ["KNM__SERVER__TLS__CERT_FILE", "KNM__SERVER__TLS__KEY_FILE"] {
+                variables.entry(other.to_owned()).or_insert_with(|| "other".to_owned());
+            }
+        }
+        let resolved = Resolved::load(None, &variables).unwrap();
         assert_eq!(
             resolved.get(key.path).1,
             &Origin::Variable(key.long_variable()),
@@ -220,6 +227,47 @@ fn proxies_are_addresses_and_networks() {
             "{problem}"
         );
         assert!(problem.contains("networks such as 10.0.0.0/8"), "{problem}");
+    }
+}
+
+#[test]
+fn tls_has_a_certificate_and_its_key_or_neither() {
+    let of = |text: &str| Settings::from(&load(text, &[]).unwrap()).server.tls;
+    for none in [
+        "{}",
+        "server:\n  tls:\n",
+        "server:\n  tls: {}\n",
+        "server:\n  tls:\n    cert_file: null\n",
+    ] {
+        assert_eq!(of(none), None, "{none}");
+    }
+    let files = knm_http::TlsFiles {
+        cert_file: "/tls/tls.crt".into(),
+        key_file: "/tls/tls.key".into(),
+    };
+    let both = "server:\n  tls:\n    cert_file: /tls/tls.crt\n    key_file: /tls/tls.key\n";
+    assert_eq!(of(both), Some(files));
+    for (text, parts) in [
+        (
+            "server: {tls: {cert_file: a}}",
+            ["server.tls.key_file is missing", "server.tls.cert_file"],
+        ),
+        (
+            "server: {tls: {key_file: a}}",
+            ["server.tls.cert_file is missing", "server.tls.key_file"],
+        ),
+        (
+            "server: {tls: {cert_fil: a}}",
+            ["server.tls.cert_fil\"", "nearest is \"server.tls.cert_file\""],
+        ),
+        ("server: {tls: on}", ["server.tls: \"true\"", "a section with keys is"]),
+        (
+            "server: {tls: {cert_file: {a: b}, key_file: c}}",
+            ["server.tls.cert_file: \"a section\"", "missing"],
+        ),
+    ] {
+        let found = problems(text, &[]).join("\n");
+        assert!(parts.iter().all(|part| found.contains(part)), "{found}");
     }
 }
 

@@ -18,6 +18,7 @@ mod problems;
 mod readme;
 mod shutdown;
 mod templates;
+mod tls;
 
 use knm_test_support::patience::wait_for;
 use knm_test_support::service::Service;

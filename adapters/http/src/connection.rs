@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::stream::Stream;
 use crate::{ServerLimits, refusal};
 
 /// Nothing of the next request has arrived.
@@ -90,7 +90,7 @@ impl Phases {
 
 /// A connection that fails when its peer is silent for too long: between requests, within a head, or while an answer is sent to it.
 pub(crate) struct Watched<'a> {
-    stream: &'a mut TcpStream,
+    stream: &'a mut Stream,
     phases: Arc<Phases>,
     idle_timeout: Duration,
     header_read_timeout: Duration,
@@ -107,7 +107,7 @@ pub(crate) struct Watched<'a> {
 }
 
 impl<'a> Watched<'a> {
-    pub(crate) fn new(stream: &'a mut TcpStream, phases: Arc<Phases>, limits: &ServerLimits) -> Self {
+    pub(crate) fn new(stream: &'a mut Stream, phases: Arc<Phases>, limits: &ServerLimits) -> Self {
         Self {
             stream,
             phases,
@@ -224,10 +224,13 @@ impl AsyncWrite for Watched<'_> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(cx)
+        // With TLS there may be bytes left that the peer does not take.
+        let outcome = Pin::new(&mut *self.stream).poll_flush(cx);
+        self.moved(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_shutdown(cx)
+        let outcome = Pin::new(&mut *self.stream).poll_shutdown(cx);
+        self.moved(cx, outcome)
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http_body_util::combinators::BoxBody;
 use metrics::Gauge;
+use poem::http::uri::Scheme;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use poem::{Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
@@ -16,7 +17,7 @@ use tracing::Instrument;
 
 use crate::client::ClientAddress;
 use crate::compression::{self, Encoding};
-use crate::headers::{Visitor, secure};
+use crate::headers::{Visitor, insist_on_tls, secure};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
 use crate::problem::{Kind, Problem, shortened};
 use crate::route::{self, UNMATCHED};
@@ -70,6 +71,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             false => tracing::info_span!("request", request_id = id.as_str()),
         };
         let is_head = request.method() == Method::HEAD;
+        let is_by_tls = request.scheme() == &Scheme::HTTPS;
         let encoding = Encoding::negotiate(request.headers());
         let visitor = Visitor::of(request.headers());
         if is_head {
@@ -94,6 +96,9 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             weaken_tag(response.headers_mut());
         }
         self.finish(&mut response, route, &id, visitor);
+        if is_by_tls {
+            insist_on_tls(response.headers_mut());
+        }
         if is_head {
             drop_body(&mut response);
         }

@@ -22,6 +22,8 @@ mod refusal;
 mod route;
 mod server;
 mod shortcut;
+mod stream;
+mod tls;
 mod view;
 
 use std::sync::Arc;
@@ -37,7 +39,8 @@ use tokio_util::sync::CancellationToken;
 pub use client::{Network, NetworkError};
 pub use document::{openapi_json, openapi_yaml};
 pub use metric::describe_metrics;
-pub use server::serve;
+pub use server::{Entrance, serve};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use api::audit::AuditApi;
 use api::changes::ChangesApi;

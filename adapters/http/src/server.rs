@@ -23,7 +23,7 @@ use poem::http::uri::Scheme;
 use poem::http::{HeaderValue, header};
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, Request, Response};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -33,6 +33,8 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{Phases, Watched};
 use crate::gather::{Gathered, Joined};
 use crate::metric::CONNECTIONS;
+use crate::stream::Stream;
+use crate::tls::Tls;
 use crate::{App, ServeReport, ServerLimits, refusal, router};
 
 /// How long to wait before accepting again when the operating system refuses, for want of file descriptors say.
@@ -46,10 +48,18 @@ const GRACE: Duration = Duration::from_millis(100);
 /// sending would lose the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Where callers come in.
+pub struct Entrance {
+    /// Where they connect.
+    pub listener: TcpListener,
+    /// The certificate that is served; without it connections are plain.
+    pub tls: Option<Arc<Tls>>,
+}
+
 /// Serves until `shutdown` is cancelled. Then nothing new is accepted, event streams end with a last event, and requests in flight
 /// may finish, for at most `patience`.
 pub async fn serve(
-    listener: TcpListener,
+    entrance: Entrance,
     app: App,
     limits: ServerLimits,
     shutdown: CancellationToken,
@@ -57,6 +67,7 @@ pub async fn serve(
 ) -> ServeReport {
     let server = Arc::new(Server {
         endpoint: router(app, &limits, shutdown.clone()),
+        tls: entrance.tls,
         limits,
         stopping: shutdown.clone(),
         cut_off: CancellationToken::new(),
@@ -64,8 +75,8 @@ pub async fn serve(
     });
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(server.limits.max_connections));
-    accept(&listener, &server, &connections, &places).await;
-    accept_queue(listener, &server, &connections, &places);
+    accept(&entrance.listener, &server, &connections, &places).await;
+    accept_queue(entrance.listener, &server, &connections, &places);
 
     let began = Instant::now();
     connections.close();
@@ -83,6 +94,7 @@ pub async fn serve(
 
 struct Server<E> {
     endpoint: E,
+    tls: Option<Arc<Tls>>,
     limits: ServerLimits,
     /// Cancelled when no new request is to be taken.
     stopping: CancellationToken,
@@ -161,50 +173,102 @@ fn accept_queue<E: Endpoint<Output = Response> + 'static>(
 }
 
 impl<E: Endpoint<Output = Response> + 'static> Server<E> {
-    async fn converse(self: Arc<Self>, mut stream: TcpStream, remote: SocketAddr) {
+    async fn converse(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
         let open = metrics::gauge!(CONNECTIONS);
         open.increment(1.0);
+        let cut_off = self.cut_off.clone();
+        if let Some(Some(stream)) = cut_off.run_until_cancelled(self.greeted(stream)).await {
+            self.talk(stream, remote).await;
+        }
+        open.decrement(1.0);
+    }
+
+    /// The connection, ready for requests: with TLS that takes a greeting, which has as long as the head of a request.
+    async fn greeted(&self, mut stream: TcpStream) -> Option<Stream> {
+        // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else {
+            return Some(Stream::Plain(stream));
+        };
+        let greeting = async {
+            let mut first = [0];
+            stream.peek(&mut first).await.map_err(|error| (error, None))?;
+            // The first byte of TLS is no letter, and that of HTTP is one.
+            if first[0].is_ascii_alphabetic() {
+                // A peer that leaves now knows why.
+                let _ = stream.write_all(&refusal::of_plain_http()).await;
+                let plain = io::Error::new(io::ErrorKind::InvalidData, "the peer speaks HTTP without TLS");
+                return Err((plain, Some(stream)));
+            }
+            tls.greet(stream).await.map_err(|(error, stream)| (error, Some(stream)))
+        };
+        let outcome = tokio::select! {
+            outcome = timeout(self.limits.header_read_timeout, greeting) => outcome,
+            () = self.grace_is_over() => return None,
+        };
+        match outcome {
+            Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
+            Ok(Err((error, stream))) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "there is no TLS with a peer");
+                if let Some(mut stream) = stream {
+                    self.stopping.run_until_cancelled(linger(&mut stream)).await;
+                }
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn talk(self: &Arc<Self>, mut stream: Stream, remote: SocketAddr) {
         let phases = Arc::new(Phases::new());
         let cut_off = self.cut_off.clone();
         let ended = cut_off
             .run_until_cancelled(self.answer_all(&mut stream, remote, &phases))
             .await;
-        if let Some(ended) = ended {
-            let is_refused = ended.as_ref().is_err_and(hyper::Error::is_parse);
-            if is_refused && !phases.was_answered() {
-                // A peer that leaves now knows why.
-                let _ = timeout(self.limits.write_timeout, stream.write_all(&refusal::of_http_2())).await;
-            }
-            if (ended.is_ok() || is_refused) && phases.may_send() {
-                self.stopping.run_until_cancelled(linger(&mut stream)).await;
-            }
-            if let Err(error) = ended {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
-            }
+        let Some(ended) = ended else {
+            return;
+        };
+        let is_refused = ended.as_ref().is_err_and(hyper::Error::is_parse);
+        if is_refused && !phases.was_answered() {
+            let refusal = refusal::of_http_2();
+            let telling = async {
+                stream.write_all(&refusal).await?;
+                stream.flush().await
+            };
+            // A peer that leaves now knows why.
+            let _ = timeout(self.limits.write_timeout, telling).await;
         }
-        open.decrement(1.0);
+        if (ended.is_ok() || is_refused) && phases.may_send() {
+            self.stopping.run_until_cancelled(linger(&mut stream)).await;
+        }
+        if let Err(error) = ended {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
+        }
     }
 
     /// Answers the requests of a connection, one after the other.
     async fn answer_all(
         self: &Arc<Self>,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         remote: SocketAddr,
         phases: &Arc<Phases>,
     ) -> hyper::Result<()> {
-        // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
-        let _ = stream.set_nodelay(true);
-        let local = stream.local_addr().unwrap_or(remote);
+        let local = stream.tcp().local_addr().unwrap_or(remote);
+        let scheme = match stream {
+            Stream::Plain(_) => Scheme::HTTP,
+            Stream::Tls(_) => Scheme::HTTPS,
+        };
         let io = Watched::new(stream, Arc::clone(phases), &self.limits);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let server = Arc::clone(self);
             let answering = Answering::new(Arc::clone(self), Arc::clone(phases));
+            let scheme = scheme.clone();
             async move {
                 let request: Request = (
                     request,
                     LocalAddr(Addr::SocketAddr(local)),
                     RemoteAddr(Addr::SocketAddr(remote)),
-                    Scheme::HTTP,
+                    scheme,
                 )
                     .into();
                 let response = server
@@ -244,13 +308,13 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
 }
 
 /// Reads what the peer still sends, so that it gets to read what it was answered.
-async fn linger(stream: &mut TcpStream) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
-    let mut nowhere = tokio::io::sink();
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let reading = async {
+        stream.shutdown().await?;
+        tokio::io::copy(stream, &mut tokio::io::sink()).await
+    };
     // Whatever ends it, the connection is closed next.
-    let _ = timeout(LINGER, tokio::io::copy(stream, &mut nowhere)).await;
+    let _ = timeout(LINGER, reading).await;
 }
 
 /// One request that is being answered, until the last byte of its answer is handed over or its connection ends.
