@@ -5,6 +5,7 @@ mod clusters;
 mod configuration;
 mod reload;
 mod serve;
+mod servers;
 mod shutdown;
 mod signals;
 mod storage;

@@ -8,12 +8,11 @@ use knm_domain::{
     Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
     OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, TemplateReconciler, Templates,
 };
-use knm_http::{App, AppSettings, Entrance, ServerLimits, Tls};
+use knm_http::{App, AppSettings, ServerLimits, Tls};
 use knm_model::ClusterName;
 use knm_ports::{Clock, IdSource, Storage, SystemStats};
 use knm_system::{MachineStats, SystemClock, TimeOrderedIds};
 use knm_telemetry::{Identity, Logs, PrometheusExposition};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +20,7 @@ use crate::arguments::ServeArguments;
 use crate::configuration::{
     ClusterSetting, DemoSetting, Environment, Origin, Resolved, ServerSettings, Settings, SourceSetting, Value,
 };
+use crate::servers::Ports;
 use crate::shutdown::Shutdown;
 use crate::signals::{Endings, hangups};
 use crate::{Failure, clusters, reload, storage};
@@ -92,6 +92,7 @@ fn become_demo(resolved: &mut Resolved, arguments: &ServeArguments) -> Result<te
     resolved.set("database.dsn", Value::Text(file), origin());
     resolved.set("database.auto_migrate", Value::Flag(true), origin());
     resolved.set("server.host", Value::Text("127.0.0.1".to_owned()), origin());
+    resolved.set("server.management_host", Value::Nothing, origin());
     let demo = ClusterSetting {
         name: ClusterName::from_any("demo"),
         source: SourceSetting::Demo(DemoSetting {
@@ -129,7 +130,7 @@ impl Program<'_> {
         let exposition = knm_telemetry::install_metrics()?;
         describe_metrics();
 
-        let (listener, address) = listen(&settings.server).await?;
+        let ports = Ports::listen(&settings.server).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let tls = self.open_tls(&clock).await?;
         let handles = self.open_clusters(&clock).await?;
@@ -182,7 +183,7 @@ impl Program<'_> {
             Arc::clone(&clock),
         );
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
-        self.announce(&address, tls.is_some());
+        self.announce(&ports, tls.is_some());
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
@@ -195,16 +196,13 @@ impl Program<'_> {
             exposition: Arc::new(exposition.clone()),
             settings: app_settings(&settings.server),
         };
-        let mut serving = tokio::spawn(knm_http::serve(
-            Entrance {
-                listener,
-                tls: tls.clone(),
-            },
+        let mut servers = ports.serve(
             app,
-            limits(&settings.server),
-            stop.clone(),
+            tls.clone(),
+            &limits(&settings.server),
+            &stop,
             settings.server.shutdown_timeout,
-        ));
+        );
 
         tokio::spawn(Arc::clone(&changes).keep_holds(
             Arc::clone(&storage.leases),
@@ -252,7 +250,7 @@ impl Program<'_> {
                 }
             }
             ending = endings.next() => {
-                shutdown.run(ending, endings, serving, None).await;
+                shutdown.run(ending, endings, servers, None).await;
                 return Ok(());
             }
         }
@@ -278,10 +276,10 @@ impl Program<'_> {
         }
         tokio::select! {
             ending = endings.next() => {
-                shutdown.run(ending, endings, serving, Some(working)).await;
+                shutdown.run(ending, endings, servers, Some(working)).await;
                 Ok(())
             }
-            stopped = &mut serving => {
+            stopped = &mut servers.main => {
                 background.cancel();
                 storage.admin.close().await;
                 let why = stopped.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
@@ -363,12 +361,11 @@ impl Program<'_> {
         })
     }
 
-    fn announce(&self, address: &std::net::SocketAddr, has_tls: bool) {
-        let mode = if self.settings.server.debug { "debug" } else { "release" };
-        tracing::info!(port = %address.port(), address = %address, mode, "server starting on port {}", address.port());
+    fn announce(&self, ports: &Ports, has_tls: bool) {
+        ports.announce(if self.settings.server.debug { "debug" } else { "release" });
         if self.arguments.demo {
             // Not in the log: whoever tries the demo sees it at every level. Without a stdout nobody wants to know.
-            let base = format!("{}://{address}", if has_tls { "https" } else { "http" });
+            let base = format!("{}://{}", if has_tls { "https" } else { "http" }, ports.main());
             let nodes = format!("{base}/api/v1/clusters/demo/nodes");
             let _ = crate::print(&format!("docs: {base}/docs\ntry:  curl -s {nodes}\n"));
         }
@@ -385,17 +382,6 @@ fn own_cluster(clusters: &[(ClusterName, knm_model::ClusterSource)]) -> Option<&
         (None, [(name, _)]) => Some(name),
         (None, _) => None,
     }
-}
-
-async fn listen(settings: &ServerSettings) -> Result<(TcpListener, std::net::SocketAddr), Failure> {
-    let host = settings.host.trim_start_matches('[').trim_end_matches(']');
-    let failed = |source| Failure::Listen {
-        address: format!("{}:{}", settings.host, settings.port),
-        source,
-    };
-    let listener = TcpListener::bind((host, settings.port)).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
 }
 
 async fn migrate(storage: &Storage) -> Result<(), Failure> {

@@ -49,6 +49,7 @@ impl Resolved {
         resolved.read_environment(environment, &mut problems);
         resolved.settle_connection(&mut problems);
         resolved.settle_tls(&mut problems);
+        resolved.settle_ports(&mut problems);
         if problems.is_empty() {
             return Ok(resolved);
         }
@@ -242,6 +243,19 @@ impl Resolved {
             let origin = self.get(set).1;
             problems.push(format!(
                 "{missing} is missing: {set} ({origin}) needs it, TLS is served with both or with neither"
+            ));
+        }
+    }
+
+    /// Two servers have two ports.
+    fn settle_ports(&self, problems: &mut Vec<String>) {
+        let ((main, main_origin), (management, origin)) = (self.get("server.port"), self.get("server.management_port"));
+        if let (Value::Number(main), Value::Number(management)) = (main, management)
+            && main == management
+            && *main != 0
+        {
+            problems.push(format!(
+                "server.management_port: \"{management}\" ({origin}) is not allowed: another port than server.port ({main_origin}) is"
             ));
         }
     }

@@ -90,6 +90,8 @@ pub const KEYS: &[Key] = &[
     key("service.instance_id", Kind::Text, Preset::Nothing, "the name of this instance in logs; without it the host's name", &["INSTANCE_ID"]),
     key("server.host", Kind::Text, Preset::Text("0.0.0.0"), "address to listen on", &[]),
     key("server.port", number(0, 65_535), Preset::Number(8080), "port to listen on; 0 takes a free one", &["PORT"]),
+    key("server.management_port", number(0, 65_535), Preset::Nothing, "a port for health and metrics, without TLS, which are then nowhere else; 0 takes a free one", &[]),
+    key("server.management_host", Kind::Text, Preset::Nothing, "address to listen on there; without it that of server.host", &[]),
     key("server.mode", Kind::Word(&["debug", "release"]), Preset::Text("release"), "debug may tell more in errors", &["SERVER_MODE"]),
     key("server.read_timeout", number(1, DAY), Preset::Number(30), "seconds to receive a whole request", &[]),
     key("server.write_timeout", number(1, DAY), Preset::Number(30), "seconds to produce a response, streams excepted", &[]),

@@ -43,6 +43,9 @@ pub struct Settings {
 pub struct ServerSettings {
     pub host: String,
     pub port: u16,
+    /// Where health and metrics are, if they have a port of their own.
+    pub management_port: Option<u16>,
+    pub management_host: String,
     /// Whether errors may tell more.
     pub debug: bool,
     pub read_timeout: Duration,
@@ -94,6 +97,10 @@ impl From<&Resolved> for Settings {
             server: ServerSettings {
                 host: read.text("server.host"),
                 port: read.number("server.port"),
+                management_port: read.optional_number("server.management_port"),
+                management_host: read
+                    .optional("server.management_host")
+                    .unwrap_or_else(|| read.text("server.host")),
                 debug: read.text("server.mode") == "debug",
                 read_timeout: read.seconds("server.read_timeout"),
                 write_timeout: read.seconds("server.write_timeout"),
@@ -246,11 +253,15 @@ impl Reader<'_> {
         matches!(self.0.get(path).0, Value::Flag(true))
     }
 
-    fn number<T: TryFrom<i64> + Default>(&self, path: &str) -> T {
+    fn optional_number<T: TryFrom<i64>>(&self, path: &str) -> Option<T> {
         match self.0.get(path).0 {
-            Value::Number(number) => T::try_from(*number).unwrap_or_default(),
-            _ => T::default(),
+            Value::Number(number) => T::try_from(*number).ok(),
+            _ => None,
         }
+    }
+
+    fn number<T: TryFrom<i64> + Default>(&self, path: &str) -> T {
+        self.optional_number(path).unwrap_or_default()
     }
 
     fn seconds(&self, path: &str) -> Duration {

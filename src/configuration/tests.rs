@@ -231,6 +231,30 @@ fn proxies_are_addresses_and_networks() {
 }
 
 #[test]
+fn health_and_metrics_may_have_another_port_and_not_the_same() {
+    let of = |text: &str| {
+        let server = Settings::from(&load(text, &[]).unwrap()).server;
+        (server.management_port, server.management_host)
+    };
+    assert_eq!(of("{}").0, None);
+    assert_eq!(
+        of("server: {host: '::1', management_port: 9090}"),
+        (Some(9090), "::1".to_owned())
+    );
+    let other = "server: {port: 0, management_port: 0, management_host: 127.0.0.1}";
+    assert_eq!(of(other), (Some(0), "127.0.0.1".to_owned()));
+    let found = problems("server: {management_port: 9090}", &[("PORT", "9090")]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    for part in [
+        "server.management_port: \"9090\"",
+        "config.yaml",
+        "another port than server.port (variable PORT)",
+    ] {
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
 fn tls_has_a_certificate_and_its_key_or_neither() {
     let of = |text: &str| Settings::from(&load(text, &[]).unwrap()).server.tls;
     for none in [
@@ -260,7 +284,7 @@ fn tls_has_a_certificate_and_its_key_or_neither() {
             "server: {tls: {cert_fil: a}}",
             ["server.tls.cert_fil\"", "nearest is \"server.tls.cert_file\""],
         ),
-        ("server: {tls: on}", ["server.tls: \"true\"", "a section with keys is"]),
+        ("server: {tls: on}", ["server.tls: \"on\"", "a section with keys is"]),
         (
             "server: {tls: {cert_file: {a: b}, key_file: c}}",
             ["server.tls.cert_file: \"a section\"", "missing"],

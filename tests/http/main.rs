@@ -10,6 +10,7 @@ mod drains;
 mod encodings;
 mod events;
 mod identity;
+mod management;
 mod methods;
 mod operations;
 mod paths;

@@ -20,7 +20,7 @@ use crate::compression::{self, Encoding};
 use crate::headers::{Visitor, insist_on_tls, secure};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
 use crate::problem::{Kind, Problem, shortened};
-use crate::route::{self, UNMATCHED};
+use crate::route::{self, Paths, UNMATCHED};
 use crate::{AppSettings, ServerLimits, parameters};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,6 +30,7 @@ pub(crate) struct Edge<E> {
     inner: E,
     settings: AppSettings,
     limits: ServerLimits,
+    paths: Paths,
     ids: RequestIds,
     metrics: RequestMetrics,
     in_flight: Gauge,
@@ -46,11 +47,12 @@ struct RequestIds {
 }
 
 impl<E: Endpoint<Output = Response>> Edge<E> {
-    pub(crate) fn new(inner: E, settings: AppSettings, limits: ServerLimits) -> Self {
+    pub(crate) fn new(inner: E, settings: AppSettings, limits: ServerLimits, paths: Paths) -> Self {
         Self {
             inner,
             settings,
             limits,
+            paths,
             ids: RequestIds {
                 process: uuid::Uuid::new_v4().as_u64_pair().1,
                 count: AtomicU64::new(0),
@@ -64,7 +66,9 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         let started = Instant::now();
         let id = self.ids.of(request.headers());
         let method = method_label(request.method());
-        let route = route::template(request.uri().path()).unwrap_or(UNMATCHED);
+        let route = route::template(request.uri().path())
+            .filter(|route| self.paths.has(route))
+            .unwrap_or(UNMATCHED);
         let routine = route::is_routine(route);
         let span = match routine {
             true => tracing::debug_span!("request", request_id = id.as_str()),
@@ -145,8 +149,9 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
                 return Problem::new(Kind::Malformed, "the URL has no path").into_response();
             }
             let detail = format!(
-                "there is nothing at {:?}: /docs shows what there is",
-                shortened(request.uri().path())
+                "there is nothing at {:?}: {}",
+                shortened(request.uri().path()),
+                self.paths.hint()
             );
             return Problem::new(Kind::NotFound, detail).into_response();
         }

@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use client::{Network, NetworkError};
 pub use document::{openapi_json, openapi_yaml};
 pub use metric::describe_metrics;
+pub use route::Paths;
 pub use server::{Entrance, serve};
 pub use tls::{Tls, TlsError, TlsFiles};
 
@@ -57,6 +58,7 @@ use list::Lists;
 use once::Once;
 
 /// What the interface translates to.
+#[derive(Clone)]
 pub struct App {
     /// The clusters and their nodes.
     pub inventory: Arc<Inventory>,
@@ -139,6 +141,7 @@ pub(crate) struct Shared {
 pub(crate) fn router(
     app: App,
     limits: &ServerLimits,
+    paths: Paths,
     shutdown: CancellationToken,
 ) -> impl Endpoint<Output = Response> + 'static {
     let shared = Arc::new(Shared {
@@ -156,7 +159,12 @@ pub(crate) fn router(
         inner: service().into_endpoint(),
         shared,
     };
-    Edge::new(Once::new(operations, app.idempotency), app.settings, limits.clone())
+    Edge::new(
+        Once::new(operations, app.idempotency),
+        app.settings,
+        limits.clone(),
+        paths,
+    )
 }
 
 /// Gives every request what the operations work with, as poem's own `data` does, without another future around each request. What there

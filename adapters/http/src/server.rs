@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{Phases, Watched};
 use crate::gather::{Gathered, Joined};
 use crate::metric::CONNECTIONS;
+use crate::route::Paths;
 use crate::stream::Stream;
 use crate::tls::Tls;
 use crate::{App, ServeReport, ServerLimits, refusal, router};
@@ -54,6 +55,8 @@ pub struct Entrance {
     pub listener: TcpListener,
     /// The certificate that is served; without it connections are plain.
     pub tls: Option<Arc<Tls>>,
+    /// Which of the paths they find.
+    pub paths: Paths,
 }
 
 /// Serves until `shutdown` is cancelled. Then nothing new is accepted, event streams end with a last event, and requests in flight
@@ -66,7 +69,7 @@ pub async fn serve(
     patience: Duration,
 ) -> ServeReport {
     let server = Arc::new(Server {
-        endpoint: router(app, &limits, shutdown.clone()),
+        endpoint: router(app, &limits, entrance.paths, shutdown.clone()),
         tls: entrance.tls,
         limits,
         stopping: shutdown.clone(),

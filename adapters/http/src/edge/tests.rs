@@ -25,7 +25,7 @@ fn edge<E: Endpoint<Output = Response>>(inner: E) -> Edge<E> {
         max_url_bytes: 300,
         max_connections: 1,
     };
-    Edge::new(inner, settings, limits)
+    Edge::new(inner, settings, limits, Paths::All)
 }
 
 async fn problem_of<E: Endpoint<Output = Response>>(edge: &Edge<E>) -> serde_json::Value {
