@@ -199,7 +199,7 @@ impl Program<'_> {
         let mut servers = ports.serve(
             app,
             tls.clone(),
-            &limits(&settings.server),
+            &limits(settings),
             &stop,
             settings.server.shutdown_timeout,
         );
@@ -458,7 +458,8 @@ fn app_settings(server: &ServerSettings) -> AppSettings {
     }
 }
 
-fn limits(server: &ServerSettings) -> ServerLimits {
+fn limits(settings: &Settings) -> ServerLimits {
+    let (server, limits) = (&settings.server, &settings.limits);
     ServerLimits {
         header_read_timeout: server.header_read_timeout,
         idle_timeout: server.idle_timeout,
@@ -466,5 +467,9 @@ fn limits(server: &ServerSettings) -> ServerLimits {
         max_header_bytes: server.max_header_bytes,
         max_url_bytes: server.max_url_bytes,
         max_connections: server.max_connections,
+        requests_per_second: limits.requests_per_second,
+        caller_requests_per_second: limits.caller_requests_per_second,
+        expensive_requests: limits.expensive_requests,
+        streams_per_caller: limits.streams_per_caller,
     }
 }

@@ -24,6 +24,8 @@ pub struct Settings {
     pub instance_id: Option<String>,
     /// The HTTP server.
     pub server: ServerSettings,
+    /// How much callers may ask for.
+    pub limits: LimitSettings,
     /// The database.
     pub database: DatabaseSettings,
     /// The log.
@@ -62,6 +64,15 @@ pub struct ServerSettings {
     pub trusted_proxies: Vec<Network>,
     /// The certificate that is served; without it connections are plain.
     pub tls: Option<TlsFiles>,
+}
+
+/// How much callers may ask for; 0 is no limit.
+#[derive(Debug)]
+pub struct LimitSettings {
+    pub requests_per_second: u32,
+    pub caller_requests_per_second: u32,
+    pub expensive_requests: usize,
+    pub streams_per_caller: usize,
 }
 
 /// How clusters are asked.
@@ -114,6 +125,12 @@ impl From<&Resolved> for Settings {
                 cors_origins: read.texts("server.cors_origins"),
                 trusted_proxies: read.networks("server.trusted_proxies"),
                 tls: tls(&read),
+            },
+            limits: LimitSettings {
+                requests_per_second: read.number("limits.requests_per_second"),
+                caller_requests_per_second: read.number("limits.caller_requests_per_second"),
+                expensive_requests: read.number("limits.expensive_requests"),
+                streams_per_caller: read.number("limits.streams_per_caller"),
             },
             database: database(&read),
             logging: LogSettings {

@@ -10,6 +10,7 @@ mod drains;
 mod encodings;
 mod events;
 mod identity;
+mod limits;
 mod management;
 mod methods;
 mod operations;

@@ -133,7 +133,7 @@ fn problem_responses() -> Value {
                 "example": view,
             }},
         });
-        if kind == Kind::Unavailable {
+        if matches!(kind, Kind::Unavailable | Kind::TooMany) {
             response["headers"] = json!({"Retry-After": {
                 "description": "Seconds after which it may be tried again.",
                 "schema": {"type": "integer", "minimum": 1},
@@ -150,6 +150,7 @@ fn example_detail(kind: Kind) -> &'static str {
         Kind::Invalid => "limit: \"0\" is not a whole number from 1 to 10000",
         Kind::ClusterRefused => "cluster prod: it does not let us do this",
         Kind::Unavailable => "the nodes of cluster prod are not known yet: the cluster cannot be reached",
+        Kind::TooMany => "these are more than 500 requests a second",
         Kind::UriTooLong => "the URL has more than the 8192 bytes that are allowed",
         Kind::HeadersTooLarge => "the headers have 40000 bytes, at most 16384 are allowed",
         Kind::Conflict => {

@@ -18,6 +18,7 @@ use tracing::Instrument;
 use crate::client::ClientAddress;
 use crate::compression::{self, Encoding};
 use crate::headers::{Visitor, insist_on_tls, secure};
+use crate::limit::{Limits, caller_key};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
 use crate::problem::{Kind, Problem, shortened};
 use crate::route::{self, Paths, UNMATCHED};
@@ -31,6 +32,7 @@ pub(crate) struct Edge<E> {
     settings: AppSettings,
     limits: ServerLimits,
     paths: Paths,
+    rates: Limits,
     ids: RequestIds,
     metrics: RequestMetrics,
     in_flight: Gauge,
@@ -51,6 +53,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         Self {
             inner,
             settings,
+            rates: Limits::new(&limits),
             limits,
             paths,
             ids: RequestIds {
@@ -119,6 +122,13 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
 
     /// The answer of the operation, or why there is none.
     async fn limited(&self, request: Request, route: &'static str) -> Response {
+        let caller = caller_key(&request);
+        // Whoever looks after this service sees it at its worst, too.
+        if !route::is_routine(route)
+            && let Err(problem) = self.rates.admit(&caller)
+        {
+            return problem.into_response();
+        }
         if self.limits.max_url_bytes < length(request.original_uri()) {
             let detail = format!(
                 "the URL has more than the {} bytes that are allowed",
@@ -185,6 +195,11 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         } else {
             request
         };
+        // With its body: nobody takes a place and lets others wait for a request that is still to come.
+        let place = match self.rates.place(route, request.headers(), caller) {
+            Ok(place) => place,
+            Err(problem) => return problem.into_response(),
+        };
         let operation = AssertUnwindSafe(Box::pin(self.inner.call(request))).catch_unwind();
         let outcome = match route::is_stream(route) {
             true => operation.await,
@@ -197,7 +212,10 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             },
         };
         match outcome {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => match place {
+                Some(place) => place.kept_by(response),
+                None => response,
+            },
             Ok(Err(error)) => error.into_response(),
             // The panic hook has logged where and why.
             Err(_) => Problem::new(
@@ -409,7 +427,8 @@ fn method_label(method: &Method) -> &'static str {
 pub(crate) fn log(routine: bool, method: &str, route: &str, status: StatusCode, duration: Duration) {
     let (status, duration_ms) = (status.as_u16(), milliseconds(duration));
     match status {
-        _ if routine => tracing::debug!(method, route, status, duration_ms, "request"),
+        // The log tells of those together.
+        _ if routine || status == 429 => tracing::debug!(method, route, status, duration_ms, "request"),
         400.. => tracing::warn!(method, route, status, duration_ms, "request"),
         _ => tracing::info!(method, route, status, duration_ms, "request"),
     }

@@ -12,6 +12,7 @@ mod edge;
 mod example;
 mod gather;
 mod headers;
+mod limit;
 mod lines;
 mod list;
 mod metric;
@@ -112,6 +113,33 @@ pub struct ServerLimits {
     pub max_url_bytes: usize,
     /// How many connections there may be at once; others wait.
     pub max_connections: usize,
+    /// How many requests all callers together may send in a second; 0 is no limit.
+    pub requests_per_second: u32,
+    /// How many each of them may, and twice as many at once; 0 is no limit.
+    pub caller_requests_per_second: u32,
+    /// How many requests that take much work are answered at once, half of them for one caller; 0 is no limit.
+    pub expensive_requests: usize,
+    /// How many event streams a caller may have open; 0 is no limit.
+    pub streams_per_caller: usize,
+}
+
+#[cfg(test)]
+impl ServerLimits {
+    /// Short times and small sizes, and no limits of rates.
+    pub(crate) fn of_tests() -> Self {
+        Self {
+            header_read_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            max_header_bytes: 8_192,
+            max_url_bytes: 300,
+            max_connections: 1,
+            requests_per_second: 0,
+            caller_requests_per_second: 0,
+            expensive_requests: 0,
+            streams_per_caller: 0,
+        }
+    }
 }
 
 /// How serving ended.

@@ -74,6 +74,7 @@ pub(crate) enum Kind {
     UriTooLong,
     MediaType,
     Invalid,
+    TooMany,
     HeadersTooLarge,
     Internal,
     NotBuilt,
@@ -129,6 +130,7 @@ kinds! {
     UriTooLong URI_TOO_LONG "uri-too-long" "the URL is too long";
     MediaType UNSUPPORTED_MEDIA_TYPE "media-type" "the body is of a kind that cannot be read";
     Invalid UNPROCESSABLE_ENTITY "invalid" "a parameter is wrong";
+    TooMany TOO_MANY_REQUESTS "too-many" "there are too many requests";
     HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" "the headers are too large";
     Internal INTERNAL_SERVER_ERROR "internal" "something failed in this service";
     NotBuilt NOT_IMPLEMENTED "not-built" "this program was built without it";
@@ -170,6 +172,14 @@ impl Problem {
         Self {
             errors,
             ..Self::new(Kind::Invalid, told.join("; "))
+        }
+    }
+
+    /// There are too many requests: one may be sent again after so many seconds.
+    pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self {
+            retry_after_seconds: Some(retry_after_seconds),
+            ..Self::new(Kind::TooMany, detail)
         }
     }
 
@@ -389,6 +399,7 @@ const ANYWHERE: &[Kind] = &[
     Kind::RequestTimeout,
     Kind::TooLarge,
     Kind::UriTooLong,
+    Kind::TooMany,
     Kind::HeadersTooLarge,
     Kind::Internal,
     Kind::TimedOut,

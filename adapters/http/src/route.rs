@@ -150,6 +150,16 @@ pub(crate) fn is_stream(template: &str) -> bool {
     template.ends_with("/watch") || template.ends_with("/events")
 }
 
+/// Whether each answer to it takes much work.
+pub(crate) fn is_expensive(template: &str) -> bool {
+    template.ends_with("/drain/plan") || template.ends_with("/preview") || template.ends_with("/drift")
+}
+
+/// Whether it lists records of the audit log, all of them at once if they are asked for as lines.
+pub(crate) fn is_list_of_records(template: &str) -> bool {
+    template == "/api/v1/audit" || template.ends_with("/history")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
