@@ -101,7 +101,7 @@ pub const KEYS: &[Key] = &[
     key("server.max_body_bytes", number(1, 1 << 30), Preset::Number(1 << 20), "largest body of a request, in bytes", &[]),
     key("server.max_header_bytes", number(8_192, 1 << 20), Preset::Number(32_768), "largest head of a request, in bytes", &[]),
     key("server.max_url_bytes", number(256, 1 << 16), Preset::Number(8_192), "longest path with query, in bytes", &[]),
-    key("server.max_connections", number(1, 1_000_000), Preset::Number(10_000), "most connections at once; others wait", &[]),
+    key("server.max_connections", number(1, 1_000_000), Preset::Number(10_000), "most connections at once; the most silent ones make room for others", &[]),
     key("server.cors_origins", Kind::Texts, Preset::NoTexts, "origins whose pages may call this service; empty switches CORS off", &[]),
     key("server.trusted_proxies", Kind::Networks, Preset::NoTexts, "addresses and networks of the proxies whose X-Forwarded-For is believed", &[]),
     key("server.tls.cert_file", Kind::Text, Preset::Nothing, "a file with the certificate to serve TLS with and those that lead to a trusted one, as PEM", &[]),

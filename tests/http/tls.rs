@@ -176,6 +176,29 @@ fn slow_and_silent_greetings_are_cut_off_while_others_are_served() {
 }
 
 #[test]
+fn who_does_not_greet_makes_room_for_others() {
+    let authority = Authority::new();
+    let service = Secret::new(&authority.certify(2099)).serve(&[
+        ("KNM__SERVER__MAX_CONNECTIONS", "3"),
+        ("KNM__SERVER__HEADER_READ_TIMEOUT", "600"),
+    ]);
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(Wire::open(service.address()));
+        // So that there is a first one.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    silent[1].send([0x16, 0x03]).unwrap();
+    let mut newcomers = Vec::new();
+    for wire in &mut silent {
+        let mut other = Wire::open_tls(service.address(), authority.client()).unwrap();
+        assert_eq!(other.get("/health", &[]).unwrap().status, 200);
+        wire.wait_until_closed();
+        newcomers.push(other);
+    }
+}
+
+#[test]
 fn another_certificate_is_served_when_its_files_change_and_open_connections_go_on() {
     let authority = Authority::new();
     let mut secret = Secret::new(&authority.certify(2098));

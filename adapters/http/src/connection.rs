@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -21,6 +22,8 @@ const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 /// A request is being answered.
 const BUSY: u8 = 2;
+/// It ends, because others need the place, unless a whole request has arrived already.
+const LEAVING: u8 = 3;
 
 /// What a connection is waiting for and since when, shared between its bytes and its requests.
 pub(crate) struct Phases {
@@ -32,6 +35,8 @@ pub(crate) struct Phases {
     ended: AtomicBool,
     /// Whether anything was answered, be it that the request cannot be read.
     answered: AtomicBool,
+    /// Who waits for the peer.
+    waiting: AtomicWaker,
 }
 
 impl Phases {
@@ -43,7 +48,46 @@ impl Phases {
             opened: Instant::now(),
             ended: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            waiting: AtomicWaker::new(),
         }
+    }
+
+    /// How long the peer has sent no whole request; `None` while one is being answered, and of a connection that leaves.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let is_silent = matches!(self.phase.load(Ordering::Acquire), IDLE | HEAD);
+        let since = Duration::from_millis(self.since.load(Ordering::Acquire));
+        is_silent.then(|| self.opened.elapsed().saturating_sub(since))
+    }
+
+    /// Ends the connection, unless a request is being answered: that nobody interrupts.
+    pub(crate) fn ask_to_leave(&self) {
+        for phase in [IDLE, HEAD] {
+            let asked = self
+                .phase
+                .compare_exchange(phase, LEAVING, Ordering::AcqRel, Ordering::Acquire);
+            if asked.is_ok() {
+                self.waiting.wake();
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn is_to_leave(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == LEAVING
+    }
+
+    /// Ready when the connection is to end.
+    pub(crate) fn poll_leaving(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waiting.register(cx.waker());
+        match self.is_to_leave() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// The greeting is over: from here on the first head has its time.
+    pub(crate) fn greeted(&self) {
+        self.enter(HEAD);
     }
 
     /// Whether the peer may still be sending.
@@ -190,6 +234,9 @@ impl AsyncRead for Watched<'_> {
                 self.phases.enter(HEAD);
             }
             return outcome;
+        }
+        if self.phases.poll_leaving(cx).is_ready() {
+            return Poll::Ready(Err(silent("another connection needs the place")));
         }
         ready!(self.poll_silence(cx));
         Poll::Ready(Err(silent("no request came in time")))

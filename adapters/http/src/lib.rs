@@ -20,6 +20,7 @@ mod once;
 mod parameters;
 mod problem;
 mod refusal;
+mod room;
 mod route;
 mod server;
 mod shortcut;
@@ -111,7 +112,7 @@ pub struct ServerLimits {
     pub max_header_bytes: usize,
     /// How long a URL may be, in bytes.
     pub max_url_bytes: usize,
-    /// How many connections there may be at once; others wait.
+    /// How many connections there may be at once; for others those make room that have been silent for longest, else they wait.
     pub max_connections: usize,
     /// How many requests all callers together may send in a second; 0 is no limit.
     pub requests_per_second: u32,

@@ -4,6 +4,7 @@
 //! hyper from an accept loop of our own.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,7 +26,7 @@ use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{Phases, Watched};
 use crate::gather::{Gathered, Joined};
 use crate::metric::CONNECTIONS;
+use crate::room::Room;
 use crate::route::Paths;
 use crate::stream::Stream;
 use crate::tls::Tls;
@@ -40,6 +42,8 @@ use crate::{App, ServeReport, ServerLimits, refusal, router};
 
 /// How long to wait before accepting again when the operating system refuses, for want of file descriptors say.
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+/// How long to wait for a place before looking again for those who could make room.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// What hyper buffers of a request's head beyond the limits, so that our own answer can say what was wrong.
 const HEAD_SLACK: usize = 64 * 1024;
 /// How long open connections are still read once the server stops: a request that is on its way when the signal comes was sent in good
@@ -71,15 +75,16 @@ pub async fn serve(
     let server = Arc::new(Server {
         endpoint: router(app, &limits, entrance.paths, shutdown.clone()),
         tls: entrance.tls,
+        places: Arc::new(Semaphore::new(limits.max_connections)),
+        room: Room::default(),
         limits,
         stopping: shutdown.clone(),
         cut_off: CancellationToken::new(),
         in_flight: AtomicUsize::new(0),
     });
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(server.limits.max_connections));
-    accept(&entrance.listener, &server, &connections, &places).await;
-    accept_queue(entrance.listener, &server, &connections, &places);
+    accept(&entrance.listener, &server, &connections).await;
+    accept_queue(entrance.listener, &server, &connections);
 
     let began = Instant::now();
     connections.close();
@@ -98,6 +103,9 @@ pub async fn serve(
 struct Server<E> {
     endpoint: E,
     tls: Option<Arc<Tls>>,
+    /// One for each connection.
+    places: Arc<Semaphore>,
+    room: Room,
     limits: ServerLimits,
     /// Cancelled when no new request is to be taken.
     stopping: CancellationToken,
@@ -111,20 +119,19 @@ async fn accept<E: Endpoint<Output = Response> + 'static>(
     listener: &TcpListener,
     server: &Arc<Server<E>>,
     connections: &TaskTracker,
-    places: &Arc<Semaphore>,
 ) {
     loop {
-        // Beyond the limit, callers wait in the queue of the operating system.
-        let place = tokio::select! {
-            () = server.stopping.cancelled() => return,
-            place = Arc::clone(places).acquire_owned() => place,
-        };
         let accepted = tokio::select! {
             () = server.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, remote)) => {
+                // Beyond the limit one waits here, and others in the queue of the operating system.
+                let Some(place) = server.stopping.run_until_cancelled(server.place()).await else {
+                    connections.spawn(Arc::clone(server).converse_in_turn(stream, remote));
+                    return;
+                };
                 let server = Arc::clone(server);
                 connections.spawn(async move {
                     server.converse(stream, remote).await;
@@ -147,7 +154,6 @@ fn accept_queue<E: Endpoint<Output = Response> + 'static>(
     listener: TcpListener,
     server: &Arc<Server<E>>,
     connections: &TaskTracker,
-    places: &Arc<Semaphore>,
 ) {
     // Asked directly: the runtime may not have heard of the last ones yet.
     let Ok(listener) = listener.into_std() else {
@@ -164,14 +170,7 @@ fn accept_queue<E: Endpoint<Output = Response> + 'static>(
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(_) => return,
         };
-        let (server, places) = (Arc::clone(server), Arc::clone(places));
-        connections.spawn(async move {
-            let cut_off = server.cut_off.clone();
-            if let Some(place) = cut_off.run_until_cancelled(places.acquire_owned()).await {
-                server.converse(stream, remote).await;
-                drop(place);
-            }
-        });
+        connections.spawn(Arc::clone(server).converse_in_turn(stream, remote));
     }
 }
 
@@ -179,15 +178,42 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
     async fn converse(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
         let open = metrics::gauge!(CONNECTIONS);
         open.increment(1.0);
+        let phases = Arc::new(Phases::new());
+        let guest = self.room.enter(Arc::clone(&phases));
         let cut_off = self.cut_off.clone();
-        if let Some(Some(stream)) = cut_off.run_until_cancelled(self.greeted(stream)).await {
-            self.talk(stream, remote).await;
+        if let Some(Some(stream)) = cut_off.run_until_cancelled(self.greeted(stream, &phases)).await {
+            self.talk(stream, remote, &phases).await;
         }
+        drop(guest);
         open.decrement(1.0);
     }
 
+    /// As [`Server::converse`], when there is a place and unless everything is cut off before.
+    async fn converse_in_turn(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
+        let cut_off = self.cut_off.clone();
+        let waiting = Arc::clone(&self.places).acquire_owned();
+        if let Some(place) = cut_off.run_until_cancelled(waiting).await {
+            self.converse(stream, remote).await;
+            drop(place);
+        }
+    }
+
+    /// A place for one more connection. Those who are silent make room for it.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return place;
+            }
+            self.room.make();
+            // Nobody closes the semaphore.
+            if let Ok(Ok(place)) = timeout(BETWEEN_LOOKS, Arc::clone(&self.places).acquire_owned()).await {
+                return place;
+            }
+        }
+    }
+
     /// The connection, ready for requests: with TLS that takes a greeting, which has as long as the head of a request.
-    async fn greeted(&self, mut stream: TcpStream) -> Option<Stream> {
+    async fn greeted(&self, mut stream: TcpStream, phases: &Phases) -> Option<Stream> {
         // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
@@ -208,13 +234,17 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
         let outcome = tokio::select! {
             outcome = timeout(self.limits.header_read_timeout, greeting) => outcome,
             () = self.grace_is_over() => return None,
+            () = poll_fn(|cx| phases.poll_leaving(cx)) => return None,
         };
         match outcome {
-            Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
+            Ok(Ok(stream)) => {
+                phases.greeted();
+                Some(Stream::Tls(Box::new(stream)))
+            }
             Ok(Err((error, stream))) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "there is no TLS with a peer");
                 if let Some(mut stream) = stream {
-                    self.stopping.run_until_cancelled(linger(&mut stream)).await;
+                    self.linger(&mut stream, phases).await;
                 }
                 None
             }
@@ -222,11 +252,10 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
         }
     }
 
-    async fn talk(self: &Arc<Self>, mut stream: Stream, remote: SocketAddr) {
-        let phases = Arc::new(Phases::new());
+    async fn talk(self: &Arc<Self>, mut stream: Stream, remote: SocketAddr, phases: &Arc<Phases>) {
         let cut_off = self.cut_off.clone();
         let ended = cut_off
-            .run_until_cancelled(self.answer_all(&mut stream, remote, &phases))
+            .run_until_cancelled(self.answer_all(&mut stream, remote, phases))
             .await;
         let Some(ended) = ended else {
             return;
@@ -242,7 +271,7 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
             let _ = timeout(self.limits.write_timeout, telling).await;
         }
         if (ended.is_ok() || is_refused) && phases.may_send() {
-            self.stopping.run_until_cancelled(linger(&mut stream)).await;
+            self.linger(&mut stream, phases).await;
         }
         if let Err(error) = ended {
             tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
@@ -304,20 +333,25 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
         }
     }
 
+    /// Reads what the peer still sends, so that it gets to read what it was answered, unless somebody needs the place.
+    async fn linger<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, phases: &Phases) {
+        phases.idle();
+        let reading = async {
+            stream.shutdown().await?;
+            tokio::io::copy(stream, &mut tokio::io::sink()).await
+        };
+        // Whatever ends it, the connection is closed next.
+        tokio::select! {
+            _ = timeout(LINGER, reading) => {}
+            () = self.stopping.cancelled() => {}
+            () = poll_fn(|cx| phases.poll_leaving(cx)) => {}
+        }
+    }
+
     async fn grace_is_over(&self) {
         self.stopping.cancelled().await;
         tokio::time::sleep(GRACE).await;
     }
-}
-
-/// Reads what the peer still sends, so that it gets to read what it was answered.
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
-    let reading = async {
-        stream.shutdown().await?;
-        tokio::io::copy(stream, &mut tokio::io::sink()).await
-    };
-    // Whatever ends it, the connection is closed next.
-    let _ = timeout(LINGER, reading).await;
 }
 
 /// One request that is being answered, until the last byte of its answer is handed over or its connection ends.
