@@ -6,6 +6,7 @@ mod clusters;
 mod configuration;
 mod reload;
 mod serve;
+mod servers;
 mod shutdown;
 mod signals;
 mod storage;
@@ -46,6 +47,9 @@ pub(crate) enum Failure {
         /// Why.
         why: String,
     },
+    /// The certificate cannot be served.
+    #[error(transparent)]
+    Tls(#[from] knm_http::TlsError),
     /// The address cannot be listened on.
     #[error("{address} cannot be listened on")]
     Listen {

@@ -8,20 +8,20 @@ use knm_domain::{
     Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
     OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SignIn, TemplateReconciler, Templates,
 };
-use knm_http::{App, AppSettings, ServerLimits};
+use knm_http::{App, AppSettings, ServerLimits, Tls};
 use knm_model::ClusterName;
 use knm_ports::{Clock, IdSource, Storage, SystemStats};
 use knm_system::{MachineStats, SystemClock, TimeOrderedIds};
 use knm_telemetry::{Identity, Logs, PrometheusExposition};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::ServeArguments;
 use crate::configuration::{
-    ClusterSetting, ConfigurationError, DemoSetting, Environment, Origin, Resolved, ServerSettings, Settings,
-    SourceSetting, Value, refuses_open,
+    ClusterSetting, ConfigurationError, DemoSetting, Environment, Origin, Resolved, Settings, SourceSetting, Value,
+    refuses_open,
 };
+use crate::servers::Ports;
 use crate::shutdown::Shutdown;
 use crate::signals::{Endings, hangups};
 use crate::{Failure, access, clusters, reload, storage};
@@ -100,6 +100,7 @@ fn become_demo(resolved: &mut Resolved, arguments: &ServeArguments) -> Result<te
     resolved.set("database.auto_migrate", Value::Flag(true), origin());
     resolved.set("server.host", Value::Text("127.0.0.1".to_owned()), origin());
     resolved.set("auth.mode", Value::Text("none".to_owned()), origin());
+    resolved.set("server.management_host", Value::Nothing, origin());
     let demo = ClusterSetting {
         name: ClusterName::from_any("demo"),
         source: SourceSetting::Demo(DemoSetting {
@@ -137,8 +138,9 @@ impl Program<'_> {
         let exposition = knm_telemetry::install_metrics()?;
         describe_metrics();
 
-        let (listener, address) = listen(&settings.server).await?;
+        let ports = Ports::listen(&settings.server).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let tls = self.open_tls(&clock).await?;
         let handles = self.open_clusters(&clock).await?;
         let storage = storage::open(&settings.database).await?;
         tracing::info!(
@@ -191,7 +193,7 @@ impl Program<'_> {
         let tokens = access::tokens(&storage, &clock);
         let sign_in = access::sign_in(&settings.sign_in, &tokens, &inventory, &clock, own_cluster(&registered))?;
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
-        self.announce(&address);
+        self.announce(&ports, tls.is_some());
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
@@ -206,13 +208,13 @@ impl Program<'_> {
             exposition: Arc::new(exposition.clone()),
             settings: app_settings(settings),
         };
-        let mut serving = tokio::spawn(knm_http::serve(
-            listener,
+        let mut servers = ports.serve(
             app,
-            limits(&settings.server),
-            stop.clone(),
+            tls.clone(),
+            &limits(settings),
+            &stop,
             settings.server.shutdown_timeout,
-        ));
+        );
 
         tokio::spawn(Arc::clone(&changes).keep_holds(
             Arc::clone(&storage.leases),
@@ -228,6 +230,10 @@ impl Program<'_> {
             self.arguments.file.config.clone(),
             background.clone(),
         ));
+
+        if let Some(tls) = tls {
+            tokio::spawn(reload::certificate(tls, hangups()?, background.clone()));
+        }
 
         let shutdown = Shutdown {
             health: &health,
@@ -257,7 +263,7 @@ impl Program<'_> {
                 }
             }
             ending = endings.next() => {
-                shutdown.run(ending, endings, serving, None).await;
+                shutdown.run(ending, endings, servers, None).await;
                 return Ok(());
             }
         }
@@ -283,16 +289,23 @@ impl Program<'_> {
         }
         tokio::select! {
             ending = endings.next() => {
-                shutdown.run(ending, endings, serving, Some(working)).await;
+                shutdown.run(ending, endings, servers, Some(working)).await;
                 Ok(())
             }
-            stopped = &mut serving => {
+            stopped = &mut servers.main => {
                 background.cancel();
                 storage.admin.close().await;
                 let why = stopped.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
                 Err(Failure::System { what: "the server stopped by itself", source: std::io::Error::other(why) })
             }
         }
+    }
+
+    async fn open_tls(&self, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Tls>>, Failure> {
+        let Some(files) = self.settings.server.tls.clone() else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Tls::open(files, Arc::clone(clock)).await?)))
     }
 
     async fn open_clusters(&self, clock: &Arc<dyn Clock>) -> Result<Vec<ClusterHandle>, Failure> {
@@ -363,13 +376,13 @@ impl Program<'_> {
         })
     }
 
-    fn announce(&self, address: &std::net::SocketAddr) {
-        let mode = if self.settings.server.debug { "debug" } else { "release" };
-        tracing::info!(port = %address.port(), address = %address, mode, "server starting on port {}", address.port());
+    fn announce(&self, ports: &Ports, has_tls: bool) {
+        ports.announce(if self.settings.server.debug { "debug" } else { "release" });
         if self.arguments.demo {
             // Not in the log: whoever tries the demo sees it at every level. Without a stdout nobody wants to know.
-            let nodes = format!("http://{address}/api/v1/clusters/demo/nodes");
-            let _ = crate::print(&format!("docs: http://{address}/docs\ntry:  curl -s {nodes}\n"));
+            let base = format!("{}://{}", if has_tls { "https" } else { "http" }, ports.main());
+            let nodes = format!("{base}/api/v1/clusters/demo/nodes");
+            let _ = crate::print(&format!("docs: {base}/docs\ntry:  curl -s {nodes}\n"));
         }
     }
 }
@@ -384,17 +397,6 @@ fn own_cluster(clusters: &[(ClusterName, knm_model::ClusterSource)]) -> Option<&
         (None, [(name, _)]) => Some(name),
         (None, _) => None,
     }
-}
-
-async fn listen(settings: &ServerSettings) -> Result<(TcpListener, std::net::SocketAddr), Failure> {
-    let host = settings.host.trim_start_matches('[').trim_end_matches(']');
-    let failed = |source| Failure::Listen {
-        address: format!("{}:{}", settings.host, settings.port),
-        source,
-    };
-    let listener = TcpListener::bind((host, settings.port)).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
 }
 
 async fn migrate(storage: &Storage) -> Result<(), Failure> {
@@ -467,13 +469,15 @@ fn app_settings(settings: &Settings) -> AppSettings {
         docs_require_auth: settings.sign_in.docs_require_auth,
         debug_errors: server.debug,
         cors_origins: server.cors_origins.clone(),
+        trusted_proxies: server.trusted_proxies.clone(),
         write_timeout: server.write_timeout,
         read_timeout: server.read_timeout,
         max_body_bytes: server.max_body_bytes,
     }
 }
 
-fn limits(server: &ServerSettings) -> ServerLimits {
+fn limits(settings: &Settings) -> ServerLimits {
+    let (server, limits) = (&settings.server, &settings.limits);
     ServerLimits {
         header_read_timeout: server.header_read_timeout,
         idle_timeout: server.idle_timeout,
@@ -481,5 +485,9 @@ fn limits(server: &ServerSettings) -> ServerLimits {
         max_header_bytes: server.max_header_bytes,
         max_url_bytes: server.max_url_bytes,
         max_connections: server.max_connections,
+        requests_per_second: limits.requests_per_second,
+        caller_requests_per_second: limits.caller_requests_per_second,
+        expensive_requests: limits.expensive_requests,
+        streams_per_caller: limits.streams_per_caller,
     }
 }

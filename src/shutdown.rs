@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use knm_domain::Health;
-use knm_http::ServeReport;
 use knm_ports::Storage;
 use knm_telemetry::Logs;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::servers::Servers;
 use crate::signals::{Ending, Endings};
 
 /// The parts that end, each exactly once.
@@ -32,20 +32,14 @@ pub struct Shutdown<'a> {
 
 impl Shutdown<'_> {
     /// Ends everything in the promised order. A second signal ends the process.
-    pub async fn run(
-        self,
-        first: Ending,
-        mut endings: Endings,
-        serving: JoinHandle<ServeReport>,
-        working: Option<JoinHandle<()>>,
-    ) {
+    pub async fn run(self, first: Ending, mut endings: Endings, servers: Servers, working: Option<JoinHandle<()>>) {
         tokio::select! {
-            () = self.in_order(first, serving, working) => {}
+            () = self.in_order(first, servers, working) => {}
             again = endings.next() => self.at_once(again),
         }
     }
 
-    async fn in_order(&self, signal: Ending, serving: JoinHandle<ServeReport>, working: Option<JoinHandle<()>>) {
+    async fn in_order(&self, signal: Ending, mut servers: Servers, working: Option<JoinHandle<()>>) {
         let began = Instant::now();
         self.health.begin_shutdown();
         tracing::info!(signal = signal.as_str(), "shutdown 1/5: not ready from now on");
@@ -55,7 +49,7 @@ impl Shutdown<'_> {
             seconds = self.patience.as_secs(),
             "shutdown 3/5: waiting for requests in flight"
         );
-        let cut_off = match serving.await {
+        let cut_off = match (&mut servers.main).await {
             Ok(report) => report.cut_off,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the server ended badly");
@@ -72,6 +66,7 @@ impl Shutdown<'_> {
                 );
             }
         }
+        servers.end_management().await;
         self.storage.admin.close().await;
         tracing::info!("shutdown 4/5: database closed");
         tracing::info!(

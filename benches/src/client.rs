@@ -55,7 +55,8 @@ struct Head {
     size: usize,
 }
 
-struct Connection {
+/// A connection that is kept.
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
@@ -152,13 +153,17 @@ impl Connection {
     async fn open(port: u16) -> Result<Self, Failure> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: vec![0; 256 * 1_024],
-        })
+        Ok(Self::of(stream))
     }
 
-    async fn exchange(&mut self, request: &[u8], keep: bool) -> Result<Answer, Failure> {
+    pub(crate) fn of(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            buffer: vec![0; 256 * 1_024],
+        }
+    }
+
+    pub(crate) async fn exchange(&mut self, request: &[u8], keep: bool) -> Result<Answer, Failure> {
         self.stream.write_all(request).await?;
         let mut filled = 0;
         let head = loop {

@@ -4,6 +4,7 @@ pub mod bare;
 pub mod client;
 pub mod contest;
 pub mod cores;
+pub mod crowd;
 pub mod operations;
 pub mod pods;
 pub mod process;

@@ -5,6 +5,14 @@ use std::process::Command;
 
 use crate::Failure;
 
+/// No limits of what callers may ask for.
+pub const UNLIMITED: [(&str, &str); 4] = [
+    ("KNM__LIMITS__REQUESTS_PER_SECOND", "0"),
+    ("KNM__LIMITS__CALLER_REQUESTS_PER_SECOND", "0"),
+    ("KNM__LIMITS__EXPENSIVE_REQUESTS", "0"),
+    ("KNM__LIMITS__STREAMS_PER_CALLER", "0"),
+];
+
 /// The file of the built service: `named`, else the one in `KNM_BINARY`, else the release build.
 pub fn binary(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let binary = named.map_or_else(default_binary, Path::to_owned);
@@ -25,7 +33,9 @@ pub fn serve(program: Command, folder: &Path, port: u16) -> Command {
         .arg("serve")
         .env("KNM__SERVER__HOST", "127.0.0.1")
         .env("KNM__AUTH__MODE", "none")
-        .env("PORT", port.to_string());
+        .env("PORT", port.to_string())
+        // What is measured is what it can do.
+        .envs(UNLIMITED);
     command
 }
 

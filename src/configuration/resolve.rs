@@ -50,6 +50,8 @@ impl Resolved {
         resolved.read_environment(environment, &mut problems);
         resolved.settle_connection(&mut problems);
         sign_in::read(&resolved, &mut problems);
+        resolved.settle_tls(&mut problems);
+        resolved.settle_ports(&mut problems);
         if problems.is_empty() {
             return Ok(resolved);
         }
@@ -133,12 +135,17 @@ impl Resolved {
             problems.push(unknown(section, origin, nearest(section, sections)));
             return;
         }
+        self.read_table(section, value, origin, problems);
+    }
+
+    /// Reads what is below `place`, a section or a group within one.
+    fn read_table(&mut self, place: &str, value: &config::Value, origin: &Origin, problems: &mut Vec<String>) {
         let table: &Map<String, config::Value> = match &value.kind {
             ValueKind::Table(table) => table,
             ValueKind::Nil => return,
             _ => {
                 problems.push(format!(
-                    "{section}: \"{value}\" ({origin}) is not allowed: a section with keys is"
+                    "{place}: \"{value}\" ({origin}) is not allowed: a section with keys is"
                 ));
                 return;
             }
@@ -146,7 +153,11 @@ impl Resolved {
         let mut entries: Vec<_> = table.iter().collect();
         entries.sort_by(|one, other| one.0.cmp(other.0));
         for (name, value) in entries {
-            let path = format!("{section}.{name}");
+            let path = format!("{place}.{name}");
+            if is_group(&path) {
+                self.read_table(&path, value, origin, problems);
+                continue;
+            }
             let Some(key) = find(&path) else {
                 problems.push(unknown(&path, origin, nearest(&path, KEYS.iter().map(|key| key.path))));
                 continue;
@@ -222,6 +233,32 @@ impl Resolved {
                 }
                 self.set("database.dsn", value, origin);
             }
+        }
+    }
+
+    /// A certificate is of no use without its key, nor the other way round.
+    fn settle_tls(&self, problems: &mut Vec<String>) {
+        let pair = ["server.tls.cert_file", "server.tls.key_file"];
+        let is_set = |path: &&str| matches!(self.get(path).0, Value::Text(text) if !text.is_empty());
+        let (set, missing): (Vec<&str>, Vec<&str>) = pair.into_iter().partition(is_set);
+        if let ([set], [missing]) = (&*set, &*missing) {
+            let origin = self.get(set).1;
+            problems.push(format!(
+                "{missing} is missing: {set} ({origin}) needs it, TLS is served with both or with neither"
+            ));
+        }
+    }
+
+    /// Two servers have two ports.
+    fn settle_ports(&self, problems: &mut Vec<String>) {
+        let ((main, main_origin), (management, origin)) = (self.get("server.port"), self.get("server.management_port"));
+        if let (Value::Number(main), Value::Number(management)) = (main, management)
+            && main == management
+            && *main != 0
+        {
+            problems.push(format!(
+                "server.management_port: \"{management}\" ({origin}) is not allowed: another port than server.port ({main_origin}) is"
+            ));
         }
     }
 
@@ -306,6 +343,12 @@ const ADDRESS: [&str; 7] = [
 /// The key at `path`.
 pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether keys are below `path`.
+fn is_group(path: &str) -> bool {
+    let mut below = KEYS.iter().filter_map(|key| key.path.strip_prefix(path));
+    below.any(|rest| rest.starts_with('.'))
 }
 
 /// An empty variable is as good as none: compose files and charts leave many of those.

@@ -3,7 +3,7 @@
 /// One key.
 #[derive(Debug)]
 pub struct Key {
-    /// `section.key`.
+    /// `section.key`, or `section.group.key`.
     pub path: &'static str,
     /// What its value may be.
     pub kind: Kind,
@@ -36,6 +36,8 @@ pub enum Kind {
     Level,
     /// A list of texts.
     Texts,
+    /// A list of addresses and networks.
+    Networks,
 }
 
 /// A default.
@@ -90,6 +92,8 @@ pub const KEYS: &[Key] = &[
     key("service.instance_id", Kind::Text, Preset::Nothing, "the name of this instance in logs; without it the host's name", &["INSTANCE_ID"]),
     key("server.host", Kind::Text, Preset::Text("0.0.0.0"), "address to listen on", &[]),
     key("server.port", number(0, 65_535), Preset::Number(8080), "port to listen on; 0 takes a free one", &["PORT"]),
+    key("server.management_port", number(0, 65_535), Preset::Nothing, "a port for health and metrics, without TLS, which are then nowhere else; 0 takes a free one", &[]),
+    key("server.management_host", Kind::Text, Preset::Nothing, "address to listen on there; without it that of server.host", &[]),
     key("server.mode", Kind::Word(&["debug", "release"]), Preset::Text("release"), "debug may tell more in errors", &["SERVER_MODE"]),
     key("server.read_timeout", number(1, DAY), Preset::Number(30), "seconds to receive a whole request", &[]),
     key("server.write_timeout", number(1, DAY), Preset::Number(30), "seconds to produce a response, streams excepted", &[]),
@@ -99,8 +103,15 @@ pub const KEYS: &[Key] = &[
     key("server.max_body_bytes", number(1, 1 << 30), Preset::Number(1 << 20), "largest body of a request, in bytes", &[]),
     key("server.max_header_bytes", number(8_192, 1 << 20), Preset::Number(32_768), "largest head of a request, in bytes", &[]),
     key("server.max_url_bytes", number(256, 1 << 16), Preset::Number(8_192), "longest path with query, in bytes", &[]),
-    key("server.max_connections", number(1, 1_000_000), Preset::Number(10_000), "most connections at once; others wait", &[]),
+    key("server.max_connections", number(1, 1_000_000), Preset::Number(10_000), "most connections at once; the most silent ones make room for others", &[]),
     key("server.cors_origins", Kind::Texts, Preset::NoTexts, "origins whose pages may call this service; empty switches CORS off", &[]),
+    key("server.trusted_proxies", Kind::Networks, Preset::NoTexts, "addresses and networks of the proxies whose X-Forwarded-For is believed", &[]),
+    key("server.tls.cert_file", Kind::Text, Preset::Nothing, "a file with the certificate to serve TLS with and those that lead to a trusted one, as PEM", &[]),
+    key("server.tls.key_file", Kind::Text, Preset::Nothing, "the file with its key; both files are read again when they change", &[]),
+    key("limits.requests_per_second", number(0, 1_000_000), Preset::Number(5_000), "most requests a second of all callers together, health and metrics excepted; 0 is no limit", &[]),
+    key("limits.caller_requests_per_second", number(0, 1_000_000), Preset::Number(500), "most requests a second of one caller, twice as many at once; 0 is no limit", &[]),
+    key("limits.expensive_requests", number(0, 100_000), Preset::Number(16), "most plans, previews, comparisons and exports at once, half of them for one caller; 0 is no limit", &[]),
+    key("limits.streams_per_caller", number(0, 100_000), Preset::Number(32), "most event streams of one caller; 0 is no limit", &[]),
     key("database.type", Kind::Word(&["sqlite", "postgres", "postgresql", "memory"]), Preset::Text("sqlite"), "sqlite, postgres or memory", &["DATABASE_TYPE", "DB_TYPE"]),
     key("database.host", Kind::Text, Preset::Text("localhost"), "PostgreSQL: its address", &["DB_HOST", "DATABASE_HOST"]),
     key("database.port", number(1, 65_535), Preset::Number(5432), "PostgreSQL: its port", &["DB_PORT", "DATABASE_PORT"]),
@@ -152,10 +163,17 @@ impl Key {
         self.path.split_once('.').map_or(self.path, |(section, _)| section)
     }
 
-    /// The part after the dot.
+    /// The part after the last dot.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.path.split_once('.').map_or(self.path, |(_, name)| name)
+        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// The part between the dots, for a key in a group of its section.
+    #[must_use]
+    pub fn group(&self) -> Option<&'static str> {
+        let (_, rest) = self.path.split_once('.')?;
+        rest.rsplit_once('.').map(|(group, _)| group)
     }
 
     /// The variable that every key has.
@@ -180,6 +198,7 @@ impl Kind {
             Self::Words(words) => format!("one of {}, or several separated by commas,", words.join(", ")),
             Self::Level => "debug, info, warn, error or a filter such as info,knm_http=debug".to_owned(),
             Self::Texts => "a list of texts".to_owned(),
+            Self::Networks => "a list of addresses and of networks such as 10.0.0.0/8 or 2001:db8::/32".to_owned(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use knm_http::{Network, TlsFiles};
 use knm_model::ObjectName;
 use knm_ports::StorageKind;
 use knm_telemetry::{LogFormat, LogSettings};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub instance_id: Option<String>,
     /// The HTTP server.
     pub server: ServerSettings,
+    /// How much callers may ask for.
+    pub limits: LimitSettings,
     /// The database.
     pub database: DatabaseSettings,
     /// The log.
@@ -45,6 +48,9 @@ pub struct Settings {
 pub struct ServerSettings {
     pub host: String,
     pub port: u16,
+    /// Where health and metrics are, if they have a port of their own.
+    pub management_port: Option<u16>,
+    pub management_host: String,
     /// Whether errors may tell more.
     pub debug: bool,
     pub read_timeout: Duration,
@@ -57,6 +63,19 @@ pub struct ServerSettings {
     pub max_url_bytes: usize,
     pub max_connections: usize,
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed when they say whom they ask for.
+    pub trusted_proxies: Vec<Network>,
+    /// The certificate that is served; without it connections are plain.
+    pub tls: Option<TlsFiles>,
+}
+
+/// How much callers may ask for; 0 is no limit.
+#[derive(Debug)]
+pub struct LimitSettings {
+    pub requests_per_second: u32,
+    pub caller_requests_per_second: u32,
+    pub expensive_requests: usize,
+    pub streams_per_caller: usize,
 }
 
 /// How clusters are asked.
@@ -92,6 +111,10 @@ impl From<&Resolved> for Settings {
             server: ServerSettings {
                 host: read.text("server.host"),
                 port: read.number("server.port"),
+                management_port: read.optional_number("server.management_port"),
+                management_host: read
+                    .optional("server.management_host")
+                    .unwrap_or_else(|| read.text("server.host")),
                 debug: read.text("server.mode") == "debug",
                 read_timeout: read.seconds("server.read_timeout"),
                 write_timeout: read.seconds("server.write_timeout"),
@@ -103,6 +126,14 @@ impl From<&Resolved> for Settings {
                 max_url_bytes: read.number("server.max_url_bytes"),
                 max_connections: read.number("server.max_connections"),
                 cors_origins: read.texts("server.cors_origins"),
+                trusted_proxies: read.networks("server.trusted_proxies"),
+                tls: tls(&read),
+            },
+            limits: LimitSettings {
+                requests_per_second: read.number("limits.requests_per_second"),
+                caller_requests_per_second: read.number("limits.caller_requests_per_second"),
+                expensive_requests: read.number("limits.expensive_requests"),
+                streams_per_caller: read.number("limits.streams_per_caller"),
             },
             database: database(&read),
             logging: LogSettings {
@@ -122,6 +153,13 @@ impl From<&Resolved> for Settings {
             clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),
         }
     }
+}
+
+fn tls(read: &Reader<'_>) -> Option<TlsFiles> {
+    Some(TlsFiles {
+        cert_file: read.optional("server.tls.cert_file")?.into(),
+        key_file: read.optional("server.tls.key_file")?.into(),
+    })
 }
 
 fn operations(read: &Reader<'_>) -> OperationSettings {
@@ -229,15 +267,23 @@ impl Reader<'_> {
         }
     }
 
+    fn networks(&self, path: &str) -> Vec<Network> {
+        self.texts(path).iter().filter_map(|text| text.parse().ok()).collect()
+    }
+
     pub(super) fn flag(&self, path: &str) -> bool {
         matches!(self.0.get(path).0, Value::Flag(true))
     }
 
-    fn number<T: TryFrom<i64> + Default>(&self, path: &str) -> T {
+    fn optional_number<T: TryFrom<i64>>(&self, path: &str) -> Option<T> {
         match self.0.get(path).0 {
-            Value::Number(number) => T::try_from(*number).unwrap_or_default(),
-            _ => T::default(),
+            Value::Number(number) => T::try_from(*number).ok(),
+            _ => None,
         }
+    }
+
+    fn number<T: TryFrom<i64> + Default>(&self, path: &str) -> T {
+        self.optional_number(path).unwrap_or_default()
     }
 
     fn seconds(&self, path: &str) -> Duration {

@@ -85,16 +85,21 @@ clusters:
 ";
 
 fn write_sections(text: &mut String, entry: impl Fn(&'static Key) -> Option<(String, String)>) {
-    let mut section = "";
+    let (mut section, mut group) = ("", None);
     for key in KEYS {
         let Some((value, comment)) = entry(key) else {
             continue;
         };
         if section != key.section() {
-            section = key.section();
+            (section, group) = (key.section(), None);
             add(text, &format!("{section}:\n"));
         }
-        add(text, &format!("  {}: {value}  # {comment}\n", key.name()));
+        if group != key.group() {
+            group = key.group();
+            add(text, &group.map(|group| format!("  {group}:\n")).unwrap_or_default());
+        }
+        let indent = if group.is_some() { "    " } else { "  " };
+        add(text, &format!("{indent}{}: {value}  # {comment}\n", key.name()));
     }
 }
 

@@ -45,6 +45,25 @@ fn a_file_of_the_first_version_is_converted_into_one_that_means_the_same_and_war
 }
 
 #[test]
+fn a_group_of_keys_is_written_as_it_is_read() {
+    let old = load(
+        "server:\n  port: 9000\n  tls:\n    cert_file: a\n    key_file: b\ndatabase:\n  type: memory\n",
+        &[],
+    );
+    let text = converted(&old);
+    assert!(text.contains("  tls:\n    cert_file: a  #"), "{text}");
+    let new = load(&text, &[]);
+    for key in KEYS {
+        assert_eq!(old.get(key.path).0, new.get(key.path).0, "{}", key.path);
+    }
+    assert!(
+        effective(&old).contains("  tls:\n    cert_file: a  # file "),
+        "{}",
+        effective(&old)
+    );
+}
+
+#[test]
 fn a_converted_sqlite_file_and_an_empty_one_warn_of_nothing() {
     for text in [
         "database:\n  type: sqlite\n  max_open_conns: 25\n",

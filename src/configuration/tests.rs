@@ -37,6 +37,7 @@ fn allowed(kind: Kind, which: usize) -> String {
         Kind::Dsn => format!("/data/{which}.db"),
         Kind::Text | Kind::Secret => format!("text-{which}"),
         Kind::Texts => format!("[\"https://{which}.example\"]"),
+        Kind::Networks => format!("[10.0.{which}.0/24]"),
     }
 }
 
@@ -88,9 +89,17 @@ fn every_key_has_a_long_variable() {
     for key in KEYS.iter().filter(|key| !key.path.starts_with("database.max_")) {
         let value = match key.kind {
             Kind::Texts => "https://a.example".to_owned(),
+            Kind::Networks => "10.0.0.0/8, ::1".to_owned(),
             kind => allowed(kind, 0),
         };
-        let resolved = Resolved::load(None, &environment(&[(&key.long_variable(), &value)])).unwrap();
+        let mut variables = environment(&[(&key.long_variable(), &value)]);
+        if key.group() == Some("tls") {
+            // Neither comes without the other.
+            for other in ["KNM__SERVER__TLS__CERT_FILE", "KNM__SERVER__TLS__KEY_FILE"] {
+                variables.entry(other.to_owned()).or_insert_with(|| "other".to_owned());
+            }
+        }
+        let resolved = Resolved::load(None, &variables).unwrap();
         assert_eq!(
             resolved.get(key.path).1,
             &Origin::Variable(key.long_variable()),
@@ -199,6 +208,91 @@ fn structured_text_is_json() {
     assert_eq!(settings("logging:\n  structured: true\n"), "json");
     assert_eq!(settings("logging:\n  structured: true\n  format: bunyan\n"), "bunyan");
     assert_eq!(settings("logging:\n  structured: false\n"), "text");
+}
+
+#[test]
+fn proxies_are_addresses_and_networks() {
+    let of = |text: &str| Settings::from(&load(text, &[]).unwrap()).server.trusted_proxies;
+    assert_eq!(of("{}"), []);
+    let expected: Vec<knm_http::Network> = ["10.0.0.0/8", "::1"].map(|text| text.parse().unwrap()).to_vec();
+    assert_eq!(of("server:\n  trusted_proxies: [10.0.0.0/8, \"::1\"]\n"), expected);
+    let found = problems(
+        "server:\n  trusted_proxies: [10.0.0.0/8, 10.0.0.0/99]\n",
+        &[("KNM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8,proxy.example")],
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (problem, value) in found.iter().zip(["\"10.0.0.0/99\"", "\"proxy.example\""]) {
+        assert!(
+            problem.contains("server.trusted_proxies") && problem.contains(value),
+            "{problem}"
+        );
+        assert!(problem.contains("networks such as 10.0.0.0/8"), "{problem}");
+    }
+}
+
+#[test]
+fn health_and_metrics_may_have_another_port_and_not_the_same() {
+    let of = |text: &str| {
+        let server = Settings::from(&load(text, &[]).unwrap()).server;
+        (server.management_port, server.management_host)
+    };
+    assert_eq!(of("{}").0, None);
+    assert_eq!(
+        of("server: {host: '::1', management_port: 9090}"),
+        (Some(9090), "::1".to_owned())
+    );
+    let other = "server: {port: 0, management_port: 0, management_host: 127.0.0.1}";
+    assert_eq!(of(other), (Some(0), "127.0.0.1".to_owned()));
+    let found = problems("server: {management_port: 9090}", &[("PORT", "9090")]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    for part in [
+        "server.management_port: \"9090\"",
+        "config.yaml",
+        "another port than server.port (variable PORT)",
+    ] {
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
+fn tls_has_a_certificate_and_its_key_or_neither() {
+    let of = |text: &str| Settings::from(&load(text, &[]).unwrap()).server.tls;
+    for none in [
+        "{}",
+        "server:\n  tls:\n",
+        "server:\n  tls: {}\n",
+        "server:\n  tls:\n    cert_file: null\n",
+    ] {
+        assert_eq!(of(none), None, "{none}");
+    }
+    let files = knm_http::TlsFiles {
+        cert_file: "/tls/tls.crt".into(),
+        key_file: "/tls/tls.key".into(),
+    };
+    let both = "server:\n  tls:\n    cert_file: /tls/tls.crt\n    key_file: /tls/tls.key\n";
+    assert_eq!(of(both), Some(files));
+    for (text, parts) in [
+        (
+            "server: {tls: {cert_file: a}}",
+            ["server.tls.key_file is missing", "server.tls.cert_file"],
+        ),
+        (
+            "server: {tls: {key_file: a}}",
+            ["server.tls.cert_file is missing", "server.tls.key_file"],
+        ),
+        (
+            "server: {tls: {cert_fil: a}}",
+            ["server.tls.cert_fil\"", "nearest is \"server.tls.cert_file\""],
+        ),
+        ("server: {tls: on}", ["server.tls: \"on\"", "a section with keys is"]),
+        (
+            "server: {tls: {cert_file: {a: b}, key_file: c}}",
+            ["server.tls.cert_file: \"a section\"", "missing"],
+        ),
+    ] {
+        let found = problems(text, &[]).join("\n");
+        assert!(parts.iter().all(|part| found.contains(part)), "{found}");
+    }
 }
 
 #[test]

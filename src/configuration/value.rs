@@ -95,13 +95,8 @@ impl Value {
                 Ok(()) => Ok(Self::Text(text.trim().to_owned())),
                 Err(_) => Err(wrong()),
             },
-            Kind::Texts => Ok(Self::Texts(
-                text.split(',')
-                    .map(str::trim)
-                    .filter(|part| !part.is_empty())
-                    .map(str::to_owned)
-                    .collect(),
-            )),
+            Kind::Texts => Ok(Self::Texts(parts(text).map(str::to_owned).collect())),
+            Kind::Networks => networks(key, parts(text).map(str::to_owned), origin),
             Kind::Dsn => match dsn::check(text) {
                 Ok(()) => Ok(Self::Text(text.to_owned())),
                 Err(why) => Err(format!("{}: {why}", wrong())),
@@ -118,12 +113,15 @@ impl Value {
         let text = match &value.kind {
             ValueKind::Nil => return Ok(key.default.into()),
             ValueKind::Boolean(flag) if key.kind == Kind::Flag => return Ok(Self::Flag(*flag)),
-            ValueKind::Array(items) if key.kind == Kind::Texts => {
-                return items
+            ValueKind::Array(items) if matches!(key.kind, Kind::Texts | Kind::Networks) => {
+                let texts: Vec<String> = items
                     .iter()
                     .map(|item| plain(item).ok_or_else(|| problem(key, "a nested list", origin)))
-                    .collect::<Result<_, _>>()
-                    .map(Self::Texts);
+                    .collect::<Result<_, _>>()?;
+                return match key.kind {
+                    Kind::Networks => networks(key, texts.into_iter(), origin),
+                    _ => Ok(Self::Texts(texts)),
+                };
             }
             // YAML reads these words as switches, and none of these keys means one.
             ValueKind::Boolean(_)
@@ -138,7 +136,7 @@ impl Value {
             ValueKind::Array(_) => return Err(problem(key, "a list", origin)),
             _ => value.to_string(),
         };
-        if key.kind == Kind::Texts {
+        if matches!(key.kind, Kind::Texts | Kind::Networks) {
             return Err(problem(key, &text, origin));
         }
         if text.is_empty() && !matches!(key.kind, Kind::Text | Kind::Secret) {
@@ -146,6 +144,20 @@ impl Value {
         }
         Self::from_variable(key, &text, origin)
     }
+}
+
+/// The parts of a list in a variable.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// These texts, if each of them names addresses.
+fn networks(key: &Key, texts: impl Iterator<Item = String>, origin: &Origin) -> Result<Value, String> {
+    let checked = texts.map(|text| match text.parse::<knm_http::Network>() {
+        Ok(_) => Ok(text),
+        Err(_) => Err(problem(key, &text, origin)),
+    });
+    checked.collect::<Result<_, _>>().map(Value::Texts)
 }
 
 /// A text or number of a file as text.

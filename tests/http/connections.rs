@@ -87,14 +87,55 @@ fn one_connection_too_many_waits_until_one_leaves() {
     let service = still(&[("KNM__SERVER__MAX_CONNECTIONS", "3")]);
     let mut others: Vec<Wire> = (0..3).map(|_| Wire::open(service.address())).collect();
     for other in &mut others {
-        assert_eq!(other.get("/health", &[]).unwrap().status, 200);
+        // Nobody who is answered makes room.
+        other
+            .send("GET /health HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\n\r\n")
+            .unwrap();
     }
     let mut last = Wire::open(service.address());
     last.request("GET", "/health", &[]).unwrap();
-    assert!(last.is_silent_for(A_MOMENT), "it is served beyond the limit");
-    assert_eq!(others[0].get("/health", &[]).unwrap().status, 200);
+    assert!(
+        last.is_silent_for(Duration::from_millis(1_500)),
+        "it is served beyond the limit"
+    );
     others.pop();
     assert_eq!(last.reply().unwrap().status, 200);
+    for other in &mut others {
+        other.send("x").unwrap();
+        assert_eq!(other.reply().unwrap().status, 200);
+    }
+}
+
+#[test]
+fn who_was_silent_for_longest_makes_room_for_others() {
+    let service = still(&[
+        ("KNM__SERVER__MAX_CONNECTIONS", "4"),
+        ("KNM__SERVER__HEADER_READ_TIMEOUT", "600"),
+        ("KNM__SERVER__IDLE_TIMEOUT", "600"),
+    ]);
+    let mut idle = Wire::open(service.address());
+    assert_eq!(idle.get("/health", &[]).unwrap().status, 200);
+    let mut dribbling = Wire::open(service.address());
+    dribbling.send("GET /hea").unwrap();
+    std::thread::sleep(A_MOMENT);
+    let mut nothing = Wire::open(service.address());
+    let mut busy = Wire::open(service.address());
+    busy.send("GET /health HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\n\r\n")
+        .unwrap();
+    // Each comes into the place of the one that was silent for longest, and is then silent itself.
+    let mut newcomers = Vec::new();
+    for leaving in [&mut idle, &mut dribbling, &mut nothing] {
+        let mut newcomer = Wire::open(service.address());
+        assert_eq!(newcomer.get("/health", &[]).unwrap().status, 200);
+        leaving.wait_until_closed();
+        newcomers.push(newcomer);
+    }
+    busy.send("x").unwrap();
+    assert_eq!(busy.reply().unwrap().status, 200);
+    let metrics = newcomers[2].get("/metrics", &[]).unwrap().text();
+    let mut lines = metrics.lines();
+    let closed = lines.find_map(|line| line.strip_prefix("kube_node_manager_http_connections_closed_total "));
+    assert!(3 <= closed.unwrap().parse().unwrap(), "{metrics}");
 }
 
 #[test]

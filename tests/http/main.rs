@@ -3,12 +3,15 @@
 #![cfg(test)]
 
 mod audit;
+mod callers;
 mod changes;
 mod connections;
 mod drains;
 mod encodings;
 mod events;
 mod identity;
+mod limits;
+mod management;
 mod methods;
 mod operations;
 mod paths;
@@ -17,6 +20,7 @@ mod problems;
 mod readme;
 mod shutdown;
 mod templates;
+mod tls;
 
 use knm_test_support::patience::wait_for;
 use knm_test_support::service::Service;

@@ -1,10 +1,15 @@
 //! Bodies of requests: JSON, read strictly.
 
+use std::collections::HashSet;
+use std::fmt;
+
+use knm_model::excerpt;
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, Registry};
 use poem_openapi::types::Type;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::answer::JSON;
 use crate::problem::{Kind, Problem, shortened};
@@ -69,6 +74,9 @@ fn check_media_type(request: &Request) -> Result<(), Problem> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Written<T>, Problem> {
+    // Readers do not agree on which of two values a key has.
+    serde_json::from_slice::<Distinct>(bytes)
+        .map_err(|error| Problem::new(Kind::Malformed, format!("the body: {}", shortened(&error.to_string()))))?;
     serde_json::from_slice(bytes).map(Written).map_err(|error| {
         let kind = if error.is_data() {
             Kind::Invalid
@@ -79,11 +87,117 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Written<T>, Problem> {
     })
 }
 
+/// JSON in which no object has a key twice, at any depth.
+struct Distinct;
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DistinctVisitor)
+    }
+}
+
+struct DistinctVisitor;
+
+impl<'de> Visitor<'de> for DistinctVisitor {
+    type Value = Distinct;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Distinct, A::Error> {
+        while items.next_element::<Distinct>()?.is_some() {}
+        Ok(Distinct)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Distinct, A::Error> {
+        let mut known = HashSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            entries.next_value::<Distinct>()?;
+            if known.contains(&key) {
+                return Err(A::Error::custom(format!("the key \"{}\" comes twice", excerpt(&key))));
+            }
+            known.insert(key);
+        }
+        Ok(Distinct)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    fn refused(bytes: impl AsRef<[u8]>) -> (u16, String) {
+        let problem = parse::<serde_json::Value>(bytes.as_ref()).err().unwrap();
+        (problem.kind().status().as_u16(), problem.detail().to_owned())
+    }
+
+    #[test]
+    fn a_key_that_comes_twice_is_named_wherever_it_is() {
+        for text in [
+            r#"{"a":1,"twice":1,"twice":1}"#,
+            r#"{"a":{"b":[1,{"twice":1,"c":2,"twice":{}}]}}"#,
+            r#"[{"twice":1,"tw\u0069ce":2}]"#,
+        ] {
+            let (status, detail) = refused(text);
+            assert_eq!(status, 400, "{text}");
+            assert!(detail.contains("the key \"twice\" comes twice at line 1"), "{detail}");
+        }
+        let fine = r#"{"a":{"x":null,"y":[true,1.5,-1,18446744073709551615]},"b":{"x":"1"},"":{}}"#;
+        assert!(parse::<serde_json::Value>(fine.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused_and_the_stack_survives() {
+        for (opening, closing) in [("[", "]"), ("{\"a\":", "}")] {
+            for depth in [200, 100_000] {
+                let text = format!("{}1{}", opening.repeat(depth), closing.repeat(depth));
+                let (status, detail) = refused(text);
+                assert_eq!(status, 400);
+                assert!(detail.contains("recursion limit exceeded"), "{detail}");
+                assert_eq!(refused(opening.repeat(depth)).0, 400);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf_8_are_refused() {
+        for bytes in [
+            &b"{\"a\":\"\xff\"}"[..],
+            b"{\"\xc3\x28\":1}",
+            b"\xef\xbb\xbf{}",
+            b"\"\\ud800\"",
+            b"\0",
+        ] {
+            assert_eq!(refused(bytes).0, 400, "{bytes:?}");
+        }
+    }
 
     #[test]
     fn what_cannot_be_read_is_told_with_its_place() {

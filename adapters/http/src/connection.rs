@@ -9,10 +9,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::stream::Stream;
 use crate::{ServerLimits, refusal};
 
 /// Nothing of the next request has arrived.
@@ -21,6 +22,8 @@ const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 /// A request is being answered.
 const BUSY: u8 = 2;
+/// It ends, because others need the place, unless a whole request has arrived already.
+const LEAVING: u8 = 3;
 
 /// What a connection is waiting for and since when, shared between its bytes and its requests.
 pub(crate) struct Phases {
@@ -32,6 +35,8 @@ pub(crate) struct Phases {
     ended: AtomicBool,
     /// Whether anything was answered, be it that the request cannot be read.
     answered: AtomicBool,
+    /// Who waits for the peer.
+    waiting: AtomicWaker,
 }
 
 impl Phases {
@@ -43,7 +48,46 @@ impl Phases {
             opened: Instant::now(),
             ended: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            waiting: AtomicWaker::new(),
         }
+    }
+
+    /// How long the peer has sent no whole request; `None` while one is being answered, and of a connection that leaves.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let is_silent = matches!(self.phase.load(Ordering::Acquire), IDLE | HEAD);
+        let since = Duration::from_millis(self.since.load(Ordering::Acquire));
+        is_silent.then(|| self.opened.elapsed().saturating_sub(since))
+    }
+
+    /// Ends the connection, unless a request is being answered: that nobody interrupts.
+    pub(crate) fn ask_to_leave(&self) {
+        for phase in [IDLE, HEAD] {
+            let asked = self
+                .phase
+                .compare_exchange(phase, LEAVING, Ordering::AcqRel, Ordering::Acquire);
+            if asked.is_ok() {
+                self.waiting.wake();
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn is_to_leave(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == LEAVING
+    }
+
+    /// Ready when the connection is to end.
+    pub(crate) fn poll_leaving(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waiting.register(cx.waker());
+        match self.is_to_leave() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// The greeting is over: from here on the first head has its time.
+    pub(crate) fn greeted(&self) {
+        self.enter(HEAD);
     }
 
     /// Whether the peer may still be sending.
@@ -90,7 +134,7 @@ impl Phases {
 
 /// A connection that fails when its peer is silent for too long: between requests, within a head, or while an answer is sent to it.
 pub(crate) struct Watched<'a> {
-    stream: &'a mut TcpStream,
+    stream: &'a mut Stream,
     phases: Arc<Phases>,
     idle_timeout: Duration,
     header_read_timeout: Duration,
@@ -107,7 +151,7 @@ pub(crate) struct Watched<'a> {
 }
 
 impl<'a> Watched<'a> {
-    pub(crate) fn new(stream: &'a mut TcpStream, phases: Arc<Phases>, limits: &ServerLimits) -> Self {
+    pub(crate) fn new(stream: &'a mut Stream, phases: Arc<Phases>, limits: &ServerLimits) -> Self {
         Self {
             stream,
             phases,
@@ -191,6 +235,9 @@ impl AsyncRead for Watched<'_> {
             }
             return outcome;
         }
+        if self.phases.poll_leaving(cx).is_ready() {
+            return Poll::Ready(Err(silent("another connection needs the place")));
+        }
         ready!(self.poll_silence(cx));
         Poll::Ready(Err(silent("no request came in time")))
     }
@@ -224,10 +271,13 @@ impl AsyncWrite for Watched<'_> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(cx)
+        // With TLS there may be bytes left that the peer does not take.
+        let outcome = Pin::new(&mut *self.stream).poll_flush(cx);
+        self.moved(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_shutdown(cx)
+        let outcome = Pin::new(&mut *self.stream).poll_shutdown(cx);
+        self.moved(cx, outcome)
     }
 }

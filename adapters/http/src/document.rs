@@ -104,8 +104,8 @@ fn complete(document: &mut Value) {
         for (path, operations) in paths.iter_mut() {
             let operations = operations.as_object_mut().into_iter().flatten();
             for (method, operation) in operations {
-                tell_access(operation, &need(path, &method_of(method)));
                 complete_operation(operation);
+                tell_access(operation, &need(path, &method_of(method)));
             }
         }
     }
@@ -157,11 +157,11 @@ fn example_detail(kind: Kind) -> &'static str {
     match kind {
         Kind::NotSignedIn => NOT_SIGNED_IN,
         Kind::Forbidden => "ci does not have the permission drain in cluster prod for what is named",
-        Kind::TooMany => "too many attempts to sign in from this address",
         Kind::NotFound => "cluster \"prod\" is not known: GET /api/v1/clusters lists those that are",
         Kind::Invalid => "limit: \"0\" is not a whole number from 1 to 10000",
         Kind::ClusterRefused => "cluster prod: it does not let us do this",
         Kind::Unavailable => "the nodes of cluster prod are not known yet: the cluster cannot be reached",
+        Kind::TooMany => "these are more than 500 requests a second",
         Kind::UriTooLong => "the URL has more than the 8192 bytes that are allowed",
         Kind::HeadersTooLarge => "the headers have 40000 bytes, at most 16384 are allowed",
         Kind::Conflict => {
@@ -264,7 +264,7 @@ fn tell_access(operation: &mut Value, need: &Need) {
     let told = operation["description"].as_str().unwrap_or_default();
     let told = format!("{told}\n\nPermissions: {}{place}{perhaps}.", words(need.permissions));
     operation["description"] = told.into();
-    for status in ["401", "403", "429"] {
+    for status in ["401", "403"] {
         operation["responses"][status] = json!({"$ref": format!("#/components/responses/{status}")});
     }
 }

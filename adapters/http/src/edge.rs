@@ -1,6 +1,5 @@
 //! What holds for every request: its id, limits, log line and metrics, and that every answer is one that callers can read.
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,17 +9,20 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http_body_util::combinators::BoxBody;
 use metrics::Gauge;
+use poem::http::uri::Scheme;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
-use poem::{Addr, Body, Endpoint, Request, Response};
+use poem::{Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+use crate::client::ClientAddress;
 use crate::compression::{self, Encoding};
-use crate::gate::Gate;
-use crate::headers::{Visitor, secure};
+use crate::gate::{self, Gate};
+use crate::headers::{Visitor, insist_on_tls, secure};
+use crate::limit::{Limits, caller_key};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
 use crate::problem::{Kind, Problem, shortened};
-use crate::route::{self, UNMATCHED};
+use crate::route::{self, Paths, UNMATCHED};
 use crate::{AppSettings, ServerLimits, parameters};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,6 +33,8 @@ pub(crate) struct Edge<E> {
     gate: Gate,
     settings: AppSettings,
     limits: ServerLimits,
+    paths: Paths,
+    rates: Limits,
     ids: RequestIds,
     metrics: RequestMetrics,
     in_flight: Gauge,
@@ -47,12 +51,14 @@ struct RequestIds {
 }
 
 impl<E: Endpoint<Output = Response>> Edge<E> {
-    pub(crate) fn new(inner: E, gate: Gate, settings: AppSettings, limits: ServerLimits) -> Self {
+    pub(crate) fn new(inner: E, gate: Gate, settings: AppSettings, limits: ServerLimits, paths: Paths) -> Self {
         Self {
             inner,
             gate,
             settings,
+            rates: Limits::new(&limits),
             limits,
+            paths,
             ids: RequestIds {
                 process: uuid::Uuid::new_v4().as_u64_pair().1,
                 count: AtomicU64::new(0),
@@ -66,13 +72,16 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         let started = Instant::now();
         let id = self.ids.of(request.headers());
         let method = method_label(request.method());
-        let route = route::template(request.uri().path()).unwrap_or(UNMATCHED);
+        let route = route::template(request.uri().path())
+            .filter(|route| self.paths.has(route))
+            .unwrap_or(UNMATCHED);
         let routine = route::is_routine(route);
         let span = match routine {
             true => tracing::debug_span!("request", request_id = id.as_str()),
             false => tracing::info_span!("request", request_id = id.as_str()),
         };
         let is_head = request.method() == Method::HEAD;
+        let is_by_tls = request.scheme() == &Scheme::HTTPS;
         let encoding = Encoding::negotiate(request.headers());
         let visitor = Visitor::of(request.headers());
         if is_head {
@@ -81,6 +90,8 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         if request.uri().path() == "/health/" {
             *request.uri_mut() = Uri::from_static("/health");
         }
+        let address = ClientAddress::of(&request, &self.settings.trusted_proxies);
+        request.set_data(address);
         if !matches!(*request.method(), Method::GET | Method::OPTIONS) {
             request.set_data(RequestId(id.clone()));
         }
@@ -95,6 +106,9 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             weaken_tag(response.headers_mut());
         }
         self.finish(&mut response, route, &id, visitor);
+        if is_by_tls {
+            insist_on_tls(response.headers_mut());
+        }
         if is_head {
             drop_body(&mut response);
         }
@@ -111,6 +125,15 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
 
     /// The answer of the operation, or why there is none.
     async fn limited(&self, mut request: Request, route: &'static str) -> Response {
+        let mut caller = caller_key(&request);
+        // Whoever looks after this service sees it at its worst, too. Those who sign in are counted when it is known who they are: others at
+        // their address take nothing from them.
+        if !route::is_routine(route)
+            && !route::is_strict(route)
+            && let Err(problem) = self.rates.admit(&caller)
+        {
+            return problem.into_response();
+        }
         if self.limits.max_url_bytes < length(request.original_uri()) {
             let detail = format!(
                 "the URL has more than the {} bytes that are allowed",
@@ -141,8 +164,9 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
                 return Problem::new(Kind::Malformed, "the URL has no path").into_response();
             }
             let detail = format!(
-                "there is nothing at {:?}: /docs shows what there is",
-                shortened(request.uri().path())
+                "there is nothing at {:?}: {}",
+                shortened(request.uri().path()),
+                self.paths.hint()
             );
             return Problem::new(Kind::NotFound, detail).into_response();
         }
@@ -165,9 +189,15 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             return response;
         }
         // Before anything is read of what a stranger sends.
-        let address = address(&request);
+        let address = request.data::<ClientAddress>().and_then(|address| address.0);
         if let Err(problem) = Box::pin(self.gate.admit(&mut request, route, address)).await {
             return problem.into_response();
+        }
+        if route::is_strict(route) {
+            caller = caller.signed_in(&gate::caller(&request));
+            if let Err(problem) = self.rates.admit(&caller) {
+                return problem.into_response();
+            }
         }
         if let Err(problem) = parameters::check(route, &request) {
             return problem.into_response();
@@ -181,6 +211,11 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         } else {
             request
         };
+        // With its body: nobody takes a place and lets others wait for a request that is still to come.
+        let place = match self.rates.place(route, request.headers(), caller) {
+            Ok(place) => place,
+            Err(problem) => return problem.into_response(),
+        };
         let operation = AssertUnwindSafe(Box::pin(self.inner.call(request))).catch_unwind();
         let outcome = match route::is_stream(route) {
             true => operation.await,
@@ -193,7 +228,10 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             },
         };
         match outcome {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => match place {
+                Some(place) => place.kept_by(response),
+                None => response,
+            },
             Ok(Err(error)) => error.into_response(),
             // The panic hook has logged where and why.
             Err(_) => Problem::new(
@@ -278,14 +316,6 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         Ok(self.answer(request).await)
-    }
-}
-
-/// The address that a request came from.
-fn address(request: &Request) -> Option<IpAddr> {
-    match &request.remote_addr().0 {
-        Addr::SocketAddr(address) => Some(address.ip()),
-        Addr::Unix(_) | Addr::Custom(..) => None,
     }
 }
 
@@ -413,7 +443,8 @@ fn method_label(method: &Method) -> &'static str {
 pub(crate) fn log(routine: bool, method: &str, route: &str, status: StatusCode, duration: Duration) {
     let (status, duration_ms) = (status.as_u16(), milliseconds(duration));
     match status {
-        _ if routine => tracing::debug!(method, route, status, duration_ms, "request"),
+        // The log tells of those together.
+        _ if routine || status == 429 => tracing::debug!(method, route, status, duration_ms, "request"),
         400.. => tracing::warn!(method, route, status, duration_ms, "request"),
         _ => tracing::info!(method, route, status, duration_ms, "request"),
     }

@@ -21,7 +21,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self' 'unsafe-inline'
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// How many headers are added to an answer, by this module and around it.
-const ADDED: usize = 12;
+const ADDED: usize = 13;
 
 /// Tells browsers what they must not do with an answer of `route`, and caches whether they may keep it.
 pub(crate) fn secure(headers: &mut HeaderMap, route: &str) {
@@ -46,6 +46,12 @@ pub(crate) fn secure(headers: &mut HeaderMap, route: &str) {
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static(caching));
+}
+
+/// Tells browsers that what they got by TLS is never to be asked for without it: for a year, from each answer on.
+pub(crate) fn insist_on_tls(headers: &mut HeaderMap) {
+    let year = HeaderValue::from_static("max-age=31536000");
+    headers.insert(header::STRICT_TRANSPORT_SECURITY, year);
 }
 
 /// What a page of another origin says about itself.

@@ -4,6 +4,7 @@ mod access;
 mod answer;
 mod api;
 mod body;
+mod client;
 mod compression;
 mod connection;
 mod docs;
@@ -13,6 +14,7 @@ mod example;
 mod gate;
 mod gather;
 mod headers;
+mod limit;
 mod lines;
 mod list;
 mod metric;
@@ -20,9 +22,12 @@ mod once;
 mod parameters;
 mod problem;
 mod refusal;
+mod room;
 mod route;
 mod server;
 mod shortcut;
+mod stream;
+mod tls;
 mod view;
 
 use std::sync::Arc;
@@ -36,9 +41,12 @@ use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
 use tokio_util::sync::CancellationToken;
 
+pub use client::{Network, NetworkError};
 pub use document::{openapi_json, openapi_yaml};
 pub use metric::describe_metrics;
-pub use server::serve;
+pub use route::Paths;
+pub use server::{Entrance, serve};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use api::audit::AuditApi;
 use api::changes::ChangesApi;
@@ -57,6 +65,7 @@ use list::Lists;
 use once::Once;
 
 /// What the interface translates to.
+#[derive(Clone)]
 pub struct App {
     /// The clusters and their nodes.
     pub inventory: Arc<Inventory>,
@@ -93,6 +102,8 @@ pub struct AppSettings {
     pub docs_require_auth: bool,
     /// Origins whose pages may read answers; none: no page of another origin may.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed when they say whom they ask for.
+    pub trusted_proxies: Vec<Network>,
     /// How long an answer may take, event streams excepted.
     pub write_timeout: Duration,
     /// How long the body of a request may take to arrive.
@@ -114,8 +125,35 @@ pub struct ServerLimits {
     pub max_header_bytes: usize,
     /// How long a URL may be, in bytes.
     pub max_url_bytes: usize,
-    /// How many connections there may be at once; others wait.
+    /// How many connections there may be at once; for others those make room that have been silent for longest, else they wait.
     pub max_connections: usize,
+    /// How many requests all callers together may send in a second; 0 is no limit.
+    pub requests_per_second: u32,
+    /// How many each of them may, and twice as many at once; 0 is no limit.
+    pub caller_requests_per_second: u32,
+    /// How many requests that take much work are answered at once, half of them for one caller; 0 is no limit.
+    pub expensive_requests: usize,
+    /// How many event streams a caller may have open; 0 is no limit.
+    pub streams_per_caller: usize,
+}
+
+#[cfg(test)]
+impl ServerLimits {
+    /// Short times and small sizes, and no limits of rates.
+    pub(crate) fn of_tests() -> Self {
+        Self {
+            header_read_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            max_header_bytes: 8_192,
+            max_url_bytes: 300,
+            max_connections: 1,
+            requests_per_second: 0,
+            caller_requests_per_second: 0,
+            expensive_requests: 0,
+            streams_per_caller: 0,
+        }
+    }
 }
 
 /// How serving ended.
@@ -158,6 +196,7 @@ impl Shared {
 pub(crate) fn router(
     app: App,
     limits: &ServerLimits,
+    paths: Paths,
     shutdown: CancellationToken,
 ) -> impl Endpoint<Output = Response> + 'static {
     let gate = Gate {
@@ -188,6 +227,7 @@ pub(crate) fn router(
         gate,
         app.settings,
         limits.clone(),
+        paths,
     )
 }
 

@@ -10,6 +10,9 @@ pub(crate) const REQUEST_DURATION: &str = "kube_node_manager_http_request_durati
 pub(crate) const REQUESTS_IN_FLIGHT: &str = "kube_node_manager_http_requests_in_flight";
 pub(crate) const CONNECTIONS: &str = "kube_node_manager_http_connections";
 
+pub(crate) const CONNECTIONS_CLOSED: &str = "kube_node_manager_http_connections_closed_total";
+pub(crate) const CERTIFICATE_EXPIRY: &str = "kube_node_manager_tls_certificate_expiry_time_seconds";
+
 /// Describes the metrics of this crate to the recorder.
 pub fn describe_metrics() {
     metrics::describe_counter!(
@@ -22,6 +25,14 @@ pub fn describe_metrics() {
     );
     metrics::describe_gauge!(REQUESTS_IN_FLIGHT, "Requests that are being answered.");
     metrics::describe_gauge!(CONNECTIONS, "Connections that are open.");
+    metrics::describe_counter!(
+        CONNECTIONS_CLOSED,
+        "Silent connections that were closed to make room for others."
+    );
+    metrics::describe_gauge!(
+        CERTIFICATE_EXPIRY,
+        "When the certificate that is served ends, in seconds since 1970; not there without TLS."
+    );
 }
 
 type Labels = (&'static str, &'static str, u16);

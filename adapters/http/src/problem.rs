@@ -71,7 +71,6 @@ pub(crate) enum Kind {
     Malformed,
     NotSignedIn,
     Forbidden,
-    TooMany,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -81,6 +80,7 @@ pub(crate) enum Kind {
     UriTooLong,
     MediaType,
     Invalid,
+    TooMany,
     HeadersTooLarge,
     Internal,
     NotBuilt,
@@ -129,7 +129,6 @@ kinds! {
     Malformed BAD_REQUEST "malformed" "the request cannot be read";
     NotSignedIn UNAUTHORIZED "not-signed-in" "a caller is needed";
     Forbidden FORBIDDEN "forbidden" "the caller may not do this";
-    TooMany TOO_MANY_REQUESTS "too-many" "too many requests";
     NotFound NOT_FOUND "not-found" "there is no such thing";
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" "the method is not allowed here";
     RequestTimeout REQUEST_TIMEOUT "request-timeout" "the request took too long to arrive";
@@ -139,6 +138,7 @@ kinds! {
     UriTooLong URI_TOO_LONG "uri-too-long" "the URL is too long";
     MediaType UNSUPPORTED_MEDIA_TYPE "media-type" "the body is of a kind that cannot be read";
     Invalid UNPROCESSABLE_ENTITY "invalid" "a parameter is wrong";
+    TooMany TOO_MANY_REQUESTS "too-many" "there are too many requests";
     HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" "the headers are too large";
     Internal INTERNAL_SERVER_ERROR "internal" "something failed in this service";
     NotBuilt NOT_IMPLEMENTED "not-built" "this program was built without it";
@@ -180,19 +180,19 @@ impl Problem {
         Self::new(Kind::NotSignedIn, NOT_SIGNED_IN)
     }
 
-    /// For whoever asks too much: after so many seconds it may be tried again.
-    pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
-        Self {
-            retry_after_seconds: Some(retry_after_seconds),
-            ..Self::new(Kind::TooMany, detail)
-        }
-    }
-
     pub(crate) fn invalid(errors: Vec<QueryError>) -> Self {
         let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Self {
             errors,
             ..Self::new(Kind::Invalid, told.join("; "))
+        }
+    }
+
+    /// There are too many requests: one may be sent again after so many seconds.
+    pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self {
+            retry_after_seconds: Some(retry_after_seconds),
+            ..Self::new(Kind::TooMany, detail)
         }
     }
 
@@ -430,6 +430,7 @@ const ANYWHERE: &[Kind] = &[
     Kind::RequestTimeout,
     Kind::TooLarge,
     Kind::UriTooLong,
+    Kind::TooMany,
     Kind::HeadersTooLarge,
     Kind::Internal,
     Kind::TimedOut,

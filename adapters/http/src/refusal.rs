@@ -22,6 +22,7 @@ const BARE: [(&[u8], StatusCode); 3] = [
     (b"HTTP/1.1 431 ", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
 ];
 const OF_HTTP_2: &str = "this is no HTTP/1.1: HTTP/2 is not spoken here";
+const OF_PLAIN_HTTP: &str = "TLS is spoken here: https:// instead of http:// reaches it";
 
 /// The answer to send instead of `bytes`, if they are a refusal that hyper wrote by itself.
 pub(crate) fn instead_of(bytes: &[u8]) -> Option<Bytes> {
@@ -39,6 +40,12 @@ pub(crate) fn instead_of(bytes: &[u8]) -> Option<Bytes> {
         _ => "the request's first line or its headers are not HTTP",
     };
     Some(refusal(first, kept, *status, detail))
+}
+
+/// The answer to those who speak without TLS where TLS is spoken.
+pub(crate) fn of_plain_http() -> Bytes {
+    let kept = std::iter::once("connection: close");
+    refusal("HTTP/1.1 400 Bad Request", kept, StatusCode::BAD_REQUEST, OF_PLAIN_HTTP)
 }
 
 /// The answer to those who start to speak HTTP/2, which hyper leaves without any.

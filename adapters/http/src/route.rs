@@ -7,6 +7,37 @@ const ANY: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 /// The label of requests to paths that there are not.
 pub(crate) const UNMATCHED: &str = "unmatched";
 
+/// Which paths there are at an entrance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// All.
+    All,
+    /// All but those of health and metrics, which have an entrance of their own.
+    Interface,
+    /// Those of health and metrics.
+    Management,
+}
+
+impl Paths {
+    /// Whether the paths of `template` are among them.
+    pub(crate) fn has(self, template: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Interface => !is_routine(template),
+            Self::Management => is_routine(template),
+        }
+    }
+
+    /// What those hear who ask for another one.
+    pub(crate) fn hint(self) -> &'static str {
+        match self {
+            Self::All => "/docs shows what there is",
+            Self::Interface => "/docs shows what there is; health and metrics have a port of their own",
+            Self::Management => "on this port there are /health, /livez, /readyz and /metrics",
+        }
+    }
+}
+
 /// The template of `path` as the document writes it, `None` if there is no such path. There are few templates, so they are safe as labels.
 pub(crate) fn template(path: &str) -> Option<&'static str> {
     let mut segments = [""; 8];
@@ -120,6 +151,16 @@ pub(crate) fn is_strict(template: &str) -> bool {
 /// Whether answers to it end only when the caller leaves.
 pub(crate) fn is_stream(template: &str) -> bool {
     template.ends_with("/watch") || template.ends_with("/events")
+}
+
+/// Whether each answer to it takes much work.
+pub(crate) fn is_expensive(template: &str) -> bool {
+    template.ends_with("/drain/plan") || template.ends_with("/preview") || template.ends_with("/drift")
+}
+
+/// Whether it lists records of the audit log, all of them at once if they are asked for as lines.
+pub(crate) fn is_list_of_records(template: &str) -> bool {
+    template == "/api/v1/audit" || template.ends_with("/history")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! hyper from an accept loop of our own.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,9 +24,9 @@ use poem::http::uri::Scheme;
 use poem::http::{HeaderValue, header};
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, Request, Response};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,10 +34,16 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{Phases, Watched};
 use crate::gather::{Gathered, Joined};
 use crate::metric::CONNECTIONS;
+use crate::room::Room;
+use crate::route::Paths;
+use crate::stream::Stream;
+use crate::tls::Tls;
 use crate::{App, ServeReport, ServerLimits, refusal, router};
 
 /// How long to wait before accepting again when the operating system refuses, for want of file descriptors say.
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+/// How long to wait for a place before looking again for those who could make room.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// What hyper buffers of a request's head beyond the limits, so that our own answer can say what was wrong.
 const HEAD_SLACK: usize = 64 * 1024;
 /// How long open connections are still read once the server stops: a request that is on its way when the signal comes was sent in good
@@ -46,26 +53,38 @@ const GRACE: Duration = Duration::from_millis(100);
 /// sending would lose the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Where callers come in.
+pub struct Entrance {
+    /// Where they connect.
+    pub listener: TcpListener,
+    /// The certificate that is served; without it connections are plain.
+    pub tls: Option<Arc<Tls>>,
+    /// Which of the paths they find.
+    pub paths: Paths,
+}
+
 /// Serves until `shutdown` is cancelled. Then nothing new is accepted, event streams end with a last event, and requests in flight
 /// may finish, for at most `patience`.
 pub async fn serve(
-    listener: TcpListener,
+    entrance: Entrance,
     app: App,
     limits: ServerLimits,
     shutdown: CancellationToken,
     patience: Duration,
 ) -> ServeReport {
     let server = Arc::new(Server {
-        endpoint: router(app, &limits, shutdown.clone()),
+        endpoint: router(app, &limits, entrance.paths, shutdown.clone()),
+        tls: entrance.tls,
+        places: Arc::new(Semaphore::new(limits.max_connections)),
+        room: Room::default(),
         limits,
         stopping: shutdown.clone(),
         cut_off: CancellationToken::new(),
         in_flight: AtomicUsize::new(0),
     });
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(server.limits.max_connections));
-    accept(&listener, &server, &connections, &places).await;
-    accept_queue(listener, &server, &connections, &places);
+    accept(&entrance.listener, &server, &connections).await;
+    accept_queue(entrance.listener, &server, &connections);
 
     let began = Instant::now();
     connections.close();
@@ -83,6 +102,10 @@ pub async fn serve(
 
 struct Server<E> {
     endpoint: E,
+    tls: Option<Arc<Tls>>,
+    /// One for each connection.
+    places: Arc<Semaphore>,
+    room: Room,
     limits: ServerLimits,
     /// Cancelled when no new request is to be taken.
     stopping: CancellationToken,
@@ -96,20 +119,19 @@ async fn accept<E: Endpoint<Output = Response> + 'static>(
     listener: &TcpListener,
     server: &Arc<Server<E>>,
     connections: &TaskTracker,
-    places: &Arc<Semaphore>,
 ) {
     loop {
-        // Beyond the limit, callers wait in the queue of the operating system.
-        let place = tokio::select! {
-            () = server.stopping.cancelled() => return,
-            place = Arc::clone(places).acquire_owned() => place,
-        };
         let accepted = tokio::select! {
             () = server.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, remote)) => {
+                // Beyond the limit one waits here, and others in the queue of the operating system.
+                let Some(place) = server.stopping.run_until_cancelled(server.place()).await else {
+                    connections.spawn(Arc::clone(server).converse_in_turn(stream, remote));
+                    return;
+                };
                 let server = Arc::clone(server);
                 connections.spawn(async move {
                     server.converse(stream, remote).await;
@@ -132,7 +154,6 @@ fn accept_queue<E: Endpoint<Output = Response> + 'static>(
     listener: TcpListener,
     server: &Arc<Server<E>>,
     connections: &TaskTracker,
-    places: &Arc<Semaphore>,
 ) {
     // Asked directly: the runtime may not have heard of the last ones yet.
     let Ok(listener) = listener.into_std() else {
@@ -149,62 +170,137 @@ fn accept_queue<E: Endpoint<Output = Response> + 'static>(
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(_) => return,
         };
-        let (server, places) = (Arc::clone(server), Arc::clone(places));
-        connections.spawn(async move {
-            let cut_off = server.cut_off.clone();
-            if let Some(place) = cut_off.run_until_cancelled(places.acquire_owned()).await {
-                server.converse(stream, remote).await;
-                drop(place);
-            }
-        });
+        connections.spawn(Arc::clone(server).converse_in_turn(stream, remote));
     }
 }
 
 impl<E: Endpoint<Output = Response> + 'static> Server<E> {
-    async fn converse(self: Arc<Self>, mut stream: TcpStream, remote: SocketAddr) {
+    async fn converse(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
         let open = metrics::gauge!(CONNECTIONS);
         open.increment(1.0);
         let phases = Arc::new(Phases::new());
+        let guest = self.room.enter(Arc::clone(&phases));
         let cut_off = self.cut_off.clone();
-        let ended = cut_off
-            .run_until_cancelled(self.answer_all(&mut stream, remote, &phases))
-            .await;
-        if let Some(ended) = ended {
-            let is_refused = ended.as_ref().is_err_and(hyper::Error::is_parse);
-            if is_refused && !phases.was_answered() {
-                // A peer that leaves now knows why.
-                let _ = timeout(self.limits.write_timeout, stream.write_all(&refusal::of_http_2())).await;
+        if let Some(Some(stream)) = cut_off.run_until_cancelled(self.greeted(stream, &phases)).await {
+            self.talk(stream, remote, &phases).await;
+        }
+        drop(guest);
+        open.decrement(1.0);
+    }
+
+    /// As [`Server::converse`], when there is a place and unless everything is cut off before.
+    async fn converse_in_turn(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
+        let cut_off = self.cut_off.clone();
+        let waiting = Arc::clone(&self.places).acquire_owned();
+        if let Some(place) = cut_off.run_until_cancelled(waiting).await {
+            self.converse(stream, remote).await;
+            drop(place);
+        }
+    }
+
+    /// A place for one more connection. Those who are silent make room for it.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return place;
             }
-            if (ended.is_ok() || is_refused) && phases.may_send() {
-                self.stopping.run_until_cancelled(linger(&mut stream)).await;
-            }
-            if let Err(error) = ended {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
+            self.room.make();
+            // Nobody closes the semaphore.
+            if let Ok(Ok(place)) = timeout(BETWEEN_LOOKS, Arc::clone(&self.places).acquire_owned()).await {
+                return place;
             }
         }
-        open.decrement(1.0);
+    }
+
+    /// The connection, ready for requests: with TLS that takes a greeting, which has as long as the head of a request.
+    async fn greeted(&self, mut stream: TcpStream, phases: &Phases) -> Option<Stream> {
+        // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else {
+            return Some(Stream::Plain(stream));
+        };
+        let greeting = async {
+            let mut first = [0];
+            stream.peek(&mut first).await.map_err(|error| (error, None))?;
+            // The first byte of TLS is no letter, and that of HTTP is one.
+            if first[0].is_ascii_alphabetic() {
+                // A peer that leaves now knows why.
+                let _ = stream.write_all(&refusal::of_plain_http()).await;
+                let plain = io::Error::new(io::ErrorKind::InvalidData, "the peer speaks HTTP without TLS");
+                return Err((plain, Some(stream)));
+            }
+            tls.greet(stream).await.map_err(|(error, stream)| (error, Some(stream)))
+        };
+        let outcome = tokio::select! {
+            outcome = timeout(self.limits.header_read_timeout, greeting) => outcome,
+            () = self.grace_is_over() => return None,
+            () = poll_fn(|cx| phases.poll_leaving(cx)) => return None,
+        };
+        match outcome {
+            Ok(Ok(stream)) => {
+                phases.greeted();
+                Some(Stream::Tls(Box::new(stream)))
+            }
+            Ok(Err((error, stream))) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "there is no TLS with a peer");
+                if let Some(mut stream) = stream {
+                    self.linger(&mut stream, phases).await;
+                }
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn talk(self: &Arc<Self>, mut stream: Stream, remote: SocketAddr, phases: &Arc<Phases>) {
+        let cut_off = self.cut_off.clone();
+        let ended = cut_off
+            .run_until_cancelled(self.answer_all(&mut stream, remote, phases))
+            .await;
+        let Some(ended) = ended else {
+            return;
+        };
+        let is_refused = ended.as_ref().is_err_and(hyper::Error::is_parse);
+        if is_refused && !phases.was_answered() {
+            let refusal = refusal::of_http_2();
+            let telling = async {
+                stream.write_all(&refusal).await?;
+                stream.flush().await
+            };
+            // A peer that leaves now knows why.
+            let _ = timeout(self.limits.write_timeout, telling).await;
+        }
+        if (ended.is_ok() || is_refused) && phases.may_send() {
+            self.linger(&mut stream, phases).await;
+        }
+        if let Err(error) = ended {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
+        }
     }
 
     /// Answers the requests of a connection, one after the other.
     async fn answer_all(
         self: &Arc<Self>,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         remote: SocketAddr,
         phases: &Arc<Phases>,
     ) -> hyper::Result<()> {
-        // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
-        let _ = stream.set_nodelay(true);
-        let local = stream.local_addr().unwrap_or(remote);
+        let local = stream.tcp().local_addr().unwrap_or(remote);
+        let scheme = match stream {
+            Stream::Plain(_) => Scheme::HTTP,
+            Stream::Tls(_) => Scheme::HTTPS,
+        };
         let io = Watched::new(stream, Arc::clone(phases), &self.limits);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let server = Arc::clone(self);
             let answering = Answering::new(Arc::clone(self), Arc::clone(phases));
+            let scheme = scheme.clone();
             async move {
                 let request: Request = (
                     request,
                     LocalAddr(Addr::SocketAddr(local)),
                     RemoteAddr(Addr::SocketAddr(remote)),
-                    Scheme::HTTP,
+                    scheme,
                 )
                     .into();
                 let response = server
@@ -237,20 +333,25 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
         }
     }
 
+    /// Reads what the peer still sends, so that it gets to read what it was answered, unless somebody needs the place.
+    async fn linger<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, phases: &Phases) {
+        phases.idle();
+        let reading = async {
+            stream.shutdown().await?;
+            tokio::io::copy(stream, &mut tokio::io::sink()).await
+        };
+        // Whatever ends it, the connection is closed next.
+        tokio::select! {
+            _ = timeout(LINGER, reading) => {}
+            () = self.stopping.cancelled() => {}
+            () = poll_fn(|cx| phases.poll_leaving(cx)) => {}
+        }
+    }
+
     async fn grace_is_over(&self) {
         self.stopping.cancelled().await;
         tokio::time::sleep(GRACE).await;
     }
-}
-
-/// Reads what the peer still sends, so that it gets to read what it was answered.
-async fn linger(stream: &mut TcpStream) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
-    let mut nowhere = tokio::io::sink();
-    // Whatever ends it, the connection is closed next.
-    let _ = timeout(LINGER, tokio::io::copy(stream, &mut nowhere)).await;
 }
 
 /// One request that is being answered, until the last byte of its answer is handed over or its connection ends.

@@ -9,6 +9,9 @@ use crate::difference::taints_as_text;
 use crate::label::{check_label_key, check_label_value};
 use crate::{Node, QueryError, Taint, TaintEffect, excerpt};
 
+/// How many labels, or taints, one change or template names at most.
+pub(crate) const MOST_NAMED: usize = 100;
+
 /// Labels that the kubelet sets again when somebody removes them or gives them another value.
 const OWNED_BY_KUBELET: [&str; 5] = [
     "kubernetes.io/hostname",
@@ -76,7 +79,11 @@ impl LabelChange {
     /// # Errors
     /// Everything that is wrong with it, at once.
     pub fn parse(set: &BTreeMap<String, String>, remove: &[String]) -> Result<Self, Vec<QueryError>> {
-        let mut errors = Vec::new();
+        let mut errors = too_many("set", set.len());
+        errors.extend(too_many("remove", remove.len()));
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         for (key, value) in set {
             if let Err(error) = check_label_key(key) {
                 errors.push(QueryError::new("set", error.to_string()));
@@ -149,7 +156,12 @@ impl TaintChange {
     /// # Errors
     /// Everything that is wrong with it, at once.
     pub fn parse(add: &[RawTaint], remove: &[RawTaint]) -> Result<Self, Vec<QueryError>> {
-        let mut errors = Vec::new();
+        // Each is compared with each.
+        let mut errors = too_many("add", add.len());
+        errors.extend(too_many("remove", remove.len()));
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         let mut change = Self::default();
         for raw in add {
             let effect = effect(raw, "add", &mut errors);
@@ -271,6 +283,15 @@ impl TaintChange {
     }
 }
 
+/// What is wrong with naming so many.
+pub(crate) fn too_many(parameter: &'static str, count: usize) -> Vec<QueryError> {
+    if count <= MOST_NAMED {
+        return Vec::new();
+    }
+    let message = format!("{count} are too many: at most {MOST_NAMED} are allowed");
+    vec![QueryError::new(parameter, message)]
+}
+
 fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
     entries
         .map(|(key, value)| (key.to_owned(), value))
@@ -345,6 +366,34 @@ mod tests {
 
     fn told(errors: &[QueryError]) -> String {
         errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn one_change_names_a_hundred_labels_or_taints_at_most() {
+        let set = |count: usize| (0..count).map(|number| (format!("k{number}"), String::new())).collect();
+        let keys = |count: usize| (0..count).map(|number| format!("r{number}")).collect::<Vec<_>>();
+        let taints = |count: usize| {
+            (0..count)
+                .map(|number| raw(&format!("k{number}"), "", "NoSchedule"))
+                .collect()
+        };
+        let bare = |count: usize| keys(count).iter().map(|key| raw(key, "", "")).collect();
+        assert!(LabelChange::parse(&set(100), &keys(100)).is_ok());
+        let (most, one_more): (Vec<_>, Vec<_>) = (taints(100), taints(101));
+        let (most_bare, one_more_bare): (Vec<_>, Vec<_>) = (bare(100), bare(101));
+        assert!(TaintChange::parse(&most, &most_bare).is_ok());
+        for (errors, parameter) in [
+            (LabelChange::parse(&set(101), &[]).unwrap_err(), "set"),
+            (LabelChange::parse(&set(0), &keys(101)).unwrap_err(), "remove"),
+            (TaintChange::parse(&one_more, &[]).unwrap_err(), "add"),
+            (TaintChange::parse(&[], &one_more_bare).unwrap_err(), "remove"),
+        ] {
+            assert_eq!(errors.len(), 1);
+            assert_eq!(
+                (&*errors[0].parameter, &*errors[0].message),
+                (parameter, "101 are too many: at most 100 are allowed")
+            );
+        }
     }
 
     #[test]

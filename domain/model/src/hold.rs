@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::text::unprintable;
 use crate::{AuditRecord, ClusterName, NodeName, QueryError, Timestamp, excerpt};
 
 /// The longest reason, in characters.
@@ -180,11 +181,11 @@ fn check_text(parameter: &'static str, text: &str, longest: usize) -> Result<(),
             format!("it has {length} characters: at most {longest} are allowed"),
         ));
     }
-    if let Some(control) = text.chars().find(|character| character.is_control()) {
+    if let Some(character) = unprintable(text) {
         let message = format!(
             "\"{}\" has the control character {}: printable characters are expected",
             excerpt(text),
-            control.escape_debug()
+            character.escape_debug()
         );
         return Err(QueryError::new(parameter, message));
     }
@@ -225,6 +226,7 @@ mod tests {
         assert!(errors[1].message.contains("101") && errors[2].message.contains("\"tomorrow\""));
         for (reason, until, expected) in [
             ("a\nb", None, "control character \\n"),
+            ("a\u{202e}b", None, "control character \\u{202e}"),
             ("fine", Some("2030-01-01T00:00:00Z"), "is over"),
         ] {
             let errors = HoldRequest::parse(reason, None, until, now()).unwrap_err();

@@ -27,6 +27,7 @@ mod selector;
 mod summary;
 mod taint;
 mod template;
+mod text;
 mod time;
 mod work;
 

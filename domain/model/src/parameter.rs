@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use crate::query::excerpt;
+use crate::text::is_unprintable;
 use crate::{QueryError, Timestamp};
 
 /// No name, role, zone, address or text that is searched for is longer.
@@ -59,7 +60,7 @@ pub(crate) fn word(text: &str) -> Result<String, Refusal> {
             format!("it has {} bytes, at most {LONGEST_WORD} are allowed", text.len()),
         ));
     }
-    match text.chars().position(char::is_control) {
+    match text.chars().position(is_unprintable) {
         Some(index) => Err((Some(index + 1), "control characters are not allowed".to_owned())),
         None => Ok(text.to_owned()),
     }

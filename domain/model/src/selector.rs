@@ -186,6 +186,30 @@ mod tests {
         assert!(Selector::parse(&"a".repeat(5_000)).is_err());
     }
 
+    #[test]
+    fn a_selector_has_so_many_bytes_requirements_and_values_and_no_more() {
+        let listed = |count: usize, one: &str| vec![one; count].join(",");
+        let values = |counts: [usize; 2]| counts.map(|count| format!("k in ({})", listed(count, "v"))).join(",");
+        for (text, wrong) in [
+            (listed(100, "k=v"), None),
+            (listed(101, "k=v"), Some((401, "at most 100 requirements"))),
+            (values([500, 500]), None),
+            (values([500, 501]), Some((2_014, "at most 1000 values"))),
+            (listed(2_048, "k"), Some((201, "at most 100 requirements"))),
+            ("k".repeat(4_097), Some((1, "at most 4096 bytes"))),
+        ] {
+            let error = Selector::parse(&text).err();
+            let told = error.as_ref().map(|error| (error.position, &*error.message));
+            match (told, wrong) {
+                (None, None) => {}
+                (Some((at, message)), Some((place, part))) => {
+                    assert!(at == place && message.contains(part), "{at}: {message}");
+                }
+                other => unreachable!("{other:?}"),
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "[a-c=!<>(), \\-\u{e4}]{0,40}|in|notin") {

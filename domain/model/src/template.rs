@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::change::too_many;
+use crate::text::unprintable;
 use crate::{
     ClusterName, DefinitionName, LabelChange, Node, NodePatch, QueryError, RawTaint, Selector, TaintChange, difference,
     excerpt,
 };
 
-/// The most labels that a template may have, and the most taints.
-const MOST: usize = 100;
 /// How long a description may be, in characters.
 const LONGEST_DESCRIPTION: usize = 500;
 
@@ -89,10 +89,7 @@ impl Template {
             errors.extend(check_description(text));
         }
         for (parameter, count) in [("labels", raw.labels.len()), ("taints", raw.taints.len())] {
-            if MOST < count {
-                let message = format!("{count} are too many: at most {MOST} are allowed");
-                errors.push(QueryError::new(parameter, message));
-            }
+            errors.extend(too_many(parameter, count));
         }
         if raw.labels.is_empty() && raw.taints.is_empty() {
             let message = "nothing is asked for: a label or a taint is expected";
@@ -200,7 +197,7 @@ impl Binding {
 
 fn check_description(text: &str) -> Option<QueryError> {
     let length = text.chars().count();
-    let is_fine = !text.trim().is_empty() && length <= LONGEST_DESCRIPTION && !text.chars().any(char::is_control);
+    let is_fine = !text.trim().is_empty() && length <= LONGEST_DESCRIPTION && unprintable(text).is_none();
     (!is_fine).then(|| {
         let message = format!(
             "\"{}\" is not allowed: 1 to {LONGEST_DESCRIPTION} characters without control characters are",

@@ -7,6 +7,7 @@ pub mod patience;
 pub mod postgres;
 pub mod service;
 mod skip;
+pub mod tls;
 pub mod wire;
 
 pub use skip::skip;

@@ -87,6 +87,9 @@ impl Service {
                 ("KNM__SERVER__HOST", "127.0.0.1"),
                 ("KNM__AUTH__MODE", "none"),
                 ("LOG_FORMAT", "json"),
+                // Tests ask as fast as they can.
+                ("KNM__LIMITS__REQUESTS_PER_SECOND", "0"),
+                ("KNM__LIMITS__CALLER_REQUESTS_PER_SECOND", "0"),
             ])
             .envs(variables.iter().copied())
             .stdout(Stdio::null())

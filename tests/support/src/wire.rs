@@ -2,9 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection};
 
 /// How long an answer may take before a test fails: generous, because machines are slow at times.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -14,6 +17,8 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
+    /// What its bytes go through, with TLS.
+    tls: Option<Box<ClientConnection>>,
     /// What arrived and was not asked for yet.
     arrived: Vec<u8>,
 }
@@ -86,8 +91,33 @@ impl Wire {
         stream.set_nodelay(true).expect("it can be set");
         Self {
             stream,
+            tls: None,
             arrived: Vec::new(),
         }
+    }
+
+    /// Connects by TLS as `settings` say, to what must call itself `localhost`, and greets it.
+    ///
+    /// # Errors
+    /// Why there is no TLS.
+    ///
+    /// # Panics
+    /// If the connection is refused.
+    pub fn open_tls(address: SocketAddr, settings: Arc<ClientConfig>) -> io::Result<Self> {
+        let mut wire = Self::open(address);
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut tls = ClientConnection::new(settings, name).map_err(io::Error::other)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut wire.stream)?;
+        }
+        wire.tls = Some(Box::new(tls));
+        Ok(wire)
+    }
+
+    /// What is known of TLS on this connection.
+    #[must_use]
+    pub fn tls(&self) -> Option<&ClientConnection> {
+        self.tls.as_deref()
     }
 
     /// Sends these bytes.
@@ -95,7 +125,14 @@ impl Wire {
     /// # Errors
     /// What the connection said.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        match &mut self.tls {
+            None => self.stream.write_all(bytes.as_ref()),
+            Some(tls) => {
+                let mut stream = tokio_rustls::rustls::Stream::new(&mut **tls, &mut self.stream);
+                stream.write_all(bytes.as_ref())?;
+                stream.flush()
+            }
+        }
     }
 
     /// Sends a request without a body; `headers` are whole lines without their ends.
@@ -199,7 +236,10 @@ impl Wire {
     /// What the connection said, also that nothing more came and it did not end.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = std::mem::take(&mut self.arrived);
-        self.stream.read_to_end(&mut rest)?;
+        match &mut self.tls {
+            None => self.stream.read_to_end(&mut rest)?,
+            Some(tls) => tokio_rustls::rustls::Stream::new(&mut **tls, &mut self.stream).read_to_end(&mut rest)?,
+        };
         Ok(rest)
     }
 
@@ -249,7 +289,10 @@ impl Wire {
 
     fn more(&mut self) -> io::Result<()> {
         let mut bytes = [0; 16 * 1024];
-        let count = self.stream.read(&mut bytes)?;
+        let count = match &mut self.tls {
+            None => self.stream.read(&mut bytes)?,
+            Some(tls) => tokio_rustls::rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut bytes)?,
+        };
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -19,6 +19,7 @@ use poem::{Endpoint, Request, Response};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::route::Paths;
 use crate::{App, AppSettings, ServerLimits, router};
 
 /// The clusters; the first one is asked whose tokens are.
@@ -148,20 +149,18 @@ impl Stage {
                 metrics_require_auth: true,
                 docs_require_auth: true,
                 cors_origins: Vec::new(),
+                trusted_proxies: Vec::new(),
                 write_timeout: Duration::from_secs(10),
                 read_timeout: Duration::from_secs(10),
                 max_body_bytes: 100_000,
             },
         };
         let limits = ServerLimits {
-            header_read_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(10),
-            write_timeout: Duration::from_secs(10),
-            max_header_bytes: 32_768,
             max_url_bytes: 8_192,
-            max_connections: 10,
+            max_header_bytes: 32_768,
+            ..ServerLimits::of_tests()
         };
-        let endpoint = router(app, &limits, CancellationToken::new());
+        let endpoint = router(app, &limits, Paths::All, CancellationToken::new());
         Self {
             endpoint: Box::new(poem::endpoint::ToDynEndpoint(endpoint)),
             inventory,

@@ -19,18 +19,12 @@ fn edge<E: Endpoint<Output = Response>>(inner: E) -> Edge<E> {
         metrics_require_auth: false,
         docs_require_auth: false,
         cors_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
         write_timeout: Duration::from_millis(20),
         read_timeout: Duration::from_secs(1),
         max_body_bytes: 1_000,
     };
-    let limits = ServerLimits {
-        header_read_timeout: Duration::from_secs(1),
-        idle_timeout: Duration::from_secs(1),
-        write_timeout: Duration::from_secs(1),
-        max_header_bytes: 8_192,
-        max_url_bytes: 300,
-        max_connections: 1,
-    };
+    let limits = ServerLimits::of_tests();
     let clock: Arc<dyn Clock> = ManualClock::at("2030-01-01T00:00:00Z");
     let inventory = Inventory::start(Arc::clone(&clock), Vec::new(), CancellationToken::new());
     let gate = Gate {
@@ -39,7 +33,7 @@ fn edge<E: Endpoint<Output = Response>>(inner: E) -> Edge<E> {
         metrics_require_auth: false,
         docs_require_auth: false,
     };
-    Edge::new(inner, gate, settings, limits)
+    Edge::new(inner, gate, settings, limits, Paths::All)
 }
 
 async fn problem_of<E: Endpoint<Output = Response>>(edge: &Edge<E>) -> serde_json::Value {
@@ -74,4 +68,43 @@ async fn a_panic_is_a_500_that_tells_nothing_and_harms_nobody_else() {
         assert_eq!(problem["status"], 500);
         assert!(!problem.to_string().contains("secret"), "{problem}");
     }
+}
+
+/// An edge with two places for what is expensive, whose operations never end.
+fn busy_edge() -> Edge<impl Endpoint<Output = Response>> {
+    let mut edge = edge(make(|_| std::future::pending::<Response>()).map_to_response());
+    edge.settings.write_timeout = Duration::from_secs(60);
+    edge.rates = Limits::new(&ServerLimits {
+        expensive_requests: 2,
+        ..ServerLimits::of_tests()
+    });
+    edge
+}
+
+fn plan() -> Request {
+    Request::builder()
+        .method(Method::POST)
+        .uri(Uri::from_static("/api/v1/clusters/c/nodes/n/drain/plan"))
+        .header(header::HOST, "knm")
+        .finish()
+}
+
+#[tokio::test]
+async fn expensive_requests_beyond_their_places_are_a_429_and_others_are_not() {
+    let edge = busy_edge();
+    let mut first = Box::pin(edge.answer(plan()));
+    assert!(futures::poll!(&mut first).is_pending());
+    // One caller takes half of the places.
+    let refused = edge.answer(plan()).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+    let cheap = Request::builder()
+        .uri(Uri::from_static("/api/v1/nodes"))
+        .header(header::HOST, "knm");
+    let mut cheap = Box::pin(edge.answer(cheap.finish()));
+    assert!(futures::poll!(&mut cheap).is_pending());
+    // A caller that leaves takes none any more.
+    drop(first);
+    let mut next = Box::pin(edge.answer(plan()));
+    assert!(futures::poll!(&mut next).is_pending());
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::text::unprintable;
 use crate::{Pod, QueryError, Selector, excerpt};
 
 #[cfg(test)]
@@ -324,7 +325,7 @@ impl Wrong {
                 let parameter = format!("order[{place}].pod_selector");
                 self.selector(parameter, Some(text)).map(Tier::Selector)
             }
-            (None, Some(name)) if name.is_empty() || LONGEST_NAME < name.len() => {
+            (None, Some(name)) if name.is_empty() || LONGEST_NAME < name.len() || unprintable(name).is_some() => {
                 let expected = format!("a name of 1 to {LONGEST_NAME} characters is");
                 self.add(format!("order[{place}].priority_class"), not_allowed(name, &expected));
                 None

@@ -7,6 +7,9 @@ use crate::label::{check_label_key, check_label_value};
 
 /// No selector that anybody writes is longer.
 const LONGEST: usize = 4_096;
+/// Nor has it more requirements, or more values in all of them together.
+const MOST_REQUIREMENTS: usize = 100;
+const MOST_VALUES: usize = 1_000;
 
 /// A piece of a selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ struct Reader<'a> {
     rest: &'a str,
     /// Of the first character of `rest`, counted from 1.
     position: usize,
+    /// How many values there were in brackets.
+    values: usize,
 }
 
 pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, SelectorError> {
@@ -31,12 +36,20 @@ pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, SelectorError> {
     let mut reader = Reader {
         rest: text,
         position: 1,
+        values: 0,
     };
     let mut requirements = Vec::new();
     if reader.peek() == Token::End {
         return Ok(requirements);
     }
     loop {
+        if requirements.len() == MOST_REQUIREMENTS {
+            let message = format!("a selector has at most {MOST_REQUIREMENTS} requirements, this one has more");
+            return Err(SelectorError {
+                position: reader.here(),
+                message,
+            });
+        }
         requirements.push(reader.requirement()?);
         let at = reader.here();
         match reader.next() {
@@ -147,6 +160,11 @@ impl<'a> Reader<'a> {
         let mut values = BTreeSet::new();
         loop {
             let at = self.here();
+            if self.values == MOST_VALUES {
+                let message = format!("a selector has at most {MOST_VALUES} values, this one has more");
+                return Err(SelectorError { position: at, message });
+            }
+            self.values += 1;
             let value = match self.peek() {
                 Token::Word(word) => {
                     self.next();

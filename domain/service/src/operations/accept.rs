@@ -14,6 +14,8 @@ use crate::inventory::{Inventory, NodeEntry, Snapshot};
 
 /// The most nodes that an operation may have.
 const MOST_NODES: usize = 5_000;
+/// How many times a request names a cluster at most.
+const MOST_TARGETS: usize = 100;
 /// How many unknown names an error tells.
 const MOST_NAMED: usize = 10;
 
@@ -37,6 +39,14 @@ pub(super) fn accept(
         errors.extend(wrong);
         Strategy::of(request.kind)
     });
+    if MOST_TARGETS < request.targets.len() {
+        let message = format!(
+            "{} clusters are too many: at most {MOST_TARGETS} are allowed",
+            request.targets.len()
+        );
+        errors.push(QueryError::new("targets", message));
+        return Err(OperationError::Invalid { errors });
+    }
     let mut found = Vec::new();
     for (place, wanted) in request.targets.iter().enumerate() {
         let parameter = match request.targets.len() {
@@ -53,6 +63,9 @@ pub(super) fn accept(
                 }
             }
             Err(wrong) => errors.extend(wrong),
+        }
+        if MOST_NODES < found.len() {
+            break;
         }
     }
     let mut known = HashSet::new();
