@@ -44,7 +44,10 @@ fn a_json_line_has_the_promised_frame() {
         value["timestamp"].as_str().unwrap().len(),
         "2023-12-07T10:30:00.123456789Z".len()
     );
-    assert!(value["caller"].as_str().unwrap().starts_with("src/serve.rs:"), "{line}");
+    assert!(
+        value["caller"].as_str().unwrap().starts_with("src/servers.rs:"),
+        "{line}"
+    );
     let mut place = 0;
     for key in [
         "timestamp",

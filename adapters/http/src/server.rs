@@ -182,7 +182,8 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
         let guest = self.room.enter(Arc::clone(&phases));
         let cut_off = self.cut_off.clone();
         if let Some(Some(stream)) = cut_off.run_until_cancelled(self.greeted(stream, &phases)).await {
-            self.talk(stream, remote, &phases).await;
+            // Boxed: the silent ones need no memory for it.
+            Box::pin(self.talk(stream, remote, &phases)).await;
         }
         drop(guest);
         open.decrement(1.0);
@@ -212,16 +213,17 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
         }
     }
 
-    /// The connection, ready for requests: with TLS that takes a greeting, which has as long as the head of a request.
+    /// The connection once its peer has said something, ready for requests: with TLS that takes a greeting, which has as long as the head of
+    /// a request. Those who are silent have no buffers yet, and take little memory.
     async fn greeted(&self, mut stream: TcpStream, phases: &Phases) -> Option<Stream> {
         // Without it small answers wait for the caller's acknowledgement. A connection that refuses it works all the same.
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else {
-            return Some(Stream::Plain(stream));
-        };
         let greeting = async {
             let mut first = [0];
             stream.peek(&mut first).await.map_err(|error| (error, None))?;
+            let Some(tls) = &self.tls else {
+                return Ok(Stream::Plain(stream));
+            };
             // The first byte of TLS is no letter, and that of HTTP is one.
             if first[0].is_ascii_alphabetic() {
                 // A peer that leaves now knows why.
@@ -229,7 +231,13 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
                 let plain = io::Error::new(io::ErrorKind::InvalidData, "the peer speaks HTTP without TLS");
                 return Err((plain, Some(stream)));
             }
-            tls.greet(stream).await.map_err(|(error, stream)| (error, Some(stream)))
+            match Box::pin(tls.greet(stream)).await {
+                Ok(stream) => {
+                    phases.greeted();
+                    Ok(Stream::Tls(Box::new(stream)))
+                }
+                Err((error, stream)) => Err((error, Some(stream))),
+            }
         };
         let outcome = tokio::select! {
             outcome = timeout(self.limits.header_read_timeout, greeting) => outcome,
@@ -237,12 +245,12 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
             () = poll_fn(|cx| phases.poll_leaving(cx)) => return None,
         };
         match outcome {
-            Ok(Ok(stream)) => {
-                phases.greeted();
-                Some(Stream::Tls(Box::new(stream)))
-            }
+            Ok(Ok(stream)) => Some(stream),
             Ok(Err((error, stream))) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "there is no TLS with a peer");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a connection ended before its first request"
+                );
                 if let Some(mut stream) = stream {
                     self.linger(&mut stream, phases).await;
                 }
@@ -295,7 +303,8 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
             let server = Arc::clone(self);
             let answering = Answering::new(Arc::clone(self), Arc::clone(phases));
             let scheme = scheme.clone();
-            async move {
+            // Boxed: hyper keeps the memory of a request's future for as long as there is a connection.
+            Box::pin(async move {
                 let request: Request = (
                     request,
                     LocalAddr(Addr::SocketAddr(local)),
@@ -318,7 +327,7 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
                     body: Gathered::new(body),
                     _answering: answering,
                 }))
-            }
+            })
         });
         let connection = http1::Builder::new()
             .max_buf_size(self.limits.max_header_bytes + self.limits.max_url_bytes + HEAD_SLACK)
