@@ -1,5 +1,6 @@
 //! Values and rules of node management: no async, no I/O, no time but what is passed in.
 
+mod access;
 mod actor;
 mod audit;
 mod budget;
@@ -29,11 +30,15 @@ mod template;
 mod time;
 mod work;
 
+pub use access::{
+    AccessRules, ClusterAccess, ClusterCredentials, ClusterIdentity, RawClusterAccess, ServerUrl,
+    UnreadableCredentials, token_expiry,
+};
 pub use actor::{Actor, ActorKind};
 pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
 pub use budget::{DisruptionBudget, UnhealthyPods};
 pub use change::{LabelChange, NodePatch, RawTaint, TaintChange};
-pub use cluster::{ClusterRegistration, ClusterSource};
+pub use cluster::{ClusterRegistration, ClusterSource, RegisteredCluster, SealedSecret};
 pub use cordon::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
     NotedHold,
