@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
 use crate::cluster::BoxedSource;
-use crate::{AuditLog, CordonHolds, Definitions, IdempotencyKeys, Leases, OperationWork, Operations, Wakes};
+use crate::{
+    AuditLog, CordonHolds, Definitions, IdempotencyKeys, Leases, OperationWork, Operations, RegisteredClusters, Wakes,
+};
 
 /// Everything that an opened store offers.
 #[derive(Clone)]
@@ -16,6 +18,8 @@ pub struct Storage {
     pub admin: Arc<dyn StorageAdmin>,
     /// The clusters that were registered.
     pub clusters: Arc<dyn ClusterRegistrations>,
+    /// Those that were registered while the service ran, with their credentials.
+    pub registered: Arc<dyn RegisteredClusters>,
     /// What was tried, by whom, and what came of it.
     pub audit: Arc<dyn AuditLog>,
     /// Who keeps which node cordoned.

@@ -19,6 +19,8 @@ mod operation_work;
 #[path = "../../storage-sql/tables/operations.rs"]
 mod operations;
 mod options;
+#[path = "../../storage-sql/tables/registered_clusters.rs"]
+mod registered_clusters;
 mod url;
 mod wakes;
 
@@ -43,6 +45,7 @@ use crate::leases::SqlLeases;
 use crate::operation_work::SqlOperationWork;
 use crate::operations::SqlOperations;
 pub use crate::options::{PostgresOptions, SslMode};
+use crate::registered_clusters::SqlRegisteredClusters;
 pub use crate::url::UrlError;
 use crate::wakes::PostgresWakes;
 
@@ -91,6 +94,7 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
             options.migration_timeout,
         )),
         clusters: Arc::new(SqlClusterRegistrations::new(pool.clone())),
+        registered: Arc::new(SqlRegisteredClusters::new(pool.clone())),
         holds: Arc::new(SqlCordonHolds::new(pool.clone())),
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),

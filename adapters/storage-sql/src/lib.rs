@@ -40,6 +40,7 @@ mod metric;
 mod migration;
 mod operation;
 mod pool;
+mod registered;
 mod registration;
 
 pub use audit::{AuditRow, AuditStatements, audit_record, id_above, json};
@@ -55,4 +56,5 @@ pub use operation::{
     strategy_json,
 };
 pub use pool::{Held, PoolSettings, WatchedPool};
+pub use registered::{RegisteredClusterRow, registered_cluster};
 pub use registration::{ClusterRegistrationRow, cluster_registration};

@@ -85,6 +85,7 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     unavailable("insert", clusters.insert(&registration("prod")).await);
     unavailable("replace", clusters.replace(&registration("prod")).await);
     unavailable("remove", clusters.remove(&name).await);
+    unavailable("list", storage.registered.list().await);
     let (audit, record, came_of_it) = (&storage.audit, intent(1), completion());
     unavailable("open", audit.open(&record).await);
     unavailable("complete", audit.complete(record.id, &came_of_it).await);
