@@ -23,12 +23,12 @@ pub trait RegisteredClusters: Send + Sync + 'static {
     /// - MUST return `None` if there is none.
     async fn find(&self, name: &ClusterName) -> Result<Option<RegisteredCluster>, StorageError>;
 
-    /// Adds one, unless there are `most` already.
+    /// Adds one, unless there are `most` already, and returns whether it did.
     ///
     /// - MUST return [`StorageError::Conflict`] if the name is taken, and leave the old one as it was.
     /// - MUST let exactly one of several writers have a name that they want at once.
-    /// - MUST return [`StorageError::Full`] and add nothing if there are `most` already, as far as they were there before the call.
-    async fn insert(&self, cluster: &RegisteredCluster, most: u32) -> Result<(), StorageError>;
+    /// - MUST return `false` and add nothing if there are `most` already, as far as they were there before the call.
+    async fn insert(&self, cluster: &RegisteredCluster, most: u32) -> Result<bool, StorageError>;
 
     /// Replaces the one under the same name, which keeps the time of its registration.
     ///

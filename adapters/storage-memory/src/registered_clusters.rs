@@ -23,21 +23,18 @@ impl RegisteredClusters for MemoryRegisteredClusters {
         Ok(self.0.open()?.registered.get(name).cloned())
     }
 
-    async fn insert(&self, cluster: &RegisteredCluster, most: u32) -> Result<(), StorageError> {
+    async fn insert(&self, cluster: &RegisteredCluster, most: u32) -> Result<bool, StorageError> {
         let mut tables = self.0.open()?;
         if tables.registered.contains_key(&cluster.name) {
             return Err(StorageError::Conflict { what: WHAT });
         }
-        let count = tables.registered.len();
-        if usize::try_from(most).is_ok_and(|most| most <= count) {
-            return Err(StorageError::Full {
-                source: format!("{count} clusters are registered, which is as many as may be").into(),
-            });
+        if usize::try_from(most).is_ok_and(|most| most <= tables.registered.len()) {
+            return Ok(false);
         }
         tables
             .registered
             .insert(cluster.name.clone(), to_the_millisecond(cluster));
-        Ok(())
+        Ok(true)
     }
 
     async fn replace(&self, cluster: &RegisteredCluster, known: Uuid) -> Result<(), StorageError> {

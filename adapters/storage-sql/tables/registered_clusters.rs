@@ -77,7 +77,7 @@ impl RegisteredClusters for SqlRegisteredClusters {
             .await
     }
 
-    async fn insert(&self, cluster: &RegisteredCluster, most: u32) -> Result<(), StorageError> {
+    async fn insert(&self, cluster: &RegisteredCluster, most: u32) -> Result<bool, StorageError> {
         self.pool
             .within_deadline(async {
                 let mut held = self.pool.acquire("registered_clusters.insert").await?;
@@ -89,12 +89,10 @@ impl RegisteredClusters for SqlRegisteredClusters {
                 if i64::from(most) <= count {
                     held.release(WHAT, Ok(()))?;
                     let taken = self.find(&cluster.name).await?;
-                    return Err(match taken {
-                        Some(_) => StorageError::Conflict { what: WHAT },
-                        None => StorageError::Full {
-                            source: format!("{count} clusters are registered, which is as many as may be").into(),
-                        },
-                    });
+                    return match taken {
+                        Some(_) => Err(StorageError::Conflict { what: WHAT }),
+                        None => Ok(false),
+                    };
                 }
                 let done = sqlx::query(INSERT)
                     .bind(cluster.name.as_str())
@@ -109,7 +107,7 @@ impl RegisteredClusters for SqlRegisteredClusters {
                     .bind(cluster.changed_at.unix_millis())
                     .execute(held.connection())
                     .await;
-                held.release(WHAT, done).map(drop)
+                held.release(WHAT, done).map(|_| true)
             })
             .await
     }

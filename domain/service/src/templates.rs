@@ -218,7 +218,7 @@ impl Templates {
     ) -> Result<Comparison, TemplateError> {
         let template: Versioned<RawTemplate> = self.find(name, version).await?;
         let cluster = cluster.map(|cluster| self.inventory.handle(cluster)).transpose()?;
-        self.compare(&template, cluster.map(|handle| &handle.name), selector)
+        self.compare(&template, cluster.as_ref().map(|handle| &handle.name), selector)
     }
 
     /// Compares the nodes of a binding with its template.
