@@ -7,9 +7,11 @@ mod convert;
 mod credentials;
 mod error;
 mod eviction;
+mod expiry;
 mod lines;
 mod metric;
 mod pace;
+mod registered;
 mod watch;
 mod watched;
 mod wire;
@@ -28,7 +30,9 @@ use knm_model::{ClusterName, DisruptionBudget, Node, NodeName, NodePatch, Object
 use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
 
 pub use credentials::{KubernetesSource, OpenError, current_context, in_cluster_available};
+pub use expiry::access;
 pub use metric::describe_metrics;
+pub use registered::{KubernetesOpener, SentCredentials};
 
 use connection::{Connection, encoded};
 use convert::PolicyVersion;
@@ -73,12 +77,16 @@ pub struct KubernetesOptions {
 /// [`OpenError`] if the credentials are not there or malformed.
 pub async fn open(options: KubernetesOptions) -> Result<Arc<dyn ClusterGateway>, OpenError> {
     let made = options.source.load().await?;
-    let connection = Connection::new(options, &made);
-    Ok(Arc::new(KubernetesGateway {
-        connection: Arc::new(connection),
+    Ok(gateway(options, made.fingerprint))
+}
+
+/// The access to a cluster whose files have this fingerprint.
+fn gateway(options: KubernetesOptions, fingerprint: u64) -> Arc<dyn ClusterGateway> {
+    Arc::new(KubernetesGateway {
+        connection: Arc::new(Connection::new(options, fingerprint)),
         only_beta_budgets: AtomicBool::new(false),
         only_beta_evictions: AtomicBool::new(false),
-    }))
+    })
 }
 
 struct KubernetesGateway {
