@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use knm_domain::ClusterHandle;
-use knm_model::{ClusterName, ClusterSource};
-use knm_ports::{Clock, ClusterGateway};
+use async_trait::async_trait;
+use knm_domain::{ClusterHandle, ConfiguredAccess};
+use knm_model::{AccessRules, ClusterAccess, ClusterName, ClusterSource};
+use knm_ports::{Clock, ClusterGateway, ClusterOpener};
 
 use crate::configuration::{ClusterSetting, DemoSetting, Environment, KubernetesSettings, SourceSetting};
 
@@ -63,18 +64,9 @@ pub async fn open(
 
 #[cfg(feature = "kubernetes")]
 async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Arc<dyn ClusterGateway>, OpenError> {
-    use knm_cluster_kubernetes::{KubernetesOptions, KubernetesSource};
-
-    let source = match &cluster.source {
-        SourceSetting::Kubeconfig { path, context } => KubernetesSource::Kubeconfig {
-            path: path.clone(),
-            context: context.clone(),
-        },
-        SourceSetting::InCluster | SourceSetting::Demo(_) => KubernetesSource::InCluster,
-    };
-    let options = KubernetesOptions {
+    let options = knm_cluster_kubernetes::KubernetesOptions {
         cluster: cluster.name.clone(),
-        source,
+        source: kubernetes_source(&cluster.source),
         page_size: settings.page_size,
         request_timeout: settings.request_timeout,
         max_requests_per_second: settings.max_requests_per_second,
@@ -215,4 +207,93 @@ fn kubeconfig(environment: &Environment) -> Option<PathBuf> {
 pub fn describe_metrics() {
     #[cfg(feature = "kubernetes")]
     knm_cluster_kubernetes::describe_metrics();
+}
+
+/// Opens clusters whose credentials somebody sent.
+#[cfg(feature = "kubernetes")]
+pub fn opener(settings: &KubernetesSettings, rules: AccessRules) -> Arc<dyn ClusterOpener> {
+    Arc::new(knm_cluster_kubernetes::KubernetesOpener {
+        page_size: settings.page_size,
+        request_timeout: settings.request_timeout,
+        max_requests_per_second: settings.max_requests_per_second,
+        rules,
+    })
+}
+
+/// A build without Kubernetes opens none.
+#[cfg(not(feature = "kubernetes"))]
+pub fn opener(_: &KubernetesSettings, _: AccessRules) -> Arc<dyn ClusterOpener> {
+    Arc::new(NotBuiltOpener)
+}
+
+#[cfg(not(feature = "kubernetes"))]
+struct NotBuiltOpener;
+
+#[cfg(not(feature = "kubernetes"))]
+#[async_trait]
+impl ClusterOpener for NotBuiltOpener {
+    async fn check(
+        &self,
+        _: &knm_model::ClusterCredentials,
+    ) -> Result<Option<knm_model::Timestamp>, knm_ports::OpenRefused> {
+        Err(knm_ports::OpenRefused::NotBuilt)
+    }
+
+    fn open(
+        &self,
+        _: &ClusterName,
+        _: &knm_model::ClusterCredentials,
+    ) -> Result<Arc<dyn ClusterGateway>, knm_ports::OpenRefused> {
+        Err(knm_ports::OpenRefused::NotBuilt)
+    }
+}
+
+/// What the files of configured clusters tell of the access to them.
+pub struct FileAccess(Arc<Vec<ClusterSetting>>);
+
+impl FileAccess {
+    /// Of these clusters.
+    pub fn of(clusters: Vec<ClusterSetting>) -> Self {
+        Self(Arc::new(clusters))
+    }
+}
+
+#[async_trait]
+impl ConfiguredAccess for FileAccess {
+    async fn look(&self) -> Vec<(ClusterName, Option<ClusterAccess>)> {
+        let clusters = Arc::clone(&self.0);
+        let looking = tokio::task::spawn_blocking(move || {
+            let look = |cluster: &ClusterSetting| (cluster.name.clone(), access(&cluster.source));
+            clusters.iter().map(look).collect()
+        });
+        looking.await.unwrap_or_default()
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+fn access(source: &SourceSetting) -> Option<ClusterAccess> {
+    match source {
+        SourceSetting::InCluster | SourceSetting::Kubeconfig { .. } => {
+            knm_cluster_kubernetes::access(&kubernetes_source(source))
+        }
+        SourceSetting::Demo(_) => None,
+    }
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn access(_: &SourceSetting) -> Option<ClusterAccess> {
+    None
+}
+
+#[cfg(feature = "kubernetes")]
+fn kubernetes_source(source: &SourceSetting) -> knm_cluster_kubernetes::KubernetesSource {
+    use knm_cluster_kubernetes::KubernetesSource;
+
+    match source {
+        SourceSetting::Kubeconfig { path, context } => KubernetesSource::Kubeconfig {
+            path: path.clone(),
+            context: context.clone(),
+        },
+        SourceSetting::InCluster | SourceSetting::Demo(_) => KubernetesSource::InCluster,
+    }
 }

@@ -23,7 +23,7 @@ use crate::configuration::{
 };
 use crate::shutdown::Shutdown;
 use crate::signals::{Endings, hangups};
-use crate::{Failure, clusters, reload, storage};
+use crate::{Failure, clusters, registration, reload, storage};
 
 /// How often observed durations are folded into their buckets.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
@@ -131,7 +131,9 @@ impl Program<'_> {
 
         let (listener, address) = listen(&settings.server).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let handles = self.open_clusters(&clock).await?;
+        let vault = registration::vault(settings)?;
+        let configured = self.configured_clusters()?;
+        let handles = self.open_clusters(&configured, &clock).await?;
         let storage = storage::open(&settings.database).await?;
         tracing::info!(
             kind = settings.database.kind.as_str(),
@@ -175,6 +177,7 @@ impl Program<'_> {
             Arc::clone(&ids),
             settings.operations.poll_interval,
         );
+        let registry = registration::registry(settings, vault, &inventory, &storage, &operations, (&clock, &ids));
         let templates = Templates::new(
             Arc::clone(&inventory),
             Arc::clone(&storage.definitions),
@@ -185,6 +188,7 @@ impl Program<'_> {
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
+            registry: Arc::clone(&registry),
             changes: Arc::clone(&changes),
             operations: Arc::clone(&operations),
             templates: Arc::clone(&templates),
@@ -232,6 +236,8 @@ impl Program<'_> {
                 false => point_out_pending_migrations(&storage).await,
             }
             register(&storage, &clock, &inventory, &registered).await;
+            // Before operations are worked on: they may be on nodes of these clusters.
+            registry.follow_once().await;
             Ok::<(), Failure>(())
         };
         tokio::select! {
@@ -248,6 +254,9 @@ impl Program<'_> {
                 return Ok(());
             }
         }
+        tokio::spawn(Arc::clone(&registry).follow(background.clone()));
+        let expiry = registration::expiry_watch(configured, &inventory, &clock);
+        tokio::spawn(expiry.keep(background.clone()));
         let reconciler = TemplateReconciler {
             templates,
             operations: Arc::clone(&operations),
@@ -282,23 +291,30 @@ impl Program<'_> {
         }
     }
 
-    async fn open_clusters(&self, clock: &Arc<dyn Clock>) -> Result<Vec<ClusterHandle>, Failure> {
-        let settings = &self.settings.kubernetes;
-        let Some(configured) = &self.settings.clusters else {
-            let found = clusters::find(self.environment)?;
-            let Some(cluster) = found.cluster else {
-                tracing::warn!(
-                    why = found.how,
-                    "no clusters: the node API answers with an empty list of clusters"
-                );
-                return Ok(Vec::new());
-            };
-            tracing::info!(cluster = %cluster.name, found = found.how, "cluster found");
-            return Ok(vec![clusters::open(&cluster, settings, clock).await?]);
-        };
+    /// The clusters of the configuration, or the one that can be found.
+    fn configured_clusters(&self) -> Result<Vec<ClusterSetting>, Failure> {
+        if let Some(configured) = &self.settings.clusters {
+            return Ok(configured.clone());
+        }
+        let found = clusters::find(self.environment)?;
+        match &found.cluster {
+            Some(cluster) => tracing::info!(cluster = %cluster.name, found = found.how, "cluster found"),
+            None => tracing::warn!(
+                why = found.how,
+                "no clusters: the node API answers with an empty list of clusters until some are registered"
+            ),
+        }
+        Ok(found.cluster.into_iter().collect())
+    }
+
+    async fn open_clusters(
+        &self,
+        configured: &[ClusterSetting],
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Vec<ClusterHandle>, Failure> {
         let mut handles = Vec::with_capacity(configured.len());
         for cluster in configured {
-            handles.push(clusters::open(cluster, settings, clock).await?);
+            handles.push(clusters::open(cluster, &self.settings.kubernetes, clock).await?);
         }
         Ok(handles)
     }

@@ -18,6 +18,7 @@ mod once;
 mod parameters;
 mod problem;
 mod refusal;
+mod revised;
 mod route;
 mod server;
 mod shortcut;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges, Operations, Templates};
+use knm_domain::{Audit, ClusterRegistry, Health, Idempotency, Inventory, NodeChanges, Operations, Templates};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -44,6 +45,7 @@ use api::drain::DrainApi;
 use api::health::HealthApi;
 use api::nodes::NodesApi;
 use api::operations::OperationsApi;
+use api::registration::RegistrationApi;
 use api::templates::TemplatesApi;
 use api::watch::WatchApi;
 use docs::DocsApi;
@@ -55,6 +57,8 @@ use once::Once;
 pub struct App {
     /// The clusters and their nodes.
     pub inventory: Arc<Inventory>,
+    /// Registers and removes clusters.
+    pub registry: Arc<ClusterRegistry>,
     /// Changes their nodes.
     pub changes: Arc<NodeChanges>,
     /// Accepts and shows what takes longer.
@@ -117,6 +121,7 @@ pub struct ServeReport {
 /// What the operations work with.
 pub(crate) struct Shared {
     inventory: Arc<Inventory>,
+    registry: Arc<ClusterRegistry>,
     changes: Arc<NodeChanges>,
     operations: Arc<Operations>,
     templates: Arc<Templates>,
@@ -136,6 +141,7 @@ pub(crate) fn router(
 ) -> impl Endpoint<Output = Response> + 'static {
     let shared = Arc::new(Shared {
         inventory: app.inventory,
+        registry: app.registry,
         changes: app.changes,
         operations: app.operations,
         templates: app.templates,
@@ -175,6 +181,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
 type Groups = (
     HealthApi,
     ClustersApi,
+    RegistrationApi,
     NodesApi,
     ChangesApi,
     DrainApi,
@@ -190,6 +197,7 @@ pub(crate) fn service() -> OpenApiService<Groups, ()> {
     let operations = (
         HealthApi,
         ClustersApi,
+        RegistrationApi,
         NodesApi,
         ChangesApi,
         DrainApi,

@@ -11,6 +11,7 @@ use super::Group;
 use crate::Shared;
 use crate::answer::{Cacheable, Ready, json};
 use crate::problem::{Failure, OfCluster, OfFleet, OfNodes};
+use crate::revised::Revised;
 use crate::view::{ClusterListView, ClusterView, SummaryView};
 
 pub(crate) struct ClustersApi;
@@ -27,7 +28,10 @@ impl ClustersApi {
         operation_id = "listClusters"
     )]
     async fn list(&self, shared: Data<&Arc<Shared>>) -> Result<Ready<ClusterListView>, Failure<OfFleet>> {
-        Ok(Ready::of(&ClusterListView::of(&shared.inventory.clusters())))
+        Ok(Ready::of(&ClusterListView::of(
+            &shared.inventory.clusters(),
+            shared.health.now(),
+        )))
     }
 
     /// Show a cluster
@@ -44,8 +48,12 @@ impl ClustersApi {
         shared: Data<&Arc<Shared>>,
         /// The cluster's name.
         cluster: Path<String>,
-    ) -> Result<Ready<ClusterView>, Failure<OfCluster>> {
-        Ok(Ready::of(&ClusterView::of(&shared.inventory.cluster(&cluster.0)?)))
+    ) -> Result<Revised<ClusterView>, Failure<OfCluster>> {
+        let cluster = shared.inventory.cluster(&cluster.0)?;
+        Ok(Revised::new(
+            cluster.revision,
+            &ClusterView::of(&cluster, shared.health.now()),
+        ))
     }
 
     /// Add up a cluster

@@ -77,7 +77,8 @@ impl WatchApi {
     ///
     /// Server-sent events: `snapshot` first, then each known node as `added`, then `synced`, then changes as they come (`added`, `modified`, `deleted`,
     /// `stale`, `fresh`), and a `heartbeat` every 15 s without any. A reader that comes back with `Last-Event-ID` gets what it missed, or is
-    /// told that it cannot and starts anew. A reader that falls too far behind gets `end` with `lagged`.
+    /// told that it cannot and starts anew. A reader that falls too far behind gets `end` with `lagged`; when the cluster is removed or gets other
+    /// credentials, `end` with `cluster_gone`.
     #[oai(
         path = "/api/v1/clusters/:cluster/watch",
         method = "get",
@@ -209,7 +210,8 @@ impl Reader {
             change = self.subscription.next() => match change {
                 Some(Ok(change)) => told(&change),
                 Some(Err(_)) => self.end("lagged"),
-                None => self.end("shutdown"),
+                None if self.shutdown.is_cancelled() => self.end("shutdown"),
+                None => self.end("cluster_gone"),
             },
             () = tokio::time::sleep(HEARTBEAT) => event("heartbeat", String::new(), &serde_json::json!({})),
         }
