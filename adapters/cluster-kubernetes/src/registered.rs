@@ -223,3 +223,7 @@ impl std::error::Error for LookUpError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "registered_tests.rs"]
+mod tests;
