@@ -198,10 +198,6 @@ fn replicas_follow_what_is_registered_replaced_and_removed() {
     one.wait_for_line("the credentials of a cluster end soon");
 
     // Removed while an operation is not over.
-    let change = json!({"kind": "label", "targets": {"nodes": ["a"]}, "options": {"set": {"seen": "yes"}},
-        "strategy": {"max_parallel": 1}});
-    let accepted = watchdog.send(&one, "POST", &format!("{EAST}/operations"), &[], &change);
-    assert_eq!(accepted.status, 202, "{}", accepted.text());
     cluster.freeze();
     let change = json!({"kind": "label", "targets": {"nodes": ["a", "b", "c"]}, "options": {"set": {"late": "yes"}}});
     let accepted = watchdog.send(&one, "POST", &format!("{EAST}/operations"), &[], &change);

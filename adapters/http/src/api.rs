@@ -8,7 +8,6 @@ mod follow;
 pub(crate) mod health;
 pub(crate) mod nodes;
 pub(crate) mod operations;
-pub(crate) mod registration;
 pub(crate) mod templates;
 pub(crate) mod watch;
 

@@ -45,7 +45,6 @@ use api::drain::DrainApi;
 use api::health::HealthApi;
 use api::nodes::NodesApi;
 use api::operations::OperationsApi;
-use api::registration::RegistrationApi;
 use api::templates::TemplatesApi;
 use api::watch::WatchApi;
 use docs::DocsApi;
@@ -181,7 +180,6 @@ impl<E: Endpoint<Output = Response>> Endpoint for WithShared<E> {
 type Groups = (
     HealthApi,
     ClustersApi,
-    RegistrationApi,
     NodesApi,
     ChangesApi,
     DrainApi,
@@ -197,7 +195,6 @@ pub(crate) fn service() -> OpenApiService<Groups, ()> {
     let operations = (
         HealthApi,
         ClustersApi,
-        RegistrationApi,
         NodesApi,
         ChangesApi,
         DrainApi,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::inventory::Inventory;
 
 /// How often it is looked.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(10);
 /// How often the same cluster is warned of.
 const AGAIN: Duration = Duration::from_secs(86_400);
 
