@@ -39,6 +39,9 @@ pub enum Command {
     Config(ConfigCommand),
     /// Apply the pending migrations of the database, then end
     Migrate(FileArguments),
+    /// Make keys for stored secrets, and go over to newer ones
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Print the OpenAPI document
     Openapi {
         /// How to write it
@@ -129,6 +132,19 @@ pub struct NewTokenArguments {
     pub days: Option<u32>,
     #[command(flatten)]
     pub file: FileArguments,
+}
+
+/// What to do about stored secrets.
+#[derive(Debug, Subcommand)]
+pub enum SecretsCommand {
+    /// Print a line with a new key for the file that secrets.key_file names
+    GenerateKey {
+        /// The key's id: 1 to 32 lower case letters, digits and '-'; without it the day
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+    },
+    /// Seal all stored secrets with the first key of the file; it may be repeated, also while the service runs
+    Rotate(FileArguments),
 }
 
 /// How to write the document.

@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use knm_domain::ClusterHandle;
-use knm_model::{ClusterName, ClusterSource};
-use knm_ports::{AccessReviews, Clock, ClusterGateway};
+use async_trait::async_trait;
+use knm_domain::{ClusterHandle, ConfiguredAccess};
+use knm_model::{AccessRules, ClusterAccess, ClusterName, ClusterSource};
+use knm_ports::{Clock, ClusterOpener, OpenedCluster};
 
 use crate::configuration::{ClusterSetting, DemoSetting, Environment, KubernetesSettings, SourceSetting};
 
@@ -39,13 +40,6 @@ pub enum OpenError {
     Found(#[source] knm_cluster_kubernetes::OpenError),
 }
 
-/// The access to a cluster.
-struct Opened {
-    gateway: Arc<dyn ClusterGateway>,
-    /// `None` for a fleet that knows no people.
-    reviews: Option<Arc<dyn AccessReviews>>,
-}
-
 /// Opens one cluster. It need not be reachable.
 ///
 /// # Errors
@@ -70,19 +64,10 @@ pub async fn open(
 }
 
 #[cfg(feature = "kubernetes")]
-async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Opened, OpenError> {
-    use knm_cluster_kubernetes::{KubernetesOptions, KubernetesSource};
-
-    let source = match &cluster.source {
-        SourceSetting::Kubeconfig { path, context } => KubernetesSource::Kubeconfig {
-            path: path.clone(),
-            context: context.clone(),
-        },
-        SourceSetting::InCluster | SourceSetting::Demo(_) => KubernetesSource::InCluster,
-    };
-    let options = KubernetesOptions {
+async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<OpenedCluster, OpenError> {
+    let options = knm_cluster_kubernetes::KubernetesOptions {
         cluster: cluster.name.clone(),
-        source,
+        source: kubernetes_source(&cluster.source),
         page_size: settings.page_size,
         request_timeout: settings.request_timeout,
         max_requests_per_second: settings.max_requests_per_second,
@@ -92,14 +77,14 @@ async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result
         name: cluster.name.clone(),
         source,
     })?;
-    Ok(Opened {
+    Ok(OpenedCluster {
         gateway: opened.gateway,
         reviews: Some(opened.reviews),
     })
 }
 
 #[cfg(not(feature = "kubernetes"))]
-async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Opened, OpenError> {
+async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<OpenedCluster, OpenError> {
     // They are checked and shown in every build.
     let _ = (
         settings.page_size,
@@ -122,7 +107,7 @@ async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result
     clippy::unnecessary_wraps,
     reason = "a build without the simulated fleet has an error here"
 )]
-fn simulated(_: &ClusterName, demo: &DemoSetting, clock: &Arc<dyn Clock>) -> Result<Opened, OpenError> {
+fn simulated(_: &ClusterName, demo: &DemoSetting, clock: &Arc<dyn Clock>) -> Result<OpenedCluster, OpenError> {
     let change_every = (0.0 < demo.changes_per_second).then(|| {
         std::time::Duration::try_from_secs_f64(1.0 / demo.changes_per_second).unwrap_or(std::time::Duration::MAX)
     });
@@ -132,14 +117,14 @@ fn simulated(_: &ClusterName, demo: &DemoSetting, clock: &Arc<dyn Clock>) -> Res
         change_every,
         started_at: clock.now(),
     });
-    Ok(Opened {
+    Ok(OpenedCluster {
         gateway: fleet.gateway(),
         reviews: None,
     })
 }
 
 #[cfg(not(feature = "memory"))]
-fn simulated(name: &ClusterName, _: &DemoSetting, _: &Arc<dyn Clock>) -> Result<Opened, OpenError> {
+fn simulated(name: &ClusterName, _: &DemoSetting, _: &Arc<dyn Clock>) -> Result<OpenedCluster, OpenError> {
     Err(OpenError::NotBuilt {
         name: name.clone(),
         source_kind: ClusterSource::Demo.as_str(),
@@ -225,4 +210,93 @@ fn kubeconfig(environment: &Environment) -> Option<PathBuf> {
 pub fn describe_metrics() {
     #[cfg(feature = "kubernetes")]
     knm_cluster_kubernetes::describe_metrics();
+}
+
+/// Opens clusters whose credentials somebody sent.
+#[cfg(feature = "kubernetes")]
+pub fn opener(settings: &KubernetesSettings, rules: AccessRules) -> Arc<dyn ClusterOpener> {
+    Arc::new(knm_cluster_kubernetes::KubernetesOpener {
+        page_size: settings.page_size,
+        request_timeout: settings.request_timeout,
+        max_requests_per_second: settings.max_requests_per_second,
+        rules,
+    })
+}
+
+/// A build without Kubernetes opens none.
+#[cfg(not(feature = "kubernetes"))]
+pub fn opener(_: &KubernetesSettings, _: AccessRules) -> Arc<dyn ClusterOpener> {
+    Arc::new(NotBuiltOpener)
+}
+
+#[cfg(not(feature = "kubernetes"))]
+struct NotBuiltOpener;
+
+#[cfg(not(feature = "kubernetes"))]
+#[async_trait]
+impl ClusterOpener for NotBuiltOpener {
+    async fn check(
+        &self,
+        _: &knm_model::ClusterCredentials,
+    ) -> Result<Option<knm_model::Timestamp>, knm_ports::OpenRefused> {
+        Err(knm_ports::OpenRefused::NotBuilt)
+    }
+
+    fn open(
+        &self,
+        _: &ClusterName,
+        _: &knm_model::ClusterCredentials,
+    ) -> Result<OpenedCluster, knm_ports::OpenRefused> {
+        Err(knm_ports::OpenRefused::NotBuilt)
+    }
+}
+
+/// What the files of configured clusters tell of the access to them.
+pub struct FileAccess(Arc<Vec<ClusterSetting>>);
+
+impl FileAccess {
+    /// Of these clusters.
+    pub fn of(clusters: Vec<ClusterSetting>) -> Self {
+        Self(Arc::new(clusters))
+    }
+}
+
+#[async_trait]
+impl ConfiguredAccess for FileAccess {
+    async fn look(&self) -> Vec<(ClusterName, Option<ClusterAccess>)> {
+        let clusters = Arc::clone(&self.0);
+        let looking = tokio::task::spawn_blocking(move || {
+            let look = |cluster: &ClusterSetting| (cluster.name.clone(), access(&cluster.source));
+            clusters.iter().map(look).collect()
+        });
+        looking.await.unwrap_or_default()
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+fn access(source: &SourceSetting) -> Option<ClusterAccess> {
+    match source {
+        SourceSetting::InCluster | SourceSetting::Kubeconfig { .. } => {
+            knm_cluster_kubernetes::access(&kubernetes_source(source))
+        }
+        SourceSetting::Demo(_) => None,
+    }
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn access(_: &SourceSetting) -> Option<ClusterAccess> {
+    None
+}
+
+#[cfg(feature = "kubernetes")]
+fn kubernetes_source(source: &SourceSetting) -> knm_cluster_kubernetes::KubernetesSource {
+    use knm_cluster_kubernetes::KubernetesSource;
+
+    match source {
+        SourceSetting::Kubeconfig { path, context } => KubernetesSource::Kubeconfig {
+            path: path.clone(),
+            context: context.clone(),
+        },
+        SourceSetting::InCluster | SourceSetting::Demo(_) => KubernetesSource::InCluster,
+    }
 }

@@ -4,6 +4,7 @@ mod access;
 mod arguments;
 mod clusters;
 mod configuration;
+mod registration;
 mod reload;
 mod serve;
 mod servers;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use configuration::{ConfigurationError, Environment, Resolved, Settings};
 
-use crate::arguments::{Arguments, Command, ConfigCommand, DocumentFormat};
+use crate::arguments::{Arguments, Command, ConfigCommand, DocumentFormat, SecretsCommand};
 
 /// What `sysexits.h` calls `EX_CONFIG`.
 const EXIT_CONFIGURATION: u8 = 78;
@@ -50,6 +51,21 @@ pub(crate) enum Failure {
     /// The certificate cannot be served.
     #[error(transparent)]
     Tls(#[from] knm_http::TlsError),
+    /// The keys that secrets are sealed with cannot be read.
+    #[error(transparent)]
+    Keys(#[from] knm_secrets::KeyFileError),
+    /// There are no keys that secrets could be sealed with.
+    #[error("secrets.key_file is not set: there are no keys that secrets could be sealed with")]
+    NoKeys,
+    /// What is stored cannot be sealed anew.
+    #[error("the stored secrets cannot be sealed anew")]
+    Rotation(#[source] knm_ports::StorageError),
+    /// Some of what is stored cannot be opened.
+    #[error("{count} stored secrets cannot be opened with the keys of secrets.key_file; they were left as they are")]
+    NotRotated {
+        /// How many.
+        count: usize,
+    },
     /// The address cannot be listened on.
     #[error("{address} cannot be listened on")]
     Listen {
@@ -101,6 +117,10 @@ fn run(command: Command) -> Result<(), Failure> {
             DocumentFormat::Yaml => knm_http::openapi_yaml(),
             DocumentFormat::Json => knm_http::openapi_json(),
         }),
+        Command::Secrets(SecretsCommand::GenerateKey { id }) => registration::generate_key(id.as_deref()),
+        Command::Secrets(SecretsCommand::Rotate(arguments)) => {
+            registration::rotate(arguments.config.as_deref(), &environment)
+        }
         Command::Version => print(&format!("kube-node-manager {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -24,7 +24,7 @@ use crate::configuration::{
 use crate::servers::Ports;
 use crate::shutdown::Shutdown;
 use crate::signals::{Endings, hangups};
-use crate::{Failure, access, clusters, reload, storage};
+use crate::{Failure, access, clusters, registration, reload, storage};
 
 /// How often observed durations are folded into their buckets.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
@@ -141,7 +141,9 @@ impl Program<'_> {
         let ports = Ports::listen(&settings.server).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let tls = self.open_tls(&clock).await?;
-        let handles = self.open_clusters(&clock).await?;
+        let vault = registration::vault(settings)?;
+        let configured = self.configured_clusters()?;
+        let handles = self.open_clusters(&configured, &clock).await?;
         let storage = storage::open(&settings.database).await?;
         tracing::info!(
             kind = settings.database.kind.as_str(),
@@ -185,6 +187,7 @@ impl Program<'_> {
             Arc::clone(&ids),
             settings.operations.poll_interval,
         );
+        let registry = registration::registry(settings, vault, &inventory, &storage, &operations, (&clock, &ids));
         let templates = Templates::new(
             Arc::clone(&inventory),
             Arc::clone(&storage.definitions),
@@ -197,6 +200,7 @@ impl Program<'_> {
         let stop = CancellationToken::new();
         let app = App {
             inventory: Arc::clone(&inventory),
+            registry: Arc::clone(&registry),
             changes: Arc::clone(&changes),
             operations: Arc::clone(&operations),
             templates: Arc::clone(&templates),
@@ -250,6 +254,8 @@ impl Program<'_> {
                 false => point_out_pending_migrations(&storage).await,
             }
             register(&storage, &clock, &inventory, &registered).await;
+            // Before operations are worked on: they may be on nodes of these clusters.
+            registry.follow_once().await;
             access::prepare(&settings.sign_in, &tokens, clock.now()).await?;
             Ok::<(), Failure>(())
         };
@@ -267,6 +273,9 @@ impl Program<'_> {
                 return Ok(());
             }
         }
+        tokio::spawn(Arc::clone(&registry).follow(background.clone()));
+        let expiry = registration::expiry_watch(configured, &inventory, &clock);
+        tokio::spawn(expiry.keep(background.clone()));
         let reconciler = TemplateReconciler {
             templates,
             operations: Arc::clone(&operations),
@@ -308,23 +317,30 @@ impl Program<'_> {
         Ok(Some(Arc::new(Tls::open(files, Arc::clone(clock)).await?)))
     }
 
-    async fn open_clusters(&self, clock: &Arc<dyn Clock>) -> Result<Vec<ClusterHandle>, Failure> {
-        let settings = &self.settings.kubernetes;
-        let Some(configured) = &self.settings.clusters else {
-            let found = clusters::find(self.environment)?;
-            let Some(cluster) = found.cluster else {
-                tracing::warn!(
-                    why = found.how,
-                    "no clusters: the node API answers with an empty list of clusters"
-                );
-                return Ok(Vec::new());
-            };
-            tracing::info!(cluster = %cluster.name, found = found.how, "cluster found");
-            return Ok(vec![clusters::open(&cluster, settings, clock).await?]);
-        };
+    /// The clusters of the configuration, or the one that can be found.
+    fn configured_clusters(&self) -> Result<Vec<ClusterSetting>, Failure> {
+        if let Some(configured) = &self.settings.clusters {
+            return Ok(configured.clone());
+        }
+        let found = clusters::find(self.environment)?;
+        match &found.cluster {
+            Some(cluster) => tracing::info!(cluster = %cluster.name, found = found.how, "cluster found"),
+            None => tracing::warn!(
+                why = found.how,
+                "no clusters: the node API answers with an empty list of clusters until some are registered"
+            ),
+        }
+        Ok(found.cluster.into_iter().collect())
+    }
+
+    async fn open_clusters(
+        &self,
+        configured: &[ClusterSetting],
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Vec<ClusterHandle>, Failure> {
         let mut handles = Vec::with_capacity(configured.len());
         for cluster in configured {
-            handles.push(clusters::open(cluster, settings, clock).await?);
+            handles.push(clusters::open(cluster, &self.settings.kubernetes, clock).await?);
         }
         Ok(handles)
     }

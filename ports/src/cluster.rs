@@ -175,6 +175,18 @@ pub enum ClusterError {
         /// How long it was waited for.
         limit: std::time::Duration,
     },
+    /// The credentials of the cluster are stored, and cannot be opened or read.
+    #[error("the stored credentials of the cluster cannot be opened: {message}")]
+    Locked {
+        /// Why not.
+        message: String,
+    },
+    /// The configuration does not allow to ask the cluster.
+    #[error("the cluster must not be asked: {message}")]
+    Disallowed {
+        /// What it does not allow.
+        message: String,
+    },
     /// The cluster answered something that cannot be read.
     #[error("the cluster's answer cannot be read: {message}")]
     Unreadable {
@@ -198,6 +210,8 @@ impl ClusterError {
             | Self::Invalid { .. }
             | Self::Unauthenticated { .. }
             | Self::Forbidden { .. }
+            | Self::Locked { .. }
+            | Self::Disallowed { .. }
             | Self::Unreadable { .. } => false,
         }
     }
@@ -212,6 +226,8 @@ impl ClusterError {
             | Self::Invalid { .. }
             | Self::TooManyRequests { .. }
             | Self::Unauthenticated { .. }
+            | Self::Locked { .. }
+            | Self::Disallowed { .. }
             | Self::Forbidden { .. } => false,
         }
     }

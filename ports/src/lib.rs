@@ -11,10 +11,13 @@ mod eviction;
 mod hold;
 mod idempotency;
 mod lease;
+mod opener;
 mod operation;
 mod pods;
+mod registered;
 mod storage;
 mod system;
+mod vault;
 mod wake;
 
 pub use access::{AccessReviews, ApiTokens, IdentityTokenError, IdentityTokens, Randomness};
@@ -41,15 +44,24 @@ pub use lease::Leases;
 #[cfg(feature = "mocks")]
 pub use lease::MockLeases;
 #[cfg(feature = "mocks")]
+pub use opener::MockClusterOpener;
+pub use opener::{ClusterOpener, OpenRefused, OpenedCluster};
+#[cfg(feature = "mocks")]
 pub use operation::{MockOperationWork, MockOperations};
 pub use operation::{OperationWork, Operations};
 pub use pods::{PodEvent, PodEvents};
+#[cfg(feature = "mocks")]
+pub use registered::MockRegisteredClusters;
+pub use registered::RegisteredClusters;
 pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};
 pub use system::{Clock, IdSource, MetricsExposition, ProcessStats, SystemStats};
 #[cfg(feature = "mocks")]
 pub use system::{CountedIds, ManualClock, MockClock, MockIdSource, MockMetricsExposition, MockSystemStats};
+#[cfg(feature = "mocks")]
+pub use vault::MockVault;
+pub use vault::{OpenedSecret, Vault, VaultError};
 #[cfg(feature = "mocks")]
 pub use wake::MockWakes;
 pub use wake::{Wake, WakeStream, Wakes};

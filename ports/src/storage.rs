@@ -7,7 +7,10 @@ use async_trait::async_trait;
 use knm_model::{ClusterName, ClusterRegistration};
 
 use crate::cluster::BoxedSource;
-use crate::{ApiTokens, AuditLog, CordonHolds, Definitions, IdempotencyKeys, Leases, OperationWork, Operations, Wakes};
+use crate::{
+    ApiTokens, AuditLog, CordonHolds, Definitions, IdempotencyKeys, Leases, OperationWork, Operations,
+    RegisteredClusters, Wakes,
+};
 
 /// Everything that an opened store offers.
 #[derive(Clone)]
@@ -18,6 +21,8 @@ pub struct Storage {
     pub clusters: Arc<dyn ClusterRegistrations>,
     /// The API tokens that were given out.
     pub tokens: Arc<dyn ApiTokens>,
+    /// Those that were registered while the service ran, with their credentials.
+    pub registered: Arc<dyn RegisteredClusters>,
     /// What was tried, by whom, and what came of it.
     pub audit: Arc<dyn AuditLog>,
     /// Who keeps which node cordoned.

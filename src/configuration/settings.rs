@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knm_http::{Network, TlsFiles};
-use knm_model::ObjectName;
+use knm_model::{AccessRules, ObjectName};
 use knm_ports::StorageKind;
 use knm_telemetry::{LogFormat, LogSettings};
 use secrecy::SecretString;
@@ -33,6 +33,10 @@ pub struct Settings {
     pub logging: LogSettings,
     /// How clusters are asked.
     pub kubernetes: KubernetesSettings,
+    /// What may be registered while the service runs.
+    pub registration: RegistrationSettings,
+    /// The file with the keys of stored secrets.
+    pub key_file: Option<PathBuf>,
     /// How operations are worked on.
     pub operations: OperationSettings,
     /// How callers sign in.
@@ -85,6 +89,15 @@ pub struct KubernetesSettings {
     pub request_timeout: Duration,
     pub max_requests_per_second: u32,
     pub watch_pods: bool,
+}
+
+/// What may be registered while the service runs.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistrationSettings {
+    /// How many clusters.
+    pub max_clusters: u32,
+    /// What their credentials may be.
+    pub rules: AccessRules,
 }
 
 /// How operations are worked on.
@@ -146,6 +159,14 @@ impl From<&Resolved> for Settings {
                 max_requests_per_second: read.number("kubernetes.max_requests_per_second"),
                 watch_pods: read.flag("kubernetes.watch_pods"),
             },
+            registration: RegistrationSettings {
+                max_clusters: read.number("registration.max_clusters"),
+                rules: AccessRules {
+                    allow_loopback: read.flag("registration.allow_loopback"),
+                    allow_insecure_tls: read.flag("registration.allow_insecure_tls"),
+                },
+            },
+            key_file: read.optional("secrets.key_file").map(PathBuf::from),
             operations: operations(&read),
             // What is wrong with it was told when it was loaded.
             sign_in: sign_in::read(resolved, &mut Vec::new()),

@@ -17,6 +17,7 @@ const USES: &[(&str, &[&str])] = &[
     ("knm-storage-postgres", &["knm-model", "knm-ports", "knm-storage-sql"]),
     ("knm-cluster-kubernetes", &["knm-model", "knm-ports"]),
     ("knm-cluster-memory", &["knm-model", "knm-ports"]),
+    ("knm-secrets", &["knm-model", "knm-ports"]),
     ("knm-system", &["knm-model", "knm-ports"]),
     ("knm-telemetry", &["knm-model", "knm-ports"]),
     // The driving adapter calls use cases and knows no driven adapter.
@@ -31,6 +32,7 @@ const USES: &[(&str, &[&str])] = &[
             "knm-http",
             "knm-model",
             "knm-ports",
+            "knm-secrets",
             "knm-storage-memory",
             "knm-storage-postgres",
             "knm-storage-sqlite",
@@ -105,6 +107,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
         "knm-cluster-memory",
         &["sqlx-core", "kube-client", "k8s-openapi", "poem", "hyper"],
     ),
+    ("knm-secrets", &["tokio", "sqlx-core", "kube-client", "poem", "hyper"]),
     ("knm-system", &["sqlx-core", "kube-client", "poem", "hyper"]),
     ("knm-telemetry", &["sqlx-core", "kube-client", "poem", "hyper"]),
     // Never in the program: TLS is rustls with ring, and mocks are for tests.

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::KubernetesOptions;
-use crate::credentials::{self, KubernetesSource, Made};
+use crate::credentials::{self, KubernetesSource};
 use crate::error::{self, Failure};
 use crate::metric::{self, Call};
 use crate::pace::Pace;
@@ -81,7 +81,7 @@ struct Current {
 }
 
 impl Connection {
-    pub(crate) fn new(options: KubernetesOptions, made: &Made) -> Self {
+    pub(crate) fn new(options: KubernetesOptions, fingerprint: u64) -> Self {
         Self {
             cluster: options.cluster,
             source: options.source,
@@ -90,7 +90,7 @@ impl Connection {
             pace: Pace::new(options.max_requests_per_second),
             current: Mutex::new(Current {
                 client: None,
-                fingerprint: made.fingerprint,
+                fingerprint,
                 generation: 0,
                 renewed_at: None,
                 looked_at: None,
@@ -311,7 +311,10 @@ impl Connection {
             .load()
             .await
             .map_err(|error| Failure::unavailable(error.to_string()))?;
-        Ok((credentials::client(made.config).await?, made.fingerprint))
+        Ok((
+            credentials::client(self.source.clone(), made.config).await?,
+            made.fingerprint,
+        ))
     }
 }
 

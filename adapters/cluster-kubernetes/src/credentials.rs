@@ -10,8 +10,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::error::Failure;
+use crate::registered::SentCredentials;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long making a client may take; a credential plugin runs meanwhile.
 const SETUP_LIMIT: Duration = Duration::from_secs(20);
 const USER_AGENT: &str = concat!("kube-node-manager/", env!("CARGO_PKG_VERSION"));
@@ -28,6 +29,8 @@ pub enum KubernetesSource {
         /// The context's name, `None`: the current one.
         context: Option<String>,
     },
+    /// What somebody sent.
+    Sent(Box<SentCredentials>),
 }
 
 /// Why the access to a cluster cannot be set up. It never holds what the file holds.
@@ -69,6 +72,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// What somebody sent cannot be used.
+    #[error("what was sent cannot be used: {message}")]
+    UnusableSent {
+        /// What of it, and why.
+        message: String,
+    },
     /// The context names a cluster, user, certificate or key that cannot be used.
     #[error("the context {context} of {} cannot be used: its cluster, user, certificates or key are missing or malformed", path.display())]
     UnusableContext {
@@ -106,15 +115,18 @@ impl KubernetesSource {
         let mut config = match self {
             Self::InCluster => Config::incluster().map_err(|_| OpenError::NotInCluster)?,
             Self::Kubeconfig { path, context } => from_file(path, context.as_deref()).await?,
+            Self::Sent(sent) => {
+                // Rules and names that lead elsewhere are looked at with each connection; an address is looked at here.
+                let rules = sent.credentials.check(&sent.rules);
+                rules.map_err(|message| OpenError::UnusableSent { message })?;
+                let config = sent.config();
+                let config = config.map_err(|(field, message)| OpenError::UnusableSent {
+                    message: format!("{field}: {message}"),
+                })?;
+                return Ok(Made { config, fingerprint });
+            }
         };
-        config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // The deadlines are this crate's own: a watch has none.
-        config.read_timeout = None;
-        config.write_timeout = None;
-        config.default_retry = false;
-        config
-            .headers
-            .push((http::header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
+        prepared(&mut config);
         Ok(Made { config, fingerprint })
     }
 
@@ -132,9 +144,28 @@ impl KubernetesSource {
     }
 }
 
-/// Makes a client. It may run a credential plugin, so it happens beside the runtime and has a limit.
-pub(crate) async fn client(config: Config) -> Result<Client, Failure> {
-    let making = tokio::task::spawn_blocking(move || Client::try_from(config));
+/// Sets what is the same for every client.
+pub(crate) fn prepared(config: &mut Config) {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // The deadlines are this crate's own: a watch has none.
+    config.read_timeout = None;
+    config.write_timeout = None;
+    config.default_retry = false;
+    config
+        .headers
+        .push((http::header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
+}
+
+/// Makes a client of what its source says. It may run a credential plugin, so it happens beside the runtime and has a limit.
+pub(crate) async fn client(source: KubernetesSource, config: Config) -> Result<Client, Failure> {
+    let runtime = tokio::runtime::Handle::current();
+    let making = tokio::task::spawn_blocking(move || {
+        let _runtime = runtime.enter();
+        match source {
+            KubernetesSource::InCluster | KubernetesSource::Kubeconfig { .. } => Client::try_from(config),
+            KubernetesSource::Sent(sent) => sent.client(config),
+        }
+    });
     match tokio::time::timeout(SETUP_LIMIT, making).await {
         Ok(Ok(made)) => made.map_err(Failure::from),
         Ok(Err(_)) => Err(Failure::unavailable("the client could not be made")),
@@ -173,7 +204,7 @@ async fn from_file(path: &Path, context: Option<&str>) -> Result<Config, OpenErr
 
 /// All files of `path` together: of what two of them name, the first one's counts. Files that are not there are passed over if there is
 /// another.
-fn read(path: &Path) -> Result<Kubeconfig, OpenError> {
+pub(crate) fn read(path: &Path) -> Result<Kubeconfig, OpenError> {
     let mut merged: Option<Kubeconfig> = None;
     let mut missing = None;
     for file in files(path) {

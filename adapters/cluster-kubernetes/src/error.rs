@@ -11,6 +11,7 @@ use knm_ports::ClusterError;
 use kube::Error;
 
 use crate::metric::Call;
+use crate::registered::AddressRefused;
 use crate::wire::Status;
 
 /// The longest text of an API server that is kept.
@@ -84,6 +85,15 @@ impl Failure {
 
     /// The transport broke while an answer arrived.
     pub(crate) fn broken(error: &(dyn StdError + 'static)) -> Self {
+        let mut below = Some(error);
+        while let Some(error) = below {
+            if let Some(refused) = error.downcast_ref::<AddressRefused>() {
+                return Self::from_error(ClusterError::Disallowed {
+                    message: refused.to_string(),
+                });
+            }
+            below = error.source();
+        }
         Self::unavailable(transport(error))
     }
 

@@ -7,9 +7,11 @@ mod convert;
 mod credentials;
 mod error;
 mod eviction;
+mod expiry;
 mod lines;
 mod metric;
 mod pace;
+mod registered;
 mod review;
 mod watch;
 mod watched;
@@ -31,7 +33,9 @@ use knm_model::{
 use knm_ports::{AccessReviews, ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
 
 pub use credentials::{KubernetesSource, OpenError, current_context, in_cluster_available};
+pub use expiry::access;
 pub use metric::describe_metrics;
+pub use registered::{KubernetesOpener, SentCredentials};
 
 use connection::{Connection, encoded};
 use convert::PolicyVersion;
@@ -85,16 +89,20 @@ pub struct KubernetesCluster {
 /// [`OpenError`] if the credentials are not there or malformed.
 pub async fn open(options: KubernetesOptions) -> Result<KubernetesCluster, OpenError> {
     let made = options.source.load().await?;
-    let connection = Connection::new(options, &made);
+    Ok(cluster(options, made.fingerprint))
+}
+
+/// The access to a cluster whose files have this fingerprint.
+fn cluster(options: KubernetesOptions, fingerprint: u64) -> KubernetesCluster {
     let cluster = Arc::new(KubernetesGateway {
-        connection: Arc::new(connection),
+        connection: Arc::new(Connection::new(options, fingerprint)),
         only_beta_budgets: AtomicBool::new(false),
         only_beta_evictions: AtomicBool::new(false),
     });
-    Ok(KubernetesCluster {
+    KubernetesCluster {
         gateway: Arc::clone(&cluster) as Arc<dyn ClusterGateway>,
         reviews: cluster,
-    })
+    }
 }
 
 struct KubernetesGateway {

@@ -51,6 +51,10 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         "/api/v1/tokens" if !is_read => need(Part::Everything, &[Administer], &[View, ViewPods, Change, Drain, Force]),
         "/api/v1/tokens" | "/api/v1/tokens/{id}" => need(Part::Everything, &[Administer], &[]),
 
+        // Operations on the nodes of a cluster may have to be cancelled with it.
+        "/api/v1/clusters/{cluster}" if *method == Method::DELETE => {
+            need(Part::Everything, &[Administer], &[View, Change])
+        }
         "/api/v1/clusters" | "/api/v1/clusters/{cluster}" if !is_read => need(Part::Everything, &[Administer], &[]),
         "/api/v1/clusters/{cluster}/test" => need(Part::Everything, &[Administer], &[]),
         "/api/v1/clusters" | "/api/v1/nodes" => need(Part::Anything, &[View], &[]),

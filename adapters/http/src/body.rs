@@ -56,6 +56,58 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Written<T> {
     }
 }
 
+/// The body of a request that holds secrets, as JSON in the shape of `T`: of one that cannot be read, nothing is repeated.
+pub(crate) struct Confidential<T>(pub(crate) T);
+
+impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Confidential<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        Written::<T>::request_meta()
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        let bytes = body
+            .take()?
+            .into_bytes()
+            .await
+            .map_err(|_| Problem::new(Kind::Malformed, "the body could not be read to its end"))?;
+        if bytes.is_empty() {
+            return Ok(parse_silently(b"{}")?);
+        }
+        check_media_type(request)?;
+        Ok(parse_silently(&bytes)?)
+    }
+}
+
+fn parse_silently<T: DeserializeOwned>(bytes: &[u8]) -> Result<Confidential<T>, Problem> {
+    serde_json::from_slice(bytes).map(Confidential).map_err(|error| {
+        let (kind, what) = match error.is_data() {
+            true => (
+                Kind::Invalid,
+                "a key is missing, not known, there twice or of another type",
+            ),
+            false => (Kind::Malformed, "it is not json"),
+        };
+        let place = format!("line {} column {}", error.line(), error.column());
+        Problem::new(
+            kind,
+            format!("the body: {what}, at {place}; what stands there is not repeated"),
+        )
+    })
+}
+
 fn check_media_type(request: &Request) -> Result<(), Problem> {
     let given = request.content_type().unwrap_or_default();
     let kind = given.split(';').next().unwrap_or_default().trim();
@@ -196,6 +248,24 @@ mod tests {
             b"\0",
         ] {
             assert_eq!(refused(bytes).0, 400, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_confidential_is_not_repeated() {
+        type Labels = BTreeMap<String, String>;
+        assert_eq!(parse_silently::<Labels>(br#"{"a":"b"}"#).unwrap().0["a"], "b");
+        for (text, status) in [
+            ("{", 400),
+            (r#"{"a": 12345}"#, 422),
+            (r#""12345""#, 422),
+            ("12345", 422),
+            ("[12345]", 422),
+        ] {
+            let problem = parse_silently::<Labels>(text.as_bytes()).err().unwrap();
+            assert_eq!(problem.kind().status().as_u16(), status, "{text}");
+            assert!(problem.detail().contains("line 1 column"), "{}", problem.detail());
+            assert!(!problem.detail().contains("12345"), "{}", problem.detail());
         }
     }
 

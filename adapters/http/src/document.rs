@@ -18,7 +18,9 @@ pub(crate) const INTERFACE_VERSION: &str = "1.0.0";
 const LEFT_OUT: [(&str, &str); 1] = [("Problem", "chain")];
 
 /// What callers write: they leave out what they do not need.
-const BODIES: [&str; 19] = [
+const BODIES: [&str; 21] = [
+    "NewCluster",
+    "ClusterCredentials",
     "LabelChange",
     "TaintChange",
     "TaintToAdd",
@@ -148,7 +150,13 @@ fn problem_responses() -> Value {
                 "schema": {"type": "integer", "minimum": 1},
             }});
         }
-        responses.insert(kind.status().as_u16().to_string(), response);
+        let status = kind.status().as_u16().to_string();
+        // Of two kinds with one status, both are named.
+        if let Some(other) = responses.get(&status) {
+            let both = [&other["description"], &response["description"]].map(|text| text.as_str().unwrap_or_default());
+            response["description"] = both.join("; or ").into();
+        }
+        responses.insert(status, response);
     }
     Value::Object(responses)
 }
@@ -170,6 +178,10 @@ fn example_detail(kind: Kind) -> &'static str {
         Kind::Stale => "node worker-a-1 is in another state, 0b4a-1722, than the caller expects: read it again",
         Kind::MediaType => "the body is \"text/plain\": application/json is expected",
         Kind::TooLarge => "the body has more than the 1048576 bytes that are allowed",
+        Kind::NotConfigured => {
+            "clusters cannot be registered: secrets.key_file is not set, so their credentials could not be stored safely; \
+             `secrets generate-key` prints a key for that file"
+        }
         Kind::Malformed
         | Kind::MethodNotAllowed
         | Kind::RequestTimeout
@@ -425,7 +437,7 @@ fn complete_parameter(operation: &str, parameter: &mut Value) {
         "cursor" => json!({"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": 2_048}),
         "taint" => json!({"type": "string", "maxLength": 640}),
         "role" | "zone" | "search" | "actor" | "reason" => word,
-        "dry_run" => json!({"type": "string", "enum": ["true", "false"], "default": "false"}),
+        "dry_run" | "cancel_operations" => json!({"type": "string", "enum": ["true", "false"], "default": "false"}),
         "version" => json!({"type": "integer", "minimum": 1, "maximum": u32::MAX}),
         "check" => json!({"type": "string", "enum": checks(operation)}),
         "last_event_id" => json!({"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"}),

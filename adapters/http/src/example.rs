@@ -1,5 +1,7 @@
 //! Examples of answers for the document, made by the code that makes the answers.
 
+mod registration;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use knm_domain::{AuditPage, DrainPreview, NodePods, OperationPage, OperationShown, PodOnNode};
@@ -200,7 +202,8 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
     let second = time.to_whole_seconds();
     let cluster = json!({
         "name": "demo", "source": "demo", "state": "healthy", "reason": null, "nodes": 30, "as_of": time,
-        "stale": false, "server_version": "v1.36.0", "registered_at": time,
+        "stale": false, "server_version": "v1.36.0", "registered_at": time, "server": null, "user": null,
+        "credentials_expire_at": null, "credentials_expire_soon": false, "warnings": [],
         "pods": {"total": 512, "stale": false, "as_of": time, "reason": null},
     });
     Some(match (operation, status) {
@@ -259,6 +262,8 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
         ),
         ("planDrain", "200") => serde_json::to_value(drain_plan_view()?).ok()?,
         ("getCluster", "200") => cluster,
+        ("registerCluster", "201") | ("replaceCluster", "200") => registration::registered(),
+        ("registerCluster" | "testCluster", "200") => registration::test(),
         ("getClusterSummary", "200") => summary(time),
         ("listClusters", "200") => json!({"items": [cluster], "next_cursor": null, "total": 1}),
         ("getHealth", "200") => json!({
@@ -360,6 +365,8 @@ pub(crate) fn of_body(operation: &str) -> Option<Value> {
             "kind": "label", "options": {"set": {"team": "storage"}},
             "targets": [{"cluster": "demo", "nodes": ["worker-a-1"]}, {"cluster": "edge", "label_selector": "pool=web"}],
         }),
+        "registerCluster" => named("east", registration::credentials()),
+        "replaceCluster" => registration::credentials(),
         "createTemplate" => named("gpu", of_body("updateTemplate")?),
         "updateTemplate" => json!({
             "description": "nodes with a GPU", "labels": {"pool": "gpu"},
@@ -384,6 +391,8 @@ fn named(name: &str, mut body: Value) -> Value {
 /// An example of the value of a parameter.
 pub(crate) fn of_parameter(operation: &str, name: &str) -> Option<Value> {
     Some(match name {
+        "If-Match" if matches!(operation, "replaceCluster" | "removeCluster") => json!(format!("\"{OPERATION_ID}\"")),
+        "cancel_operations" => json!("true"),
         "cluster" => json!("demo"),
         "template" => json!("gpu"),
         "binding" => json!("gpu-nodes"),

@@ -22,6 +22,7 @@ mod once;
 mod parameters;
 mod problem;
 mod refusal;
+mod revised;
 mod room;
 mod route;
 mod server;
@@ -34,7 +35,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges, Operations, SignIn, Templates, Tokens};
+use knm_domain::{
+    Audit, ClusterRegistry, Health, Idempotency, Inventory, NodeChanges, Operations, SignIn, Templates, Tokens,
+};
 use knm_model::{Caller, ClusterName};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
@@ -69,6 +72,8 @@ use once::Once;
 pub struct App {
     /// The clusters and their nodes.
     pub inventory: Arc<Inventory>,
+    /// Registers and removes clusters.
+    pub registry: Arc<ClusterRegistry>,
     /// Changes their nodes.
     pub changes: Arc<NodeChanges>,
     /// Accepts and shows what takes longer.
@@ -168,6 +173,7 @@ pub struct ServeReport {
 /// What the operations work with.
 pub(crate) struct Shared {
     inventory: Arc<Inventory>,
+    registry: Arc<ClusterRegistry>,
     changes: Arc<NodeChanges>,
     operations: Arc<Operations>,
     templates: Arc<Templates>,
@@ -207,6 +213,7 @@ pub(crate) fn router(
     };
     let shared = Arc::new(Shared {
         inventory: app.inventory,
+        registry: app.registry,
         changes: app.changes,
         operations: app.operations,
         templates: app.templates,

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use knm_domain::{ChangeError, InventoryError, OperationError, TemplateError, TokenAdminError};
+use knm_domain::{ChangeError, InventoryError, OperationError, RegistryError, TemplateError, TokenAdminError};
 use knm_model::QueryError;
 use knm_ports::{ClusterError, StorageError};
 use poem::Response;
@@ -84,6 +84,7 @@ pub(crate) enum Kind {
     HeadersTooLarge,
     Internal,
     NotBuilt,
+    NotConfigured,
     ClusterRefused,
     Unavailable,
     TimedOut,
@@ -142,6 +143,7 @@ kinds! {
     HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" "the headers are too large";
     Internal INTERNAL_SERVER_ERROR "internal" "something failed in this service";
     NotBuilt NOT_IMPLEMENTED "not-built" "this program was built without it";
+    NotConfigured NOT_IMPLEMENTED "not-configured" "this service is not configured for it";
     ClusterRefused BAD_GATEWAY "cluster-refused" "the cluster refuses us";
     Unavailable SERVICE_UNAVAILABLE "unavailable" "something that is needed cannot be reached";
     TimedOut GATEWAY_TIMEOUT "timed-out" "it took too long";
@@ -385,6 +387,34 @@ impl From<TokenAdminError> for Problem {
     }
 }
 
+impl From<RegistryError> for Problem {
+    fn from(error: RegistryError) -> Self {
+        let text = error.to_string();
+        match error {
+            RegistryError::NoKeys => Self::new(Kind::NotConfigured, text),
+            RegistryError::NotBuilt => Self::new(Kind::NotBuilt, text),
+            RegistryError::Invalid { errors } => Self::invalid(errors),
+            RegistryError::Taken { .. } | RegistryError::Configured { .. } | RegistryError::TooMany { .. } => {
+                Self::new(Kind::Conflict, text)
+            }
+            RegistryError::Busy { .. } => Self::new(
+                Kind::Conflict,
+                format!("{text}; wait for them, or remove the cluster with cancel_operations=true"),
+            ),
+            RegistryError::Stale { .. } => Self::new(Kind::Stale, format!("{text}: read it again")),
+            RegistryError::Inventory(error) => error.into(),
+            RegistryError::Operation(error) => error.into(),
+            RegistryError::NotRecorded { source } => Self {
+                detail: text,
+                ..Self::from(source)
+            },
+            RegistryError::Vault(source) => Self::new(Kind::Internal, text).because(source),
+            RegistryError::Storage(source) => source.into(),
+            RegistryError::ShuttingDown => Self::new(Kind::Unavailable, text),
+        }
+    }
+}
+
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         let (kind, detail) = match &error {
@@ -418,6 +448,8 @@ fn cluster_failure(error: &ClusterError) -> (Kind, &'static str) {
         | ClusterError::Conflict { .. }
         | ClusterError::Invalid { .. }
         | ClusterError::Unreadable { .. } => (Kind::ClusterRefused, "its answer cannot be used"),
+        ClusterError::Locked { .. } => (Kind::ClusterRefused, "its stored credentials cannot be opened"),
+        ClusterError::Disallowed { .. } => (Kind::ClusterRefused, "the configuration does not allow to ask it"),
         ClusterError::TooManyRequests { .. } => (Kind::Unavailable, "it is too busy"),
         ClusterError::Unavailable { .. } => (Kind::Unavailable, "it cannot be reached"),
         ClusterError::TimedOut { .. } => (Kind::TimedOut, "it did not answer in time"),
@@ -478,6 +510,12 @@ refusals! {
     OfRedefining: NotFound Conflict Stale MediaType Invalid Unavailable;
     /// Of what is taken away.
     OfRemoving: NotFound Conflict Stale Invalid Unavailable;
+    /// Of clusters that are registered.
+    OfRegistering: Conflict MediaType Invalid NotConfigured Unavailable;
+    /// Of clusters that are registered anew.
+    OfReregistering: NotFound Conflict Stale MediaType Invalid NotConfigured Unavailable;
+    /// Of clusters that are removed.
+    OfUnregistering: NotFound Conflict Stale Invalid Unavailable;
     /// Of comparisons of nodes.
     OfComparing: NotFound MediaType Invalid Unavailable;
     /// Of lists of what is stored.

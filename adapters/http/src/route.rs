@@ -91,6 +91,7 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
         ["api", "v1", "audit", id] if !id.is_empty() => "/api/v1/audit/{id}",
         ["api", "v1", "clusters", cluster, rest @ ..] if !cluster.is_empty() => match rest {
             [] => "/api/v1/clusters/{cluster}",
+            ["test"] => "/api/v1/clusters/{cluster}/test",
             ["summary"] => "/api/v1/clusters/{cluster}/summary",
             ["operations"] => "/api/v1/clusters/{cluster}/operations",
             ["watch"] => "/api/v1/clusters/{cluster}/watch",
@@ -117,11 +118,12 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
 pub(crate) fn allowed(template: &str) -> &'static str {
     match template.rsplit('/').next() {
         Some("labels" | "taints") => "OPTIONS, PATCH",
-        Some("cordon" | "uncordon" | "plan" | "drain" | "cancel" | "pause" | "resume" | "retry" | "preview") => {
-            "OPTIONS, POST"
-        }
+        Some(
+            "cordon" | "uncordon" | "plan" | "drain" | "cancel" | "pause" | "resume" | "retry" | "preview" | "test",
+        ) => "OPTIONS, POST",
+        _ if template == "/api/v1/clusters/{cluster}" => "DELETE, GET, HEAD, OPTIONS, PUT",
         Some("{template}" | "{binding}") => "DELETE, GET, HEAD, OPTIONS, PUT",
-        Some("templates" | "bindings" | "tokens") => "GET, HEAD, OPTIONS, POST",
+        Some("templates" | "bindings" | "clusters" | "tokens") => "GET, HEAD, OPTIONS, POST",
         _ if template == "/api/v1/clusters/{cluster}/operations" => "OPTIONS, POST",
         _ if template == "/api/v1/tokens/{id}" => "DELETE, OPTIONS",
         _ if template == "/api/v1/operations" => "GET, HEAD, OPTIONS, POST",

@@ -8,6 +8,7 @@ mod drain_options;
 mod node;
 mod operation;
 mod pod;
+mod registration;
 mod template;
 mod token;
 
@@ -19,6 +20,7 @@ pub(crate) use drain_options::DrainOptionsBody;
 pub(crate) use node::{AllNodesView, NodeListView, NodeSourceView, NodeView};
 pub(crate) use operation::{FleetOperationBody, OperationBody, OperationListView, OperationView, StrategyBody};
 pub(crate) use pod::PodListView;
+pub(crate) use registration::{ClusterCredentialsBody, ClusterTestView, NewClusterBody};
 pub(crate) use template::{
     BindingBody, BindingListView, BindingView, ComparisonView, NewBindingBody, NewTemplateBody, PreviewBody,
     TemplateBody, TemplateListView, TemplateView, VersionListView,

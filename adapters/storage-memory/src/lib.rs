@@ -8,6 +8,7 @@ mod definitions;
 mod idempotency_keys;
 mod leases;
 mod operations;
+mod registered_clusters;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use knm_model::{
     ApiToken, AuditRecord, ClusterName, ClusterRegistration, Definition, DefinitionKind, DefinitionName, Hold,
-    Timestamp, TokenId,
+    RegisteredCluster, Timestamp, TokenId,
 };
 use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 use uuid::Uuid;
@@ -28,6 +29,7 @@ use crate::definitions::MemoryDefinitions;
 use crate::idempotency_keys::{Claimed, MemoryIdempotencyKeys};
 use crate::leases::{Lease, MemoryLeases};
 use crate::operations::{MemoryOperations, StoredOperation};
+use crate::registered_clusters::MemoryRegisteredClusters;
 
 /// Opens an empty store. Clones of what it returns share it.
 #[must_use]
@@ -37,6 +39,7 @@ pub fn open() -> Storage {
         admin: Arc::new(MemoryStorageAdmin(Arc::clone(&memory))),
         clusters: Arc::new(MemoryClusterRegistrations(Arc::clone(&memory))),
         tokens: Arc::new(MemoryApiTokens(Arc::clone(&memory))),
+        registered: Arc::new(MemoryRegisteredClusters(Arc::clone(&memory))),
         holds: Arc::new(MemoryCordonHolds(Arc::clone(&memory))),
         audit: Arc::new(MemoryAuditLog(Arc::clone(&memory))),
         keys: Arc::new(MemoryIdempotencyKeys(Arc::clone(&memory))),
@@ -60,6 +63,7 @@ struct Tables {
     closed: bool,
     clusters: BTreeMap<ClusterName, ClusterRegistration>,
     tokens: BTreeMap<TokenId, ApiToken>,
+    registered: BTreeMap<ClusterName, RegisteredCluster>,
     holds: BTreeMap<Uuid, Hold>,
     audit: BTreeMap<Uuid, AuditRecord>,
     /// By caller and key.

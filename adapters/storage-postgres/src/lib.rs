@@ -21,6 +21,8 @@ mod operation_work;
 #[path = "../../storage-sql/tables/operations.rs"]
 mod operations;
 mod options;
+#[path = "../../storage-sql/tables/registered_clusters.rs"]
+mod registered_clusters;
 mod url;
 mod wakes;
 
@@ -46,6 +48,7 @@ use crate::leases::SqlLeases;
 use crate::operation_work::SqlOperationWork;
 use crate::operations::SqlOperations;
 pub use crate::options::{PostgresOptions, SslMode};
+use crate::registered_clusters::SqlRegisteredClusters;
 pub use crate::url::UrlError;
 use crate::wakes::PostgresWakes;
 
@@ -95,6 +98,7 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
         )),
         clusters: Arc::new(SqlClusterRegistrations::new(pool.clone())),
         tokens: Arc::new(SqlApiTokens::new(pool.clone())),
+        registered: Arc::new(SqlRegisteredClusters::new(pool.clone())),
         holds: Arc::new(SqlCordonHolds::new(pool.clone())),
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),

@@ -40,6 +40,7 @@ mod metric;
 mod migration;
 mod operation;
 mod pool;
+mod registered;
 mod registration;
 mod token;
 
@@ -56,5 +57,6 @@ pub use operation::{
     strategy_json,
 };
 pub use pool::{Held, PoolSettings, WatchedPool};
+pub use registered::{RegisteredClusterRow, registered_cluster};
 pub use registration::{ClusterRegistrationRow, cluster_registration};
 pub use token::{ApiTokenRow, api_token, clusters_json};

@@ -22,6 +22,8 @@ mod leases;
 mod operation_work;
 #[path = "../../storage-sql/tables/operations.rs"]
 mod operations;
+#[path = "../../storage-sql/tables/registered_clusters.rs"]
+mod registered_clusters;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +49,7 @@ use crate::idempotency_keys::SqlIdempotencyKeys;
 use crate::leases::SqlLeases;
 use crate::operation_work::SqlOperationWork;
 use crate::operations::SqlOperations;
+use crate::registered_clusters::SqlRegisteredClusters;
 
 /// How long a writer waits for another one, in this process or in another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,6 +101,7 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
         admin: Arc::new(admin),
         clusters: Arc::new(SqlClusterRegistrations::new(pool.clone())),
         tokens: Arc::new(SqlApiTokens::new(pool.clone())),
+        registered: Arc::new(SqlRegisteredClusters::new(pool.clone())),
         holds: Arc::new(SqlCordonHolds::new(pool.clone())),
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),

@@ -1,5 +1,8 @@
 //! Metrics in Prometheus' text format.
 
+use std::collections::BTreeSet;
+
+use knm_model::ClusterName;
 use knm_ports::MetricsExposition;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -44,9 +47,30 @@ impl PrometheusExposition {
 }
 
 impl MetricsExposition for PrometheusExposition {
-    fn render(&self) -> String {
-        self.0.render()
+    fn render(&self, gone: &BTreeSet<ClusterName>) -> String {
+        let text = self.0.render();
+        match gone.is_empty() {
+            true => text,
+            false => without(&text, gone),
+        }
     }
+}
+
+/// The recorder forgets no series, so those of clusters that are gone are left out.
+fn without(text: &str, gone: &BTreeSet<ClusterName>) -> String {
+    // Names of clusters need no escaping.
+    let labels: Vec<String> = gone.iter().map(|name| format!("cluster=\"{name}\"")).collect();
+    let is_gone = |line: &str| {
+        let told = line.split_once('{').filter(|_| !line.starts_with('#'));
+        told.is_some_and(|(_, told)| {
+            labels.iter().any(|label| {
+                let mut places = told.match_indices(label.as_str());
+                places.any(|(at, _)| at == 0 || told[..at].ends_with(','))
+            })
+        })
+    };
+    let lines = text.split_inclusive('\n');
+    lines.filter(|line| !is_gone(line)).collect()
 }
 
 #[cfg(test)]
@@ -62,7 +86,7 @@ mod tests {
         metrics::histogram!(OPERATIONS).record(90.0);
         exposition.fold();
 
-        let text = exposition.render();
+        let text = exposition.render(&BTreeSet::new());
         assert!(
             text.contains("# HELP knm_test_duration_seconds How long a test takes.\n"),
             "{text}"
@@ -82,5 +106,14 @@ mod tests {
         }
         assert!(text.contains("kube_node_manager_log_lines_dropped_total 0\n"), "{text}");
         assert!(install_metrics().is_err());
+    }
+
+    #[test]
+    fn series_of_clusters_that_are_gone_are_left_out_and_no_others() {
+        let text = "# TYPE up gauge\nup{cluster=\"prod\"} 1\nup{cluster=\"prod-eu\"} 1\nasked{code=\"200\",cluster=\"prod\",le=\"1\"} 2\n\
+             asked{of_cluster=\"prod\"} 3\nplain 4\n";
+        let gone = BTreeSet::from([ClusterName::from_any("prod")]);
+        let expected = "# TYPE up gauge\nup{cluster=\"prod-eu\"} 1\nasked{of_cluster=\"prod\"} 3\nplain 4\n";
+        assert_eq!(without(text, &gone), expected);
     }
 }

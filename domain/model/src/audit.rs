@@ -69,6 +69,12 @@ pub enum AuditAction {
     NodeUncordon,
     /// A drain of a node.
     NodeDrain,
+    /// The registration of a cluster.
+    ClusterRegister,
+    /// Other credentials for a registered cluster.
+    ClusterReplace,
+    /// The end of a registration.
+    ClusterRemove,
 }
 
 /// Whether an attempted change was done.
@@ -185,16 +191,20 @@ impl AuditRecord {
 
 impl AuditAction {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::NodeLabel,
         Self::NodeTaint,
         Self::NodeApplyTemplate,
         Self::NodeCordon,
         Self::NodeUncordon,
         Self::NodeDrain,
+        Self::ClusterRegister,
+        Self::ClusterReplace,
+        Self::ClusterRemove,
     ];
 
-    /// `node.label`, `node.taint`, `node.apply_template`, `node.cordon`, `node.uncordon` or `node.drain`.
+    /// `node.label`, `node.taint`, `node.apply_template`, `node.cordon`, `node.uncordon`, `node.drain`, `cluster.register`, `cluster.replace` or
+    /// `cluster.remove`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -204,6 +214,9 @@ impl AuditAction {
             Self::NodeCordon => "node.cordon",
             Self::NodeUncordon => "node.uncordon",
             Self::NodeDrain => "node.drain",
+            Self::ClusterRegister => "cluster.register",
+            Self::ClusterReplace => "cluster.replace",
+            Self::ClusterRemove => "cluster.remove",
         }
     }
 

@@ -1,5 +1,7 @@
 //! Clusters as this service knows them.
 
+use uuid::Uuid;
+
 use crate::{ClusterName, Timestamp};
 
 /// A cluster that was registered with this service, as it is stored.
@@ -15,6 +17,38 @@ pub struct ClusterRegistration {
     pub changed_at: Timestamp,
 }
 
+/// A secret as it may lie anywhere: only whoever has the key can read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedSecret {
+    /// Which key it was sealed with.
+    pub key_id: String,
+    /// What was never used with that key before.
+    pub nonce: Vec<u8>,
+    /// The secret, and the proof that nobody changed it.
+    pub ciphertext: Vec<u8>,
+}
+
+/// A cluster that somebody registered while the service ran, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredCluster {
+    /// Its name in this service.
+    pub name: ClusterName,
+    /// Another one with each registration and replacement: what one replica knows of it is as good as this.
+    pub revision: Uuid,
+    /// Its credentials.
+    pub sealed: SealedSecret,
+    /// The URL of its API server.
+    pub server: String,
+    /// Who we are there.
+    pub user: String,
+    /// Until when its credentials are good; `None` if they do not tell.
+    pub expires_at: Option<Timestamp>,
+    /// When it was registered.
+    pub registered_at: Timestamp,
+    /// When it was last replaced, or registered.
+    pub changed_at: Timestamp,
+}
+
 /// Where the access to a cluster comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClusterSource {
@@ -24,19 +58,22 @@ pub enum ClusterSource {
     Kubeconfig,
     /// A simulated fleet.
     Demo,
+    /// Credentials that somebody sent to the service, which keeps them sealed.
+    Registered,
 }
 
 impl ClusterSource {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::InCluster, Self::Kubeconfig, Self::Demo];
+    pub const ALL: [Self; 4] = [Self::InCluster, Self::Kubeconfig, Self::Demo, Self::Registered];
 
-    /// `in-cluster`, `kubeconfig` or `demo`, as the configuration writes it.
+    /// `in-cluster`, `kubeconfig` or `demo`, as the configuration writes it, or `registered`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InCluster => "in-cluster",
             Self::Kubeconfig => "kubeconfig",
             Self::Demo => "demo",
+            Self::Registered => "registered",
         }
     }
 

@@ -7,6 +7,7 @@ mod budget;
 mod change;
 mod cluster;
 mod cordon;
+mod credentials;
 mod definition;
 mod difference;
 mod drain;
@@ -40,10 +41,14 @@ pub use actor::{Actor, ActorKind};
 pub use audit::{AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, RawAuditQuery};
 pub use budget::{DisruptionBudget, UnhealthyPods};
 pub use change::{LabelChange, NodePatch, RawTaint, TaintChange};
-pub use cluster::{ClusterRegistration, ClusterSource};
+pub use cluster::{ClusterRegistration, ClusterSource, RegisteredCluster, SealedSecret};
 pub use cordon::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION,
     NotedHold,
+};
+pub use credentials::{
+    AccessRules, ClusterAccess, ClusterCredentials, ClusterIdentity, RawClusterAccess, ServerUrl,
+    UnreadableCredentials, token_expiry,
 };
 pub use definition::{Definition, DefinitionKind};
 pub use difference::{before_change, difference, difference_since};

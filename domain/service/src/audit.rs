@@ -6,11 +6,14 @@ use std::time::Duration;
 use futures::Stream;
 use knm_model::{Access, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord};
 use knm_ports::{AuditLog, Clock, Leases, StorageError};
+use metrics::counter;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::duty::{Duty, Terms, Turn};
 use crate::inventory::Inventory;
+use crate::metric;
 use crate::visible::Visible;
 
 /// How many records a page has if nobody says.
@@ -26,6 +29,8 @@ const DUTY: Terms = Terms {
 const BATCH: u32 = 1_000;
 /// No change of a node takes longer; an intent that is older and has no operation belongs to a process that is gone.
 const LONGEST_CHANGE: Duration = Duration::from_secs(600);
+/// How often a completion that could not be written is tried again, each time after twice the pause.
+const COMPLETION_ATTEMPTS: u32 = 8;
 const ENDED: &str = "the process that tried it ended before it could tell";
 
 /// How many records are looked at for a page of somebody who may not see all of them.
@@ -232,4 +237,35 @@ impl AuditKeeper {
         }
         Ok(())
     }
+}
+
+/// Writes what came of a change; if that cannot be done now, it is tried again while nobody waits for it.
+pub(crate) async fn complete(log: &Arc<dyn AuditLog>, id: Uuid, completion: AuditCompletion) {
+    let Err(error) = log.complete(id, &completion).await else {
+        return;
+    };
+    counter!(metric::AUDIT_FAILURES).increment(1);
+    tracing::warn!(
+        audit_record = %id,
+        error = &error as &dyn std::error::Error,
+        "what came of a change could not be written and is tried again"
+    );
+    let log = Arc::clone(log);
+    let retry = async move {
+        for attempt in 0..COMPLETION_ATTEMPTS {
+            tokio::time::sleep(Duration::from_secs(1 << attempt)).await;
+            match log.complete(id, &completion).await {
+                // Somebody gave it up meanwhile, or a try that seemed to fail did not.
+                Ok(()) | Err(StorageError::Conflict { .. }) => return,
+                Err(error) if error.is_transient() => {}
+                Err(_) => break,
+            }
+        }
+        tracing::error!(
+            audit_record = %id,
+            outcome = completion.outcome.as_str(),
+            "what came of a change was not written: the record will say that nobody knows"
+        );
+    };
+    tokio::spawn(retry.in_current_span());
 }

@@ -8,28 +8,24 @@ mod keeper;
 mod releasing;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use knm_model::{
     Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, LabelChange, Node, NodeName, TaintChange, Template,
     difference,
 };
-use knm_ports::{AuditLog, Clock, CordonHolds, IdSource, StorageError, chain};
+use knm_ports::{AuditLog, Clock, CordonHolds, IdSource, chain};
 use metrics::counter;
 use serde_json::{Map, Value};
 use tracing::Instrument;
-use uuid::Uuid;
 
 pub(crate) use bringing::{Brought, HoldPlan};
 pub use error::ChangeError;
 pub use holding::Uncordon;
 
+use crate::audit::complete;
 use crate::inventory::{ClusterHandle, Inventory, InventoryError};
 use crate::metric;
 use attempt::Attempts;
-
-/// How often a completion that could not be written is tried again, each time after twice the pause.
-const COMPLETION_ATTEMPTS: u32 = 8;
 
 /// Changes nodes.
 pub struct NodeChanges {
@@ -157,7 +153,7 @@ impl NodeChanges {
     /// # Errors
     /// [`InventoryError`] if there is no such cluster, or if the name cannot be that of a node.
     pub(crate) fn target(&self, cluster: &str, node: &str) -> Result<Target, ChangeError> {
-        let handle = self.inventory.handle(cluster)?.clone();
+        let handle = self.inventory.handle(cluster)?;
         let known = self.inventory.snapshot(cluster);
         let known = known
             .ok()
@@ -231,39 +227,8 @@ impl NodeChanges {
             before,
             after,
         };
-        self.complete(record.id, completion).await;
+        complete(&self.audit, record.id, completion).await;
         outcome
-    }
-
-    /// Writes what came of a change; if that cannot be done now, it is tried again while nobody waits for it.
-    async fn complete(self: &Arc<Self>, id: Uuid, completion: AuditCompletion) {
-        let Err(error) = self.audit.complete(id, &completion).await else {
-            return;
-        };
-        counter!(metric::AUDIT_FAILURES).increment(1);
-        tracing::warn!(
-            audit_record = %id,
-            error = &error as &dyn std::error::Error,
-            "what came of a change could not be written and is tried again"
-        );
-        let this = Arc::clone(self);
-        let retry = async move {
-            for attempt in 0..COMPLETION_ATTEMPTS {
-                tokio::time::sleep(Duration::from_secs(1 << attempt)).await;
-                match this.audit.complete(id, &completion).await {
-                    // Somebody gave it up meanwhile, or a try that seemed to fail did not.
-                    Ok(()) | Err(StorageError::Conflict { .. }) => return,
-                    Err(error) if error.is_transient() => {}
-                    Err(_) => break,
-                }
-            }
-            tracing::error!(
-                audit_record = %id,
-                outcome = completion.outcome.as_str(),
-                "what came of a change was not written: the record will say that nobody knows"
-            );
-        };
-        tokio::spawn(retry.in_current_span());
     }
 }
 

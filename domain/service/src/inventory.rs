@@ -1,5 +1,6 @@
 //! The live inventory of nodes: what every cluster told last, ready to be read without asking anybody.
 
+mod access;
 mod draining;
 mod feed;
 mod follow;
@@ -9,17 +10,21 @@ mod pods;
 mod snapshot;
 mod status;
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::future::join_all;
-use knm_model::{ClusterName, ClusterRegistration, ClusterSource, NodeName, NodeStatus, Pod, Timestamp};
+use knm_model::{ClusterAccess, ClusterName, ClusterRegistration, ClusterSource, NodeName, NodeStatus, Pod, Timestamp};
 use knm_ports::{AccessReviews, Clock, ClusterError, ClusterGateway};
 use metrics::gauge;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+pub use access::{EXPIRES_SOON, Expiring};
 pub use draining::DrainPreview;
 pub use feed::{ChangeKind, EventId, Lagged, NodeChange, Subscription, SubscriptionStart};
 pub use pods::PodIndex;
@@ -51,10 +56,25 @@ pub struct ClusterHandle {
 
 /// What is known of all clusters.
 pub struct Inventory {
-    /// Sorted by name.
-    clusters: Vec<Arc<Cluster>>,
+    /// Sorted by name. Whoever reads loads it once and keeps what it found.
+    clusters: ArcSwap<Vec<Arc<Cluster>>>,
+    /// Held by whoever changes which clusters there are.
+    past: Mutex<Past>,
+    /// Counts how often that changed.
+    changes: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
+}
+
+/// What there was before.
+struct Past {
+    /// Never the same for two clusters, two replicas or two starts: readers compare versions across all of them.
+    randomness: RandomState,
+    started_at: i64,
+    /// How many clusters there ever were.
+    count: u64,
+    /// The names of those that were removed and did not come back.
+    gone: BTreeSet<ClusterName>,
 }
 
 /// The pods on a node.
@@ -79,6 +99,8 @@ pub struct PodOnNode {
 struct Cluster {
     handle: ClusterHandle,
     feed: Arc<Feed>,
+    /// Ends all that follows it: when it is removed or replaced, and with the service.
+    ended: CancellationToken,
     contact: Mutex<Contact>,
     /// `None` if its pods are not watched.
     pods: Option<Mutex<Pods>>,
@@ -94,43 +116,113 @@ struct Contact {
     reason: Option<UnseenReason>,
     server_version: Option<String>,
     registered_at: Option<Timestamp>,
+    access: Option<ClusterAccess>,
+    revision: Option<Uuid>,
 }
 
 impl Inventory {
     /// Starts the tasks that watch the clusters, their nodes and their pods, on the current tokio runtime. They end when `shutdown` is cancelled.
     /// Of several clusters under one name the first is taken: configurations refuse that earlier.
-    pub fn start(clock: Arc<dyn Clock>, mut clusters: Vec<ClusterHandle>, shutdown: CancellationToken) -> Arc<Self> {
-        clusters.sort_by(|one, other| one.name.cmp(&other.name));
-        clusters.dedup_by(|later, earlier| later.name == earlier.name);
-        // Never the same for two clusters, two replicas or two starts: readers compare versions across all of them.
-        let randomness = RandomState::new();
-        let started_at = clock.now().unix_millis();
-        let clusters: Vec<_> = clusters
-            .into_iter()
-            .map(|handle| {
-                let epoch = randomness.hash_one((handle.name.as_str(), started_at));
-                Arc::new(Cluster::new(handle, epoch))
-            })
-            .collect();
-        for cluster in &clusters {
-            let follower = Follower::new(Arc::clone(cluster), Arc::clone(&clock), shutdown.clone());
-            tokio::spawn(follower.run());
-            if cluster.pods.is_some() {
-                let follower = PodFollower::new(Arc::clone(cluster), Arc::clone(&clock), shutdown.clone());
-                tokio::spawn(follower.run());
-            }
-        }
-        Arc::new(Self {
-            clusters,
+    pub fn start(clock: Arc<dyn Clock>, clusters: Vec<ClusterHandle>, shutdown: CancellationToken) -> Arc<Self> {
+        let past = Past {
+            randomness: RandomState::new(),
+            started_at: clock.now().unix_millis(),
+            count: 0,
+            gone: BTreeSet::new(),
+        };
+        let inventory = Self {
+            clusters: ArcSwap::default(),
+            past: Mutex::new(past),
+            changes: watch::Sender::new(0),
             clock,
             shutdown,
-        })
+        };
+        for handle in clusters {
+            if inventory.find(handle.name.as_str()).is_err() {
+                inventory.put(handle);
+            }
+        }
+        Arc::new(inventory)
+    }
+
+    /// Watches a cluster from now on, in place of the one under the same name if there is one: who follows that one is told that it ended.
+    /// It must be called on a tokio runtime.
+    pub fn put(&self, handle: ClusterHandle) {
+        self.put_described(handle, |_| ());
+    }
+
+    fn put_described(&self, handle: ClusterHandle, describe: impl FnOnce(&mut Contact)) {
+        let mut past = self.past();
+        past.count += 1;
+        let epoch = past
+            .randomness
+            .hash_one((handle.name.as_str(), past.started_at, past.count));
+        let cluster = Arc::new(Cluster::new(handle, epoch, self.shutdown.child_token()));
+        describe(&mut cluster.contact());
+        let name = &cluster.handle.name;
+        let mut clusters = Vec::clone(&self.clusters.load());
+        let before = match clusters.binary_search_by(|known| known.handle.name.cmp(name)) {
+            Ok(place) => Some(std::mem::replace(&mut clusters[place], Arc::clone(&cluster))),
+            Err(place) => {
+                clusters.insert(place, Arc::clone(&cluster));
+                None
+            }
+        };
+        past.gone.remove(name);
+        self.clusters.store(Arc::new(clusters));
+        self.follow(&cluster);
+        if let Some(before) = before {
+            before.ended.cancel();
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Forgets a cluster and whether there was one: who follows it is told that it ended.
+    pub fn remove(&self, name: &ClusterName) -> bool {
+        let mut past = self.past();
+        let mut clusters = Vec::clone(&self.clusters.load());
+        let Ok(place) = clusters.binary_search_by(|known| known.handle.name.cmp(name)) else {
+            return false;
+        };
+        let cluster = clusters.remove(place);
+        past.gone.insert(name.clone());
+        self.clusters.store(Arc::new(clusters));
+        cluster.ended.cancel();
+        self.changes.send_modify(|count| *count += 1);
+        true
+    }
+
+    /// The names of clusters that were removed and did not come back.
+    #[must_use]
+    pub fn gone(&self) -> BTreeSet<ClusterName> {
+        self.past().gone.clone()
+    }
+
+    /// Waits until all of these clusters are known, or `limit` passed: another replica may know of a cluster a moment earlier.
+    pub(crate) async fn known(&self, clusters: &BTreeSet<ClusterName>, limit: Duration) {
+        let mut changes = self.changes.subscribe();
+        let all = changes.wait_for(|_| clusters.iter().all(|name| self.find(name.as_str()).is_ok()));
+        // Whoever waits looks for them next.
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    fn follow(&self, cluster: &Arc<Cluster>) {
+        let follower = Follower::new(Arc::clone(cluster), Arc::clone(&self.clock));
+        tokio::spawn(follower.run());
+        if cluster.pods.is_some() {
+            let follower = PodFollower::new(Arc::clone(cluster), Arc::clone(&self.clock));
+            tokio::spawn(follower.run());
+        }
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How all clusters are, sorted by name.
     #[must_use]
     pub fn clusters(&self) -> Vec<ClusterStatus> {
-        self.clusters.iter().map(|cluster| cluster.status()).collect()
+        self.clusters.load().iter().map(|cluster| cluster.status()).collect()
     }
 
     /// How a cluster is.
@@ -152,7 +244,8 @@ impl Inventory {
     /// All nodes of all clusters, or why not, sorted by the names of the clusters.
     #[must_use]
     pub fn snapshots(&self) -> Vec<(ClusterName, Result<Arc<Snapshot>, InventoryError>)> {
-        self.clusters
+        let clusters = self.clusters.load();
+        clusters
             .iter()
             .map(|cluster| (cluster.handle.name.clone(), cluster.snapshot()))
             .collect()
@@ -210,12 +303,12 @@ impl Inventory {
         Some(pods)
     }
 
-    /// The access to a cluster.
+    /// The access to a cluster, as it is now.
     ///
     /// # Errors
     /// [`InventoryError::UnknownCluster`].
-    pub fn handle(&self, cluster: &str) -> Result<&ClusterHandle, InventoryError> {
-        self.find(cluster).map(|cluster| &cluster.handle)
+    pub fn handle(&self, cluster: &str) -> Result<ClusterHandle, InventoryError> {
+        self.find(cluster).map(|cluster| cluster.handle.clone())
     }
 
     /// Follows the changes of a cluster's nodes, after `resume_after` if what came since then is still known.
@@ -226,7 +319,7 @@ impl Inventory {
         let cluster = self.find(cluster)?;
         cluster
             .feed
-            .subscribe(resume_after, self.shutdown.clone())
+            .subscribe(resume_after, cluster.ended.clone())
             .ok_or_else(|| cluster.not_seen_yet())
     }
 
@@ -242,11 +335,15 @@ impl Inventory {
     /// Sets the gauges of the clusters. Called right before metrics are rendered.
     pub fn observe(&self) {
         let now = self.clock.now();
-        for cluster in &self.clusters {
+        for cluster in self.clusters.load().iter() {
             let name = cluster.handle.name.to_string();
             let contact = cluster.contact().clone();
             let up = f64::from(u8::from(contact.state == ClusterState::Healthy));
             gauge!(metric::CLUSTER_UP, "cluster" => name.clone()).set(up);
+            if let Some(access) = contact.access {
+                let until = access.expires_at.map_or(f64::INFINITY, Timestamp::unix_seconds);
+                gauge!(metric::CLUSTER_CREDENTIALS_EXPIRE, "cluster" => name.clone()).set(until);
+            }
             if let Some(last_seen) = contact.last_seen {
                 let age = now.since(last_seen).as_secs_f64();
                 gauge!(metric::CLUSTER_LAST_EVENT_AGE, "cluster" => name.clone()).set(age);
@@ -273,15 +370,19 @@ impl Inventory {
 
     /// Waits until every cluster was seen once, or `limit` passed.
     pub async fn settled(&self, limit: Duration) {
-        let all = join_all(self.clusters.iter().map(|cluster| cluster.feed.first()));
+        let all = {
+            let clusters = self.clusters.load_full();
+            async move { join_all(clusters.iter().map(|cluster| cluster.feed.first())).await }
+        };
         // Whoever waits looks at the clusters next; one that was not seen says so itself.
         let _ = tokio::time::timeout(limit, all).await;
     }
 
-    fn find(&self, name: &str) -> Result<&Arc<Cluster>, InventoryError> {
-        self.clusters
+    fn find(&self, name: &str) -> Result<Arc<Cluster>, InventoryError> {
+        let clusters = self.clusters.load();
+        clusters
             .binary_search_by(|cluster| cluster.handle.name.as_str().cmp(name))
-            .map(|at| &self.clusters[at])
+            .map(|at| Arc::clone(&clusters[at]))
             .map_err(|_| InventoryError::UnknownCluster {
                 cluster: name.to_owned(),
             })
@@ -289,18 +390,21 @@ impl Inventory {
 }
 
 impl Cluster {
-    fn new(handle: ClusterHandle, epoch: u64) -> Self {
+    fn new(handle: ClusterHandle, epoch: u64, ended: CancellationToken) -> Self {
         Self {
             pods: handle.watch_pods.then(Mutex::default),
             pods_listed: Notify::new(),
             handle,
             feed: Arc::new(Feed::new(epoch)),
+            ended,
             contact: Mutex::new(Contact {
                 state: ClusterState::Connecting,
                 last_seen: None,
                 reason: None,
                 server_version: None,
                 registered_at: None,
+                access: None,
+                revision: None,
             }),
         }
     }
@@ -319,6 +423,8 @@ impl Cluster {
             server_version: contact.server_version,
             generation: snapshot.as_ref().map_or(0, |snapshot| snapshot.version().generation),
             registered_at: contact.registered_at,
+            access: contact.access,
+            revision: contact.revision,
             pods: self.pods().map(|pods| pods.status()),
         }
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod changes;
+mod clusters;
 mod duty;
 mod health;
 mod idempotency;
@@ -16,14 +17,18 @@ mod visible;
 
 pub use audit::{Audit, AuditKeeper, AuditPage};
 pub use changes::{Asked, ChangeError, NodeChanged, NodeChanges, Uncordon};
+pub use clusters::{
+    AccessCheck, AccessTest, ClusterRegistry, ConfiguredAccess, ExpiryWatch, RegistryError, RegistryParts,
+    RegistrySettings, Rotation, UnderWay, rotate,
+};
 pub use health::{
     BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,
 };
 pub use idempotency::{Idempotency, Turn};
 pub use inventory::{
-    Block, ChangeKind, ClusterHandle, ClusterState, ClusterStatus, DrainPreview, EventId, Inventory, InventoryError,
-    Lagged, NodeChange, NodeEntry, NodePods, PodIndex, PodOnNode, PodsStatus, Snapshot, SnapshotVersion, Subscription,
-    SubscriptionStart, UnseenReason,
+    Block, ChangeKind, ClusterHandle, ClusterState, ClusterStatus, DrainPreview, EXPIRES_SOON, EventId, Expiring,
+    Inventory, InventoryError, Lagged, NodeChange, NodeEntry, NodePods, PodIndex, PodOnNode, PodsStatus, Snapshot,
+    SnapshotVersion, Subscription, SubscriptionStart, UnseenReason,
 };
 pub use metric::describe_metrics;
 pub use operations::{

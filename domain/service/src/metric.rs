@@ -21,6 +21,7 @@ pub(crate) const CLUSTER_NODES_UNSCHEDULABLE: &str = "kube_node_manager_cluster_
 pub(crate) const CLUSTER_PODS: &str = "kube_node_manager_cluster_pods";
 pub(crate) const CLUSTER_PODS_UP: &str = "kube_node_manager_cluster_pods_up";
 pub(crate) const CLUSTER_LAST_EVENT_AGE: &str = "kube_node_manager_cluster_last_event_age_seconds";
+pub(crate) const CLUSTER_CREDENTIALS_EXPIRE: &str = "kube_node_manager_cluster_credentials_expire_timestamp_seconds";
 pub(crate) const NODE_CHANGES: &str = "kube_node_manager_node_changes_total";
 pub(crate) const AUDIT_FAILURES: &str = "kube_node_manager_audit_failures_total";
 pub(crate) const CORDON_HOLDS: &str = "kube_node_manager_cordon_holds";
@@ -45,7 +46,7 @@ pub(crate) const PROCESS_MAX_FDS: &str = "process_max_fds";
 pub(crate) const PROCESS_THREADS: &str = "process_threads";
 pub(crate) const PROCESS_START_TIME: &str = "process_start_time_seconds";
 
-const GAUGES: [Description; 26] = [
+const GAUGES: [Description; 27] = [
     (UP, None, "1 while the service is ready, else 0."),
     (
         START_TIME,
@@ -95,6 +96,11 @@ const GAUGES: [Description; 26] = [
         CLUSTER_LAST_EVENT_AGE,
         Some(Unit::Seconds),
         "How long ago the cluster last told anything.",
+    ),
+    (
+        CLUSTER_CREDENTIALS_EXPIRE,
+        Some(Unit::Seconds),
+        "Until when the credentials of the cluster are good, in seconds since 1970; +Inf if they do not tell.",
     ),
     (
         CORDON_HOLDS,

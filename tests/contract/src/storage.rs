@@ -12,6 +12,7 @@ mod holds;
 mod idempotency;
 mod leases;
 mod operations;
+mod registered;
 mod requests;
 mod tokens;
 mod wakes;
@@ -30,6 +31,7 @@ pub use holds::*;
 pub use idempotency::*;
 pub use leases::*;
 pub use operations::*;
+pub use registered::*;
 pub use requests::*;
 pub use tokens::*;
 pub use wakes::*;
@@ -100,6 +102,18 @@ macro_rules! storage_contract {
             revoking_a_token_again_changes_nothing,
             the_last_use_of_a_token_only_moves_forward,
             the_use_of_an_unknown_token_changes_nothing,
+            registered_clusters_are_sorted_by_name,
+            a_registered_cluster_is_returned_as_it_was_stored,
+            a_cluster_that_nobody_registered_is_not_found,
+            a_taken_name_of_a_registered_cluster_is_a_conflict_and_keeps_the_old_one,
+            of_several_writers_one_registers_the_name,
+            no_more_clusters_are_registered_than_may_be,
+            replacing_a_registered_cluster_keeps_the_time_of_its_registration,
+            a_revision_that_is_not_there_is_not_replaced,
+            of_several_writers_one_replaces_a_revision,
+            sealing_anew_changes_the_sealed_secret_and_nothing_else,
+            what_was_changed_meanwhile_is_not_sealed_anew,
+            removing_takes_the_known_revision_away_and_nothing_else,
             the_holds_of_a_node_are_returned_as_they_were_stored,
             a_taken_id_of_a_hold_is_a_conflict_and_keeps_the_old_one,
             ended_holds_are_left_out,

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -100,6 +102,34 @@ impl ApiServer {
     #[must_use]
     pub fn kubeconfig_through(&self, port: u16) -> PathBuf {
         certificates::write_kubeconfig(self.folder.path(), &format!("kubeconfig-{port}"), port)
+    }
+
+    /// A kubeconfig of an administrator with everything inside that it takes, as JSON.
+    ///
+    /// # Panics
+    /// If its files cannot be read.
+    #[must_use]
+    pub fn inline_kubeconfig(&self) -> Value {
+        let data = |name: &str| STANDARD.encode(self.file(name));
+        serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+            "clusters": [{"name": "test", "cluster": {
+                "server": format!("https://127.0.0.1:{}", self.port), "certificate-authority-data": data("ca.crt")}}],
+            "users": [{"name": "admin", "user": {
+                "client-certificate-data": data("admin.crt"), "client-key-data": data("admin.key")}}],
+        })
+    }
+
+    /// One of its certificates or keys, in PEM.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    #[must_use]
+    pub fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).expect("a file in our own folder")
     }
 
     /// The port at 127.0.0.1.

@@ -45,6 +45,52 @@ impl Cluster {
         self.server.kubeconfig_through(port)
     }
 
+    /// A kubeconfig of an administrator with everything inside that it takes, as JSON.
+    ///
+    /// # Panics
+    /// If its files cannot be read.
+    #[must_use]
+    pub fn inline_kubeconfig(&self) -> Value {
+        self.server.inline_kubeconfig()
+    }
+
+    /// The URL of the server.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.server.port())
+    }
+
+    /// The certificate of its authority, in PEM.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        self.server.file("ca.crt")
+    }
+
+    /// A token of a new administrator, which is good for an hour.
+    ///
+    /// # Panics
+    /// If it is refused.
+    #[must_use]
+    pub fn token(&self, name: &str) -> String {
+        let accounts = "/api/v1/namespaces/default/serviceaccounts";
+        self.create(accounts, &json!({"metadata": {"name": name}}));
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}],
+        });
+        self.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding);
+        let path = format!("{accounts}/{name}/token");
+        let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
+        let (_, answer) = self
+            .runtime
+            .block_on(self.server.request(Method::POST, &path, Some(&asked)));
+        answer["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
     /// Kills the API server; its data stays.
     pub fn stop(&mut self) {
         self.server.stop();

@@ -46,7 +46,8 @@ impl AuditApi {
         node: Query<Option<String>>,
         /// The actor's name, whole; for actors without one their kind: `anonymous`, `service` or `outside`.
         actor: Query<Option<String>>,
-        /// What was to be done: `node.label`, `node.taint`, `node.apply_template`, `node.cordon`, `node.uncordon` or `node.drain`.
+        /// What was to be done: `node.label`, `node.taint`, `node.apply_template`, `node.cordon`, `node.uncordon`, `node.drain`,
+        /// `cluster.register`, `cluster.replace` or `cluster.remove`.
         action: Query<Option<String>>,
         /// What came of it: `pending`, `succeeded`, `failed` or `unknown`.
         outcome: Query<Option<String>>,
@@ -127,7 +128,8 @@ impl AuditApi {
         node: Path<String>,
         /// The actor's name, whole; for actors without one their kind: `anonymous`, `service` or `outside`.
         actor: Query<Option<String>>,
-        /// What was to be done: `node.label`, `node.taint`, `node.apply_template`, `node.cordon`, `node.uncordon` or `node.drain`.
+        /// What was to be done: `node.label`, `node.taint`, `node.apply_template`, `node.cordon`, `node.uncordon`, `node.drain`,
+        /// `cluster.register`, `cluster.replace` or `cluster.remove`.
         action: Query<Option<String>>,
         /// What came of it: `pending`, `succeeded`, `failed` or `unknown`.
         outcome: Query<Option<String>>,

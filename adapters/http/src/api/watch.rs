@@ -79,7 +79,8 @@ impl WatchApi {
     ///
     /// Server-sent events: `snapshot` first, then each known node as `added`, then `synced`, then changes as they come (`added`, `modified`, `deleted`,
     /// `stale`, `fresh`), and a `heartbeat` every 15 s without any. A reader that comes back with `Last-Event-ID` gets what it missed, or is
-    /// told that it cannot and starts anew. A reader that falls too far behind gets `end` with `lagged`.
+    /// told that it cannot and starts anew. A reader that falls too far behind gets `end` with `lagged`; when the cluster is removed or gets other
+    /// credentials, `end` with `cluster_gone`.
     #[oai(
         path = "/api/v1/clusters/:cluster/watch",
         method = "get",
@@ -232,7 +233,8 @@ impl Reader {
                         }
                     }
                     Some(Err(_)) => return self.end("lagged"),
-                    None => return self.end("shutdown"),
+                    None if self.shutdown.is_cancelled() => return self.end("shutdown"),
+                    None => return self.end("cluster_gone"),
                 },
                 () = sleep_until(silent_until) => return event("heartbeat", String::new(), &serde_json::json!({})),
             }

@@ -119,6 +119,18 @@ pub(crate) enum AuditActionView {
     #[oai(rename = "node.drain")]
     #[serde(rename = "node.drain")]
     Drain,
+    /// The registration of a cluster.
+    #[oai(rename = "cluster.register")]
+    #[serde(rename = "cluster.register")]
+    RegisterCluster,
+    /// Other credentials for a registered cluster.
+    #[oai(rename = "cluster.replace")]
+    #[serde(rename = "cluster.replace")]
+    ReplaceCluster,
+    /// The end of a registration.
+    #[oai(rename = "cluster.remove")]
+    #[serde(rename = "cluster.remove")]
+    RemoveCluster,
 }
 
 /// Whether an attempted change was done.
@@ -200,6 +212,9 @@ impl From<AuditAction> for AuditActionView {
             AuditAction::NodeCordon => Self::Cordon,
             AuditAction::NodeUncordon => Self::Uncordon,
             AuditAction::NodeDrain => Self::Drain,
+            AuditAction::ClusterRegister => Self::RegisterCluster,
+            AuditAction::ClusterReplace => Self::ReplaceCluster,
+            AuditAction::ClusterRemove => Self::RemoveCluster,
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use knm_domain::{ClusterState, ClusterStatus, PodsStatus, Snapshot};
-use knm_model::ClusterSource;
+use knm_domain::{ClusterState, ClusterStatus, EXPIRES_SOON, PodsStatus, Snapshot};
+use knm_model::{ClusterSource, Timestamp};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
 
@@ -43,6 +43,16 @@ pub(crate) struct ClusterView {
     pub(crate) server_version: Option<String>,
     /// When it was first registered with this service, RFC 3339 in UTC; null until that is recorded.
     pub(crate) registered_at: Option<String>,
+    /// The URL of its API server; null if it is not known, as for service accounts.
+    pub(crate) server: Option<String>,
+    /// Who we are there; null if it is not known.
+    pub(crate) user: Option<String>,
+    /// Until when its credentials are good, RFC 3339 in UTC; null if they do not tell.
+    pub(crate) credentials_expire_at: Option<String>,
+    /// Whether that is less than 14 days from now, or over.
+    pub(crate) credentials_expire_soon: bool,
+    /// What somebody should look at, in sentences.
+    pub(crate) warnings: Vec<String>,
     /// How its pods are; null if they are not watched.
     pub(crate) pods: Option<ClusterPodsView>,
 }
@@ -72,6 +82,8 @@ pub(crate) enum ClusterSourceView {
     Kubeconfig,
     /// A simulated fleet.
     Demo,
+    /// Credentials that somebody sent while the service ran.
+    Registered,
 }
 
 /// Whether a cluster can be seen.
@@ -132,9 +144,9 @@ pub(crate) struct StatusCountsView {
 }
 
 impl ClusterListView {
-    pub(crate) fn of(clusters: &[ClusterStatus]) -> Self {
+    pub(crate) fn of(clusters: &[ClusterStatus], now: Timestamp) -> Self {
         Self {
-            items: clusters.iter().map(ClusterView::of).collect(),
+            items: clusters.iter().map(|cluster| ClusterView::of(cluster, now)).collect(),
             next_cursor: None,
             total: clusters.len(),
         }
@@ -142,13 +154,20 @@ impl ClusterListView {
 }
 
 impl ClusterView {
-    pub(crate) fn of(cluster: &ClusterStatus) -> Self {
+    pub(crate) fn of(cluster: &ClusterStatus, now: Timestamp) -> Self {
+        let expires_at = cluster.expires_at();
+        let expires_soon = expires_at.is_some_and(|at| at < now.plus(EXPIRES_SOON));
+        let warning = expires_at.filter(|_| expires_soon).map(|at| match at <= now {
+            true => format!("its credentials ended at {at}: replace them"),
+            false => format!("its credentials end at {at}: replace them before"),
+        });
         Self {
             name: cluster.name.as_str().to_owned(),
             source: match cluster.source {
                 ClusterSource::InCluster => ClusterSourceView::InCluster,
                 ClusterSource::Kubeconfig => ClusterSourceView::Kubeconfig,
                 ClusterSource::Demo => ClusterSourceView::Demo,
+                ClusterSource::Registered => ClusterSourceView::Registered,
             },
             state: cluster.state.into(),
             reason: cluster.reason.map(|reason| reason.sentence().to_owned()),
@@ -157,6 +176,11 @@ impl ClusterView {
             as_of: cluster.as_of.map(|time| time.to_string()),
             server_version: cluster.server_version.clone(),
             registered_at: cluster.registered_at.map(|time| time.to_string()),
+            server: cluster.access.as_ref().map(|access| access.server.clone()),
+            user: cluster.access.as_ref().map(|access| access.user.clone()),
+            credentials_expire_at: expires_at.map(|at| at.to_string()),
+            credentials_expire_soon: expires_soon,
+            warnings: warning.into_iter().collect(),
             pods: cluster.pods.as_ref().map(ClusterPodsView::of),
         }
     }

@@ -65,7 +65,7 @@ impl Inventory {
         let plan = DrainPlan::new(pods, &budgets, &daemon_sets, options, as_of);
         Ok(DrainPreview {
             cluster: handle.name.clone(),
-            fit: fit(&plan, &node.name, &snapshot, cluster),
+            fit: fit(&plan, &node.name, &snapshot, &cluster),
             warnings: plan.warnings(node, options),
             node: node.clone(),
             plan,

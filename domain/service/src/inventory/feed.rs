@@ -63,7 +63,7 @@ pub struct Subscription {
     ended: bool,
     feed: Arc<Feed>,
     published: watch::Receiver<u64>,
-    shutdown: CancellationToken,
+    over: CancellationToken,
 }
 
 /// Where a subscription starts.
@@ -140,7 +140,7 @@ impl Feed {
     pub(super) fn subscribe(
         self: &Arc<Self>,
         resume_after: Option<EventId>,
-        shutdown: CancellationToken,
+        over: CancellationToken,
     ) -> Option<Subscription> {
         let published = self.published.subscribe();
         // Under this lock the snapshot and the end of the log belong together.
@@ -171,7 +171,7 @@ impl Feed {
             ended: false,
             feed: Arc::clone(self),
             published,
-            shutdown,
+            over,
         })
     }
 
@@ -210,8 +210,8 @@ impl Log {
 }
 
 impl Subscription {
-    /// The next change, waiting for it; `Some(Err(Lagged))` once if the reader was too slow, and `None` after that or when the
-    /// service shuts down. Dropping the future loses nothing.
+    /// The next change, waiting for it; `Some(Err(Lagged))` once if the reader was too slow, and `None` after that, when the
+    /// cluster was removed or replaced, or when the service shuts down. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<NodeChange, Lagged>> {
         while !self.ended {
             self.published.borrow_and_update();
@@ -228,7 +228,7 @@ impl Subscription {
                 }
             }
             tokio::select! {
-                () = self.shutdown.cancelled() => self.ended = true,
+                () = self.over.cancelled() => self.ended = true,
                 changed = self.published.changed() => self.ended = changed.is_err(),
             }
         }

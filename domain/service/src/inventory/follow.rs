@@ -8,7 +8,6 @@ use futures::{FutureExt, StreamExt};
 use knm_ports::{Clock, ClusterError, ClusterGateway, NodeEvent};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::feed::ChangeKind;
@@ -33,7 +32,6 @@ const VERSION_PAUSE: Duration = Duration::from_secs(60);
 pub(super) struct Follower {
     cluster: Arc<Cluster>,
     clock: Arc<dyn Clock>,
-    shutdown: CancellationToken,
     index: NodeIndex,
     /// Whether there was a complete list: before that, nothing is shown.
     listed: bool,
@@ -50,12 +48,11 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(cluster: Arc<Cluster>, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(cluster: Arc<Cluster>, clock: Arc<dyn Clock>) -> Self {
         Self {
             index: NodeIndex::new(cluster.handle.name.clone()),
             cluster,
             clock,
-            shutdown,
             listed: false,
             stale: false,
             generation: 0,
@@ -67,9 +64,9 @@ impl Follower {
     }
 
     pub(super) async fn run(mut self) {
-        let shutdown = self.shutdown.clone();
-        // Ends when the shutdown does; following never does.
-        let _ = shutdown.run_until_cancelled(self.follow()).await;
+        let ended = self.cluster.ended.clone();
+        // Ends when the cluster is removed or the service shuts down; following never does.
+        let _ = ended.run_until_cancelled(self.follow()).await;
     }
 
     async fn follow(&mut self) {

@@ -8,7 +8,6 @@ use knm_model::{NodeName, Resources, Timestamp};
 use knm_ports::{Clock, ClusterError, PodEvent};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
 use super::follow::{BURST, REOPEN, SILENCE};
@@ -41,7 +40,6 @@ pub(super) enum PodsUnknown {
 pub(super) struct PodFollower {
     cluster: Arc<Cluster>,
     clock: Arc<dyn Clock>,
-    shutdown: CancellationToken,
     started: Instant,
 }
 
@@ -84,19 +82,18 @@ impl Pods {
 }
 
 impl PodFollower {
-    pub(super) fn new(cluster: Arc<Cluster>, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(cluster: Arc<Cluster>, clock: Arc<dyn Clock>) -> Self {
         Self {
             cluster,
             clock,
-            shutdown,
             started: Instant::now(),
         }
     }
 
     pub(super) async fn run(self) {
-        let shutdown = self.shutdown.clone();
-        // Ends when the shutdown does; following never does.
-        let _ = shutdown.run_until_cancelled(self.follow()).await;
+        let ended = self.cluster.ended.clone();
+        // Ends when the cluster is removed or the service shuts down; following never does.
+        let _ = ended.run_until_cancelled(self.follow()).await;
     }
 
     async fn follow(self) {

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use knm_model::{ClusterName, ClusterSource, Timestamp};
+use knm_model::{ClusterAccess, ClusterName, ClusterSource, Timestamp};
 use knm_ports::ClusterError;
+use uuid::Uuid;
 
 /// A cluster as this service sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub struct ClusterStatus {
     pub generation: u64,
     /// When it was first registered, once that was recorded.
     pub registered_at: Option<Timestamp>,
+    /// What may be shown of the access to it; `None` if it is not known, as for service accounts.
+    pub access: Option<ClusterAccess>,
+    /// Of a registered cluster: another one with each registration and replacement.
+    pub revision: Option<Uuid>,
     /// How its pods are; `None` if they are not watched.
     pub pods: Option<PodsStatus>,
 }
@@ -69,6 +74,10 @@ pub enum UnseenReason {
     Forbidden,
     /// It answers something that we cannot read.
     Unreadable,
+    /// Its stored credentials cannot be opened.
+    Locked,
+    /// The configuration does not allow to ask it.
+    Disallowed,
 }
 
 /// Why what was asked about a cluster has no answer.
@@ -119,7 +128,7 @@ impl ClusterState {
 }
 
 impl UnseenReason {
-    /// `unreachable`, `timed_out`, `unauthenticated`, `forbidden` or `unreadable`.
+    /// `unreachable`, `timed_out`, `unauthenticated`, `forbidden`, `unreadable`, `locked` or `disallowed`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -128,6 +137,8 @@ impl UnseenReason {
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::Unreadable => "unreadable",
+            Self::Locked => "locked",
+            Self::Disallowed => "disallowed",
         }
     }
 
@@ -140,6 +151,10 @@ impl UnseenReason {
             Self::Unauthenticated => "the cluster does not accept our credentials",
             Self::Forbidden => "the cluster does not let us see what we ask for",
             Self::Unreadable => "the cluster answers something that we cannot read",
+            Self::Locked => "the stored credentials of the cluster cannot be opened: no key of secrets.key_file fits",
+            Self::Disallowed => {
+                "the configuration does not allow to ask the cluster: look at the keys under registration"
+            }
         }
     }
 }
@@ -151,6 +166,8 @@ impl From<&ClusterError> for UnseenReason {
             ClusterError::TimedOut { .. } => Self::TimedOut,
             ClusterError::Unauthenticated { .. } => Self::Unauthenticated,
             ClusterError::Forbidden { .. } => Self::Forbidden,
+            ClusterError::Locked { .. } => Self::Locked,
+            ClusterError::Disallowed { .. } => Self::Disallowed,
             ClusterError::NotFound { .. }
             | ClusterError::Conflict { .. }
             | ClusterError::Invalid { .. }

@@ -22,6 +22,8 @@ use super::step::{Bench, Permit, TargetStep, cancelled, count_end};
 use super::{changing, draining};
 use crate::metric;
 
+/// How long a cluster may be unknown that another replica knows: it was registered a moment ago.
+const ARRIVAL: Duration = Duration::from_secs(6);
 /// How long the store is left alone after it failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How many nodes are worked on at the same moment.
@@ -196,6 +198,9 @@ impl Task {
             return Ok(None);
         };
         let targets = store.targets(self.lease.operation).await?;
+        let open = targets.iter().filter(|target| !target.state.is_ended());
+        let clusters = open.map(|target| target.cluster.clone()).collect();
+        self.bench.inventory.known(&clusters, ARRIVAL).await;
         for target in targets.iter().filter(|target| target.state == TargetState::Running) {
             // Before the first of them asks for more.
             let place = (operation.id, target.place);

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::lately::{Lately, Versions};
 use super::{Comparison, DriftedNode, TemplateError, Templates, Versioned};
 use crate::duty::{Duty, Terms, Turn};
+use crate::inventory::InventoryError;
 use crate::metric;
 use crate::operations::{Asker, OperationError, OperationRequest, Operations, TargetRequest};
 
@@ -81,6 +82,11 @@ impl TemplateReconciler {
                 Ok::<(), RoundError>(())
             };
             if let Err(error) = looked.await {
+                if error.is_of_unknown_cluster() {
+                    // Clusters come and go; a binding to one that is not there has nothing to repair.
+                    tracing::debug!(binding = %binding.name, "the cluster of a binding is not known");
+                    continue;
+                }
                 tracing::warn!(
                     binding = %binding.name,
                     error = &error as &dyn std::error::Error,
@@ -174,6 +180,16 @@ enum RoundError {
     Template(#[from] TemplateError),
     #[error(transparent)]
     Operation(#[from] OperationError),
+}
+
+impl RoundError {
+    fn is_of_unknown_cluster(&self) -> bool {
+        matches!(
+            self,
+            Self::Template(TemplateError::Inventory(InventoryError::UnknownCluster { .. }))
+                | Self::Operation(OperationError::Inventory(InventoryError::UnknownCluster { .. }))
+        )
+    }
 }
 
 /// Whether the next repair may begin after one that is in this state and ended then.

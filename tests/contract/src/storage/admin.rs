@@ -92,6 +92,7 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     unavailable("insert", tokens.insert(&used).await);
     unavailable("revoke", tokens.revoke(used.id, used.created_at, "ann").await);
     unavailable("used", tokens.used(used.id, used.created_at).await);
+    unavailable("list", storage.registered.list().await);
     let (audit, record, came_of_it) = (&storage.audit, intent(1), completion());
     unavailable("open", audit.open(&record).await);
     unavailable("complete", audit.complete(record.id, &came_of_it).await);

@@ -177,6 +177,8 @@ fn farewell(told: Result<Eviction, ClusterError>) -> Farewell {
             | ClusterError::Unavailable { .. }
             | ClusterError::TimedOut { .. }
             | ClusterError::Unauthenticated { .. }
+            | ClusterError::Locked { .. }
+            | ClusterError::Disallowed { .. }
             | ClusterError::Unreadable { .. }),
         ) => later(chain(&error), None),
         Err(error @ (ClusterError::Invalid { .. } | ClusterError::Forbidden { .. })) => {
