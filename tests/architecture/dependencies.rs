@@ -17,6 +17,7 @@ const USES: &[(&str, &[&str])] = &[
     ("knm-storage-postgres", &["knm-model", "knm-ports", "knm-storage-sql"]),
     ("knm-cluster-kubernetes", &["knm-model", "knm-ports"]),
     ("knm-cluster-memory", &["knm-model", "knm-ports"]),
+    ("knm-identity-oidc", &["knm-model", "knm-ports"]),
     ("knm-system", &["knm-model", "knm-ports"]),
     ("knm-telemetry", &["knm-model", "knm-ports"]),
     // The driving adapter calls use cases and knows no driven adapter.
@@ -105,6 +106,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
         "knm-cluster-memory",
         &["sqlx-core", "kube-client", "k8s-openapi", "poem", "hyper"],
     ),
+    ("knm-identity-oidc", &["sqlx-core", "kube-client", "k8s-openapi", "poem"]),
     ("knm-system", &["sqlx-core", "kube-client", "poem", "hyper"]),
     ("knm-telemetry", &["sqlx-core", "kube-client", "poem", "hyper"]),
     // Never in the program: TLS is rustls with ring, and mocks are for tests.
