@@ -106,7 +106,10 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
         "knm-cluster-memory",
         &["sqlx-core", "kube-client", "k8s-openapi", "poem", "hyper"],
     ),
-    ("knm-identity-oidc", &["sqlx-core", "kube-client", "k8s-openapi", "poem"]),
+    (
+        "knm-identity-oidc",
+        &["sqlx-core", "kube-client", "k8s-openapi", "poem"],
+    ),
     ("knm-system", &["sqlx-core", "kube-client", "poem", "hyper"]),
     ("knm-telemetry", &["sqlx-core", "kube-client", "poem", "hyper"]),
     // Never in the program: TLS is rustls with ring, and mocks are for tests.

@@ -208,11 +208,15 @@ async fn keys_are_read_again_though_all_are_known_and_an_empty_list_withdraws_th
 
 #[tokio::test]
 async fn nobody_asks_any_more_when_the_last_user_is_gone() {
-    let issuer = ScriptedIssuer::start(&[]).await;
+    let key = TestKey::p256("k");
+    let issuer = ScriptedIssuer::start(&[&key]).await;
+    let token = key.token("ES256", &claims(&issuer));
     let tokens = open(&issuer).await;
-    until_asked(&issuer, 1).await;
+    assert_eq!(why(&tokens, &token).await, "");
     drop(tokens);
     pass(10).await;
     pass(3_600).await;
-    assert_eq!(issuer.asked(DISCOVERY), 1);
+    // Whoever still asked would have begun before this one.
+    assert_eq!(why(&open(&issuer).await, &token).await, "");
+    assert_eq!(issuer.asked(DISCOVERY), 2);
 }
