@@ -11,6 +11,7 @@ const EXAMPLES: &str = "Examples:
   kube-node-manager serve                            the current context of your kubeconfig
   kube-node-manager serve --config config.yaml       what the file says
   PORT=9000 LOG_FORMAT=json kube-node-manager serve  variables win over the file
+  kube-node-manager token create --name me --role admin   the first API token
   kube-node-manager config show                      what is in force, and why
   kube-node-manager openapi > api.yaml               the description of the API
 
@@ -30,6 +31,9 @@ pub struct Arguments {
 pub enum Command {
     /// Run the service
     Serve(ServeArguments),
+    /// Give out API tokens and take them back
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Show or convert the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -82,6 +86,49 @@ pub enum ConfigCommand {
         /// The file of the first version
         old: PathBuf,
     },
+}
+
+/// What to do with API tokens. All but `generate` work on the database of the configuration; those of a running service, too.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it, this once: only a hash of it is kept
+    Create(NewTokenArguments),
+    /// Print all tokens, without their secrets
+    List(FileArguments),
+    /// Revoke a token for good
+    Revoke {
+        /// Its id, which `token list` prints
+        id: String,
+        #[command(flatten)]
+        file: FileArguments,
+    },
+    /// Print a token that is stored nowhere: for the file of auth.bootstrap_token_file
+    Generate,
+}
+
+/// What a token is to be like.
+#[derive(Args, Debug)]
+pub struct NewTokenArguments {
+    /// What people call it: it stands in the audit log and on nodes
+    #[arg(long)]
+    pub name: String,
+    /// viewer, operator or admin
+    #[arg(long)]
+    pub role: String,
+    /// Whether drains may be forced with it
+    #[arg(long)]
+    pub force: bool,
+    /// A cluster that it is limited to; several times for several
+    #[arg(long = "cluster", value_name = "NAME")]
+    pub clusters: Vec<String>,
+    /// A label selector of the nodes that it is limited to
+    #[arg(long, value_name = "SELECTOR")]
+    pub nodes: Option<String>,
+    /// For how many days it is valid [default: 90]
+    #[arg(long, value_name = "N")]
+    pub days: Option<u32>,
+    #[command(flatten)]
+    pub file: FileArguments,
 }
 
 /// How to write the document.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use knm_domain::ClusterHandle;
 use knm_model::{ClusterName, ClusterSource};
-use knm_ports::{Clock, ClusterGateway};
+use knm_ports::{AccessReviews, Clock, ClusterGateway};
 
 use crate::configuration::{ClusterSetting, DemoSetting, Environment, KubernetesSettings, SourceSetting};
 
@@ -39,6 +39,13 @@ pub enum OpenError {
     Found(#[source] knm_cluster_kubernetes::OpenError),
 }
 
+/// The access to a cluster.
+struct Opened {
+    gateway: Arc<dyn ClusterGateway>,
+    /// `None` for a fleet that knows no people.
+    reviews: Option<Arc<dyn AccessReviews>>,
+}
+
 /// Opens one cluster. It need not be reachable.
 ///
 /// # Errors
@@ -48,7 +55,7 @@ pub async fn open(
     settings: &KubernetesSettings,
     clock: &Arc<dyn Clock>,
 ) -> Result<ClusterHandle, OpenError> {
-    let (source, gateway) = match &cluster.source {
+    let (source, opened) = match &cluster.source {
         SourceSetting::InCluster => (ClusterSource::InCluster, real(cluster, settings).await?),
         SourceSetting::Kubeconfig { .. } => (ClusterSource::Kubeconfig, real(cluster, settings).await?),
         SourceSetting::Demo(demo) => (ClusterSource::Demo, simulated(&cluster.name, demo, clock)?),
@@ -56,13 +63,14 @@ pub async fn open(
     Ok(ClusterHandle {
         name: cluster.name.clone(),
         source,
-        gateway,
+        gateway: opened.gateway,
+        reviews: opened.reviews,
         watch_pods: settings.watch_pods,
     })
 }
 
 #[cfg(feature = "kubernetes")]
-async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Opened, OpenError> {
     use knm_cluster_kubernetes::{KubernetesOptions, KubernetesSource};
 
     let source = match &cluster.source {
@@ -79,16 +87,19 @@ async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result
         request_timeout: settings.request_timeout,
         max_requests_per_second: settings.max_requests_per_second,
     };
-    knm_cluster_kubernetes::open(options)
-        .await
-        .map_err(|source| OpenError::Kubernetes {
-            name: cluster.name.clone(),
-            source,
-        })
+    let opened = knm_cluster_kubernetes::open(options).await;
+    let opened = opened.map_err(|source| OpenError::Kubernetes {
+        name: cluster.name.clone(),
+        source,
+    })?;
+    Ok(Opened {
+        gateway: opened.gateway,
+        reviews: Some(opened.reviews),
+    })
 }
 
 #[cfg(not(feature = "kubernetes"))]
-async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result<Opened, OpenError> {
     // They are checked and shown in every build.
     let _ = (
         settings.page_size,
@@ -111,11 +122,7 @@ async fn real(cluster: &ClusterSetting, settings: &KubernetesSettings) -> Result
     clippy::unnecessary_wraps,
     reason = "a build without the simulated fleet has an error here"
 )]
-fn simulated(
-    _: &ClusterName,
-    demo: &DemoSetting,
-    clock: &Arc<dyn Clock>,
-) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+fn simulated(_: &ClusterName, demo: &DemoSetting, clock: &Arc<dyn Clock>) -> Result<Opened, OpenError> {
     let change_every = (0.0 < demo.changes_per_second).then(|| {
         std::time::Duration::try_from_secs_f64(1.0 / demo.changes_per_second).unwrap_or(std::time::Duration::MAX)
     });
@@ -125,11 +132,14 @@ fn simulated(
         change_every,
         started_at: clock.now(),
     });
-    Ok(fleet.gateway())
+    Ok(Opened {
+        gateway: fleet.gateway(),
+        reviews: None,
+    })
 }
 
 #[cfg(not(feature = "memory"))]
-fn simulated(name: &ClusterName, _: &DemoSetting, _: &Arc<dyn Clock>) -> Result<Arc<dyn ClusterGateway>, OpenError> {
+fn simulated(name: &ClusterName, _: &DemoSetting, _: &Arc<dyn Clock>) -> Result<Opened, OpenError> {
     Err(OpenError::NotBuilt {
         name: name.clone(),
         source_kind: ClusterSource::Demo.as_str(),

@@ -7,6 +7,7 @@ mod resolve;
 mod schema;
 mod settings;
 mod show;
+mod sign_in;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -15,6 +16,7 @@ pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};
 pub use resolve::{Environment, Resolved};
 pub use settings::{KubernetesSettings, ServerSettings, Settings};
 pub use show::{converted, effective};
+pub use sign_in::{SignInSettings, refuses_open};
 pub use value::{Origin, Value};
 
 /// Everything that is wrong with a configuration.

@@ -1,5 +1,6 @@
 //! kube-node-manager: the composition root and command line.
 
+mod access;
 mod arguments;
 mod clusters;
 mod configuration;
@@ -39,6 +40,12 @@ pub(crate) enum Failure {
     /// A cluster cannot be used.
     #[error(transparent)]
     Cluster(#[from] clusters::OpenError),
+    /// Callers cannot sign in as it is configured, or a token is not made or revoked.
+    #[error("{why}")]
+    SignIn {
+        /// Why.
+        why: String,
+    },
     /// The address cannot be listened on.
     #[error("{address} cannot be listened on")]
     Listen {
@@ -76,6 +83,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(arguments) => serve::run(&arguments, &environment),
         Command::Migrate(arguments) => migrate(arguments.config.as_deref(), &environment),
+        Command::Token(command) => access::command(command, &environment),
         Command::Config(ConfigCommand::Show(arguments)) => {
             let resolved = Resolved::load(arguments.config.as_deref(), &environment)?;
             warn(&resolved);

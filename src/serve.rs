@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knm_domain::{
     Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
-    OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, TemplateReconciler, Templates,
+    OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SignIn, TemplateReconciler, Templates,
 };
 use knm_http::{App, AppSettings, ServerLimits};
 use knm_model::ClusterName;
@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::ServeArguments;
 use crate::configuration::{
-    ClusterSetting, DemoSetting, Environment, Origin, Resolved, ServerSettings, Settings, SourceSetting, Value,
+    ClusterSetting, ConfigurationError, DemoSetting, Environment, Origin, Resolved, ServerSettings, Settings,
+    SourceSetting, Value, refuses_open,
 };
 use crate::shutdown::Shutdown;
 use crate::signals::{Endings, hangups};
-use crate::{Failure, clusters, reload, storage};
+use crate::{Failure, access, clusters, reload, storage};
 
 /// How often observed durations are folded into their buckets.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
@@ -40,6 +41,12 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
         false => None,
     };
     let settings = Settings::from(&resolved);
+    if let Some(problem) = refuses_open(&settings.sign_in, &settings.server.host) {
+        return Err(ConfigurationError {
+            problems: vec![problem],
+        }
+        .into());
+    }
     let identity = Identity {
         service: settings.service.clone(),
         version: VERSION.to_owned(),
@@ -92,6 +99,7 @@ fn become_demo(resolved: &mut Resolved, arguments: &ServeArguments) -> Result<te
     resolved.set("database.dsn", Value::Text(file), origin());
     resolved.set("database.auto_migrate", Value::Flag(true), origin());
     resolved.set("server.host", Value::Text("127.0.0.1".to_owned()), origin());
+    resolved.set("auth.mode", Value::Text("none".to_owned()), origin());
     let demo = ClusterSetting {
         name: ClusterName::from_any("demo"),
         source: SourceSetting::Demo(DemoSetting {
@@ -180,6 +188,8 @@ impl Program<'_> {
             Arc::clone(&storage.definitions),
             Arc::clone(&clock),
         );
+        let tokens = access::tokens(&storage, &clock);
+        let sign_in = access::sign_in(&settings.sign_in, &tokens, &inventory, &clock, own_cluster(&registered))?;
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
         self.announce(&address);
         let stop = CancellationToken::new();
@@ -189,10 +199,12 @@ impl Program<'_> {
             operations: Arc::clone(&operations),
             templates: Arc::clone(&templates),
             idempotency: Arc::clone(&idempotency),
-            audit: Arc::new(Audit::new(Arc::clone(&storage.audit))),
+            audit: Arc::new(Audit::new(Arc::clone(&storage.audit), Arc::clone(&inventory))),
+            sign_in: Arc::clone(&sign_in),
+            tokens: Arc::clone(&tokens),
             health: Arc::clone(&health),
             exposition: Arc::new(exposition.clone()),
-            settings: app_settings(&settings.server),
+            settings: app_settings(settings),
         };
         let mut serving = tokio::spawn(knm_http::serve(
             listener,
@@ -232,6 +244,7 @@ impl Program<'_> {
                 false => point_out_pending_migrations(&storage).await,
             }
             register(&storage, &clock, &inventory, &registered).await;
+            access::prepare(&settings.sign_in, &tokens, clock.now()).await?;
             Ok::<(), Failure>(())
         };
         tokio::select! {
@@ -260,7 +273,7 @@ impl Program<'_> {
             operations,
             Arc::clone(&changes),
             Arc::clone(&storage.work),
-            self.runner_settings(&clock, &registered),
+            self.runner_settings(&clock, &registered, sign_in),
         );
         let working = tokio::spawn(runner.run(stop.clone()));
         let keeper = self.audit_keeper(&storage, &clock);
@@ -307,6 +320,7 @@ impl Program<'_> {
         &self,
         clock: &Arc<dyn Clock>,
         clusters: &[(ClusterName, knm_model::ClusterSource)],
+        sign_in: Arc<SignIn>,
     ) -> RunnerSettings {
         let settings = &self.settings.operations;
         let own_pod = settings.own_pod.clone().and_then(|name| {
@@ -324,6 +338,7 @@ impl Program<'_> {
             lease: settings.lease,
             max_concurrent_evictions: settings.max_concurrent_evictions,
             own_pod,
+            sign_in,
         }
     }
 
@@ -445,8 +460,11 @@ fn describe_metrics() {
     clusters::describe_metrics();
 }
 
-fn app_settings(server: &ServerSettings) -> AppSettings {
+fn app_settings(settings: &Settings) -> AppSettings {
+    let server = &settings.server;
     AppSettings {
+        metrics_require_auth: settings.sign_in.metrics_require_auth,
+        docs_require_auth: settings.sign_in.docs_require_auth,
         debug_errors: server.debug,
         cors_origins: server.cors_origins.clone(),
         write_timeout: server.write_timeout,

@@ -24,6 +24,7 @@ pub fn serve(program: Command, folder: &Path, port: u16) -> Command {
     command
         .arg("serve")
         .env("KNM__SERVER__HOST", "127.0.0.1")
+        .env("KNM__AUTH__MODE", "none")
         .env("PORT", port.to_string());
     command
 }

@@ -10,7 +10,7 @@ use crate::storage::StorageError;
 /// The API tokens that this service gave out. Times are stored to the millisecond, rounded as
 /// [`Timestamp::unix_millis`](knm_model::Timestamp::unix_millis) rounds them.
 ///
-/// Contract cases: `knm_contract::tokens`.
+/// Contract cases: `knm_contract::storage`.
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait ApiTokens: Send + Sync + 'static {

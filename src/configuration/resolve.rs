@@ -10,6 +10,7 @@ use super::cluster_list::{self, ClusterSetting};
 use super::dsn::{self, Place};
 use super::nearest::nearest;
 use super::schema::{CLUSTERS, DATABASE_URL, KEYS, Key, RETIRED};
+use super::sign_in;
 use super::value::{Origin, Value};
 
 /// Where a file is looked for when nobody names one.
@@ -48,6 +49,7 @@ impl Resolved {
         resolved.file = file;
         resolved.read_environment(environment, &mut problems);
         resolved.settle_connection(&mut problems);
+        sign_in::read(&resolved, &mut problems);
         if problems.is_empty() {
             return Ok(resolved);
         }

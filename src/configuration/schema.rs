@@ -30,6 +30,8 @@ pub enum Kind {
     Dsn,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// One of these words, or several separated by commas.
+    Words(&'static [&'static str]),
     /// A level or filter of the log.
     Level,
     /// A list of texts.
@@ -128,6 +130,18 @@ pub const KEYS: &[Key] = &[
     key("operations.retention_days", number(0, 36_500), Preset::Number(90), "days that operations are kept after their end; 0 keeps them for ever", &[]),
     key("operations.pod_namespace", Kind::Text, Preset::Nothing, "the namespace of the pod that this replica runs in", &["POD_NAMESPACE"]),
     key("operations.pod_name", Kind::Text, Preset::Nothing, "the name of that pod: a drain of its node evicts it last", &["POD_NAME"]),
+    key("auth.mode", Kind::Words(&["tokens", "kubernetes", "oidc", "none"]), Preset::Text("tokens"), "how callers sign in: tokens, kubernetes, oidc, or several separated by commas; none: nobody does, on loopback only", &[]),
+    key("auth.bootstrap_token_file", Kind::Text, Preset::Nothing, "a file with the first API token, which may do everything: `token generate` prints one", &[]),
+    key("auth.kubernetes_cluster", Kind::Text, Preset::Nothing, "the cluster that is asked whose a token is; without it the one of this pod, or the only one", &[]),
+    key("auth.kubernetes_audiences", Kind::Texts, Preset::NoTexts, "whom tokens of a cluster must be for; empty: for the API server", &[]),
+    key("auth.oidc_issuer", Kind::Text, Preset::Nothing, "URL of the OpenID provider, as in the claim iss", &[]),
+    key("auth.oidc_audiences", Kind::Texts, Preset::NoTexts, "whom its tokens must be for: one of these must be in the claim aud", &[]),
+    key("auth.oidc_algorithms", Kind::Texts, Preset::NoTexts, "signatures that are accepted; empty: RS256 and ES256", &[]),
+    key("auth.oidc_name_claim", Kind::Text, Preset::Text("sub"), "the claim with the name for the audit log and for nodes", &[]),
+    key("auth.oidc_ca_file", Kind::Text, Preset::Nothing, "a file with certificates to trust besides the public ones", &[]),
+    key("auth.oidc_rules", Kind::Texts, Preset::NoTexts, "what claims allow, one rule each, such as groups=sre -> operator+force", &[]),
+    key("metrics.require_auth", Kind::Flag, Preset::Flag(false), "whether /metrics needs a caller", &[]),
+    key("docs.require_auth", Kind::Flag, Preset::Flag(false), "whether /docs and the OpenAPI document need a caller", &[]),
     key("audit.retention_days", number(0, 36_500), Preset::Number(0), "days that records of the audit log are kept; 0 keeps them for ever", &[]),
 ];
 
@@ -163,6 +177,7 @@ impl Kind {
                 "postgres://user:password@host:port/database, sqlite://path or the path of an SQLite file".to_owned()
             }
             Self::Word(words) => words.join(", "),
+            Self::Words(words) => format!("one of {}, or several separated by commas,", words.join(", ")),
             Self::Level => "debug, info, warn, error or a filter such as info,knm_http=debug".to_owned(),
             Self::Texts => "a list of texts".to_owned(),
         }

@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use super::cluster_list::ClusterSetting;
 use super::dsn::{self, Place};
 use super::resolve::Resolved;
+use super::sign_in::{self, SignInSettings};
 use super::value::Value;
 use crate::storage::DatabaseSettings;
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub kubernetes: KubernetesSettings,
     /// How operations are worked on.
     pub operations: OperationSettings,
+    /// How callers sign in.
+    pub sign_in: SignInSettings,
     /// How long records of the audit log are kept; `None`: for ever.
     pub audit_retention: Option<Duration>,
     /// The clusters; `None` where the program is to find them.
@@ -113,6 +116,8 @@ impl From<&Resolved> for Settings {
                 watch_pods: read.flag("kubernetes.watch_pods"),
             },
             operations: operations(&read),
+            // What is wrong with it was told when it was loaded.
+            sign_in: sign_in::read(resolved, &mut Vec::new()),
             audit_retention: retention(&read, "audit.retention_days"),
             clusters: resolved.clusters.as_ref().map(|(clusters, _)| clusters.clone()),
         }
@@ -203,28 +208,28 @@ fn shown_path(path: &Path) -> String {
 }
 
 /// Reads values that the schema has checked: what does not fit cannot be there.
-struct Reader<'a>(&'a Resolved);
+pub(super) struct Reader<'a>(pub(super) &'a Resolved);
 
 impl Reader<'_> {
-    fn optional(&self, path: &str) -> Option<String> {
+    pub(super) fn optional(&self, path: &str) -> Option<String> {
         match self.0.get(path).0 {
             Value::Text(text) if !text.is_empty() => Some(text.clone()),
             _ => None,
         }
     }
 
-    fn text(&self, path: &str) -> String {
+    pub(super) fn text(&self, path: &str) -> String {
         self.optional(path).unwrap_or_default()
     }
 
-    fn texts(&self, path: &str) -> Vec<String> {
+    pub(super) fn texts(&self, path: &str) -> Vec<String> {
         match self.0.get(path).0 {
             Value::Texts(texts) => texts.clone(),
             _ => Vec::new(),
         }
     }
 
-    fn flag(&self, path: &str) -> bool {
+    pub(super) fn flag(&self, path: &str) -> bool {
         matches!(self.0.get(path).0, Value::Flag(true))
     }
 

@@ -32,7 +32,7 @@ fn allowed(kind: Kind, which: usize) -> String {
     match kind {
         Kind::Number { least, .. } => (least.max(1) + i64::try_from(which).unwrap()).to_string(),
         Kind::Flag => ["true", "false"][which % 2].to_owned(),
-        Kind::Word(words) => words[which % words.len()].to_owned(),
+        Kind::Word(words) | Kind::Words(words) => words[which % words.len()].to_owned(),
         Kind::Level => ["warn", "error"][which % 2].to_owned(),
         Kind::Dsn => format!("/data/{which}.db"),
         Kind::Text | Kind::Secret => format!("text-{which}"),
@@ -290,5 +290,40 @@ fn the_example_file_holds_every_key_with_its_default_and_meaning() {
     assert!(resolved.warnings.is_empty(), "{:?}", resolved.warnings);
     for key in KEYS {
         assert!(text.contains(&format!(" {}:", key.name())), "{}", key.path);
+    }
+}
+
+#[test]
+fn what_signing_in_needs_is_told_at_once() {
+    let found = problems("auth:\n  mode: oidc, none\n  oidc_rules: ['groups=sre -> root']\n", &[]).join("\n");
+    for part in [
+        "none excludes all others",
+        "auth.oidc_issuer",
+        "auth.oidc_audiences",
+        "auth.oidc_rules[0]: role: \"root\"",
+    ] {
+        assert!(found.contains(part), "{part} is missing in {found}");
+    }
+    let found = problems("", &[("KNM__AUTH__MODE", "tokens,ldap")]).join("\n");
+    assert!(
+        found.contains("\"tokens,ldap\"") && found.contains("kubernetes, oidc, none"),
+        "{found}"
+    );
+    let rules = "auth:\n  mode: tokens,oidc\n  oidc_issuer: https://a\n  oidc_audiences: [b]\n  oidc_rules: ['groups=* -> viewer']\n";
+    assert!(load(rules, &[]).is_ok());
+}
+
+#[test]
+fn nobody_need_not_sign_in_only_on_loopback() {
+    let refused = |host: &str| {
+        let resolved = load("auth:\n  mode: none\n", &[("KNM__SERVER__HOST", host)]).unwrap();
+        let settings = Settings::from(&resolved);
+        refuses_open(&settings.sign_in, &settings.server.host)
+    };
+    for host in ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"] {
+        assert_eq!(refused(host), None, "{host}");
+    }
+    for host in ["0.0.0.0", "::", "10.0.0.1", "example.com", "127.0.0.1.example.com"] {
+        assert!(refused(host).is_some_and(|why| why.contains(host)), "{host}");
     }
 }

@@ -86,6 +86,11 @@ impl Value {
                     .then_some(Self::Text(word))
                     .ok_or_else(wrong)
             }
+            Kind::Words(known) => {
+                let words: Vec<String> = text.split(',').map(|word| word.trim().to_ascii_lowercase()).collect();
+                let are_known = words.iter().all(|word| known.contains(&word.as_str()));
+                are_known.then_some(Self::Text(words.join(","))).ok_or_else(wrong)
+            }
             Kind::Level => match knm_telemetry::check_level(text.trim()) {
                 Ok(()) => Ok(Self::Text(text.trim().to_owned())),
                 Err(_) => Err(wrong()),
@@ -124,7 +129,7 @@ impl Value {
             ValueKind::Boolean(_)
                 if matches!(
                     key.kind,
-                    Kind::Text | Kind::Secret | Kind::Dsn | Kind::Level | Kind::Word(_)
+                    Kind::Text | Kind::Secret | Kind::Dsn | Kind::Level | Kind::Word(_) | Kind::Words(_)
                 ) =>
             {
                 return Err(problem(key, &value.to_string(), origin));

@@ -294,6 +294,38 @@ impl<T: Type> ApiResponse for Created<T> {
     }
 }
 
+/// 201: what was made, with something that is told this once and kept nowhere.
+pub(crate) struct MadeOnce<T>(Response, PhantomData<fn() -> T>);
+
+impl<T: Serialize> MadeOnce<T> {
+    pub(crate) fn new(view: &T) -> Self {
+        let answer = Response::builder().status(StatusCode::CREATED).content_type(JSON);
+        let answer = answer.header(header::CACHE_CONTROL, "no-store");
+        Self(answer.body(json(view)), PhantomData)
+    }
+}
+
+impl<T: Send> IntoResponse for MadeOnce<T> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<T: Type> ApiResponse for MadeOnce<T> {
+    fn meta() -> MetaResponses {
+        let made = MetaResponse {
+            status: Some(201),
+            description: "It was made.",
+            ..success(JSON, T::schema_ref(), vec![])
+        };
+        MetaResponses { responses: vec![made] }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
 fn tagged_version<T: Serialize>(status: StatusCode, version: u32, view: &T) -> Response {
     let answer = Response::builder().status(status).content_type(JSON);
     answer.header(header::ETAG, format!("\"{version}\"")).body(json(view))

@@ -9,6 +9,7 @@ pub(crate) mod health;
 pub(crate) mod nodes;
 pub(crate) mod operations;
 pub(crate) mod templates;
+pub(crate) mod tokens;
 pub(crate) mod watch;
 
 use poem_openapi::Tags;
@@ -30,6 +31,8 @@ pub(crate) enum Group {
     Operations,
     /// Labels and taints that belong together, and the nodes that are to have them.
     Templates,
+    /// API tokens: who may do what.
+    Tokens,
     /// What was tried, by whom, and what came of it.
     Audit,
     /// The description of this interface.

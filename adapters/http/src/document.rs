@@ -2,13 +2,15 @@
 
 use std::sync::OnceLock;
 
-use knm_model::{AuditAction, AuditOutcome, OperationKind, OperationState};
+use knm_model::{AuditAction, AuditOutcome, OperationKind, OperationState, Permission};
+use poem::http::Method;
 use serde_json::{Map, Value, json};
 
+use crate::access::{Need, Part, need};
 use crate::api::nodes::field_names;
 use crate::example;
 use crate::lines::NDJSON;
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, NOT_SIGNED_IN, Problem};
 
 /// The version of the interface, not of the program.
 pub(crate) const INTERFACE_VERSION: &str = "1.0.0";
@@ -16,7 +18,7 @@ pub(crate) const INTERFACE_VERSION: &str = "1.0.0";
 const LEFT_OUT: [(&str, &str); 1] = [("Problem", "chain")];
 
 /// What callers write: they leave out what they do not need.
-const BODIES: [&str; 18] = [
+const BODIES: [&str; 19] = [
     "LabelChange",
     "TaintChange",
     "TaintToAdd",
@@ -35,6 +37,7 @@ const BODIES: [&str; 18] = [
     "TemplatePreviewRequest",
     "NewBinding",
     "BindingContent",
+    "NewToken",
 ];
 
 /// The whole OpenAPI document as YAML. It is the same in every combination of features.
@@ -61,6 +64,10 @@ pub(crate) fn document() -> &'static Value {
 
 fn complete(document: &mut Value) {
     document["security"] = json!([]);
+    document["components"]["securitySchemes"] = json!({"bearer": {
+        "type": "http", "scheme": "bearer",
+        "description": "An API token of this service (`knm_…`), a token of an OpenID provider, or a token of a cluster: `auth.mode` says which.",
+    }});
     document["components"]["responses"] = problem_responses();
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         for (name, schema) in schemas.iter_mut() {
@@ -94,8 +101,10 @@ fn complete(document: &mut Value) {
         }
     }
     if let Some(paths) = document["paths"].as_object_mut() {
-        for operations in paths.values_mut().filter_map(Value::as_object_mut) {
-            for operation in operations.values_mut() {
+        for (path, operations) in paths.iter_mut() {
+            let operations = operations.as_object_mut().into_iter().flatten();
+            for (method, operation) in operations {
+                tell_access(operation, &need(path, &method_of(method)));
                 complete_operation(operation);
             }
         }
@@ -133,7 +142,7 @@ fn problem_responses() -> Value {
                 "example": view,
             }},
         });
-        if kind == Kind::Unavailable {
+        if matches!(kind, Kind::Unavailable | Kind::TooMany) {
             response["headers"] = json!({"Retry-After": {
                 "description": "Seconds after which it may be tried again.",
                 "schema": {"type": "integer", "minimum": 1},
@@ -146,6 +155,9 @@ fn problem_responses() -> Value {
 
 fn example_detail(kind: Kind) -> &'static str {
     match kind {
+        Kind::NotSignedIn => NOT_SIGNED_IN,
+        Kind::Forbidden => "ci does not have the permission drain in cluster prod for what is named",
+        Kind::TooMany => "too many attempts to sign in from this address",
         Kind::NotFound => "cluster \"prod\" is not known: GET /api/v1/clusters lists those that are",
         Kind::Invalid => "limit: \"0\" is not a whole number from 1 to 10000",
         Kind::ClusterRefused => "cluster prod: it does not let us do this",
@@ -231,6 +243,36 @@ fn tell_nulls(name: &str, schema: &mut Value) {
     schema["required"] = Value::Array(always);
 }
 
+/// Says who may call an operation.
+fn tell_access(operation: &mut Value, need: &Need) {
+    if matches!(need.part, Part::Public | Part::Metrics | Part::Docs) {
+        return;
+    }
+    operation["security"] = json!([{"bearer": []}]);
+    let words = |permissions: &[Permission]| {
+        let words: Vec<String> = permissions.iter().map(|one| format!("`{}`", one.as_str())).collect();
+        words.join(", ")
+    };
+    let place = match need.part {
+        Part::Everything => ", without a limit to clusters or nodes",
+        Part::Public | Part::Metrics | Part::Docs | Part::Anything | Part::SomeOfCluster | Part::Node => "",
+    };
+    let perhaps = match need.perhaps {
+        [] => String::new(),
+        perhaps => format!("; what is asked for may need {}, too", words(perhaps)),
+    };
+    let told = operation["description"].as_str().unwrap_or_default();
+    let told = format!("{told}\n\nPermissions: {}{place}{perhaps}.", words(need.permissions));
+    operation["description"] = told.into();
+    for status in ["401", "403", "429"] {
+        operation["responses"][status] = json!({"$ref": format!("#/components/responses/{status}")});
+    }
+}
+
+fn method_of(method: &str) -> Method {
+    Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap_or_default()
+}
+
 fn complete_operation(operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
@@ -246,7 +288,7 @@ fn complete_operation(operation: &mut Value) {
             media["example"] = example::of_body(&id).unwrap_or_default();
         }
     }
-    if operation.get("requestBody").is_some() || is_wish(&id) {
+    if (operation.get("requestBody").is_some() || is_wish(&id)) && id != "createToken" {
         let header = json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
             "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},

@@ -1,5 +1,6 @@
 //! What holds for every request: its id, limits, log line and metrics, and that every answer is one that callers can read.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +11,12 @@ use futures::FutureExt;
 use http_body_util::combinators::BoxBody;
 use metrics::Gauge;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
-use poem::{Body, Endpoint, Request, Response};
+use poem::{Addr, Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::compression::{self, Encoding};
+use crate::gate::Gate;
 use crate::headers::{Visitor, secure};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
 use crate::problem::{Kind, Problem, shortened};
@@ -26,6 +28,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What holds for every request, around the operations.
 pub(crate) struct Edge<E> {
     inner: E,
+    gate: Gate,
     settings: AppSettings,
     limits: ServerLimits,
     ids: RequestIds,
@@ -44,9 +47,10 @@ struct RequestIds {
 }
 
 impl<E: Endpoint<Output = Response>> Edge<E> {
-    pub(crate) fn new(inner: E, settings: AppSettings, limits: ServerLimits) -> Self {
+    pub(crate) fn new(inner: E, gate: Gate, settings: AppSettings, limits: ServerLimits) -> Self {
         Self {
             inner,
+            gate,
             settings,
             limits,
             ids: RequestIds {
@@ -106,7 +110,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
     }
 
     /// The answer of the operation, or why there is none.
-    async fn limited(&self, request: Request, route: &'static str) -> Response {
+    async fn limited(&self, mut request: Request, route: &'static str) -> Response {
         if self.limits.max_url_bytes < length(request.original_uri()) {
             let detail = format!(
                 "the URL has more than the {} bytes that are allowed",
@@ -159,6 +163,11 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
                 .headers_mut()
                 .insert(header::ALLOW, HeaderValue::from_static(route::allowed(route)));
             return response;
+        }
+        // Before anything is read of what a stranger sends.
+        let address = address(&request);
+        if let Err(problem) = Box::pin(self.gate.admit(&mut request, route, address)).await {
+            return problem.into_response();
         }
         if let Err(problem) = parameters::check(route, &request) {
             return problem.into_response();
@@ -269,6 +278,14 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         Ok(self.answer(request).await)
+    }
+}
+
+/// The address that a request came from.
+fn address(request: &Request) -> Option<IpAddr> {
+    match &request.remote_addr().0 {
+        Addr::SocketAddr(address) => Some(address.ip()),
+        Addr::Unix(_) | Addr::Custom(..) => None,
     }
 }
 

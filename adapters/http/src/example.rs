@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use knm_domain::{AuditPage, DrainPreview, NodePods, OperationPage, OperationShown, PodOnNode};
 use knm_model::{
-    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, ClusterName, Condition, Controller,
+    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, Authority, ClusterName, Condition, Controller,
     DisruptionBudget, DrainOptions, DrainPhase, DrainPlan, DrainProgress, Farewell, Fit, Node, NodeAddress, NodeName,
     NodeStatus, NodeSystem, Operation, OperationKind, OperationProgress, OperationState, OperationTarget, Pod,
     PodPhase, PodRequests, Resources, Selector, Sight, Strategy, Taint, TaintEffect, TargetDetail, TargetState,
@@ -135,6 +135,7 @@ fn operation(time: Timestamp) -> Option<OperationShown> {
         id: Uuid::try_parse(OPERATION_ID).ok()?,
         kind: OperationKind::Drain,
         actor: Actor::anonymous(Some("192.0.2.7".to_owned())),
+        authority: Authority::Open,
         request_id: Some("0192f0c1a2b3c4d5e6f70123".to_owned()),
         reason: Some("kernel update".to_owned()),
         ticket: None,
@@ -203,6 +204,8 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
         "pods": {"total": 512, "stale": false, "as_of": time, "reason": null},
     });
     Some(match (operation, status) {
+        ("listTokens", "200") => json!({"items": [token(time)], "next_cursor": null, "total": 1}),
+        ("createToken", "201") => json!({"secret": "knm_5f0c9a1be2d34876_…", "token": token(time)}),
         ("getNode", "200") => {
             let mut node = listed()?;
             node["stale"] = json!(false);
@@ -320,6 +323,14 @@ fn versions(operation: &str) -> Option<Value> {
     Some(json!({"items": [version], "next_cursor": null, "total": 1}))
 }
 
+fn token(time: Timestamp) -> Value {
+    json!({
+        "id": "5f0c9a1be2d34876", "name": "ci", "role": "operator", "force": false, "clusters": ["demo"], "nodes": null,
+        "state": "valid", "created_at": time, "created_by": "ann", "expires_at": "2030-01-31T00:00:00Z", "last_used_at": null,
+        "revoked_at": null, "revoked_by": null,
+    })
+}
+
 /// The node after a change.
 fn changed(before: &Value, after: &Value) -> Option<Value> {
     let mut node = serde_json::to_value(node_view()?).ok()?;
@@ -359,6 +370,7 @@ pub(crate) fn of_body(operation: &str) -> Option<Value> {
         "updateBinding" => json!({
             "template": "gpu", "cluster": "demo", "label_selector": "nvidia.com/gpu.present=true", "reconcile": true,
         }),
+        "createToken" => json!({"name": "ci", "role": "operator", "clusters": ["demo"], "expires_in_days": 30}),
         "planDrain" => json!({"ignore_daemonsets": true, "delete_emptydir_data": true, "timeout_seconds": 600}),
         _ => return None,
     })

@@ -1,5 +1,6 @@
 //! The HTTP interface: it translates and nothing else.
 
+mod access;
 mod answer;
 mod api;
 mod body;
@@ -9,6 +10,7 @@ mod docs;
 mod document;
 mod edge;
 mod example;
+mod gate;
 mod gather;
 mod headers;
 mod lines;
@@ -27,7 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, ready};
-use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges, Operations, Templates};
+use knm_domain::{Audit, Health, Idempotency, Inventory, NodeChanges, Operations, SignIn, Templates, Tokens};
+use knm_model::{Caller, ClusterName};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -45,9 +48,11 @@ use api::health::HealthApi;
 use api::nodes::NodesApi;
 use api::operations::OperationsApi;
 use api::templates::TemplatesApi;
+use api::tokens::TokensApi;
 use api::watch::WatchApi;
 use docs::DocsApi;
 use edge::Edge;
+use gate::{Follower, Gate};
 use list::Lists;
 use once::Once;
 
@@ -65,6 +70,10 @@ pub struct App {
     pub audit: Arc<Audit>,
     /// Keeps requests from being done twice.
     pub idempotency: Arc<Idempotency>,
+    /// Tells who sends requests and what they may do.
+    pub sign_in: Arc<SignIn>,
+    /// The API tokens.
+    pub tokens: Arc<Tokens>,
     /// Whether the service works.
     pub health: Arc<Health>,
     /// The metrics of the process.
@@ -78,6 +87,10 @@ pub struct App {
 pub struct AppSettings {
     /// Whether problems tell what lies below them (`server.mode: debug`).
     pub debug_errors: bool,
+    /// Whether `/metrics` needs a caller.
+    pub metrics_require_auth: bool,
+    /// Whether `/docs` and the document do.
+    pub docs_require_auth: bool,
     /// Origins whose pages may read answers; none: no page of another origin may.
     pub cors_origins: Vec<String>,
     /// How long an answer may take, event streams excepted.
@@ -121,11 +134,24 @@ pub(crate) struct Shared {
     operations: Arc<Operations>,
     templates: Arc<Templates>,
     audit: Arc<Audit>,
+    sign_in: Arc<SignIn>,
+    tokens: Arc<Tokens>,
     health: Arc<Health>,
     exposition: Arc<dyn MetricsExposition>,
     lists: Lists,
     /// Event streams end when it is cancelled.
     shutdown: CancellationToken,
+}
+
+impl Shared {
+    /// Somebody who follows something in these clusters.
+    fn follower(&self, caller: &Arc<Caller>, clusters: Vec<ClusterName>) -> Follower {
+        Follower {
+            sign_in: Arc::clone(&self.sign_in),
+            caller: Arc::clone(caller),
+            clusters,
+        }
+    }
 }
 
 /// All operations, with what holds for every request around them.
@@ -134,12 +160,20 @@ pub(crate) fn router(
     limits: &ServerLimits,
     shutdown: CancellationToken,
 ) -> impl Endpoint<Output = Response> + 'static {
+    let gate = Gate {
+        sign_in: Arc::clone(&app.sign_in),
+        inventory: Arc::clone(&app.inventory),
+        metrics_require_auth: app.settings.metrics_require_auth,
+        docs_require_auth: app.settings.docs_require_auth,
+    };
     let shared = Arc::new(Shared {
         inventory: app.inventory,
         changes: app.changes,
         operations: app.operations,
         templates: app.templates,
         audit: app.audit,
+        sign_in: app.sign_in,
+        tokens: app.tokens,
         health: app.health,
         exposition: app.exposition,
         lists: Lists::new(),
@@ -149,7 +183,12 @@ pub(crate) fn router(
         inner: service().into_endpoint(),
         shared,
     };
-    Edge::new(Once::new(operations, app.idempotency), app.settings, limits.clone())
+    Edge::new(
+        Once::new(operations, app.idempotency),
+        gate,
+        app.settings,
+        limits.clone(),
+    )
 }
 
 /// Gives every request what the operations work with, as poem's own `data` does, without another future around each request. What there
@@ -181,6 +220,7 @@ type Groups = (
     OperationsApi,
     TemplatesApi,
     WatchApi,
+    TokensApi,
     AuditApi,
     DocsApi,
 );
@@ -196,6 +236,7 @@ pub(crate) fn service() -> OpenApiService<Groups, ()> {
         OperationsApi,
         TemplatesApi,
         WatchApi,
+        TokensApi,
         AuditApi,
         DocsApi,
     );

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::Either;
 use knm_domain::{Idempotency, Turn};
-use knm_model::{Actor, KeptAnswer, KeyClaim, check_idempotency_key, excerpt};
+use knm_model::{KeptAnswer, KeyClaim, check_idempotency_key, excerpt};
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use poem::{Endpoint, Request, Response};
 use sha2::{Digest, Sha256};
@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use crate::answer::location;
 use crate::edge::RequestId;
+use crate::gate::caller;
 use crate::problem::{Kind, Problem};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -41,15 +42,15 @@ impl<E: Endpoint<Output = Response> + 'static> Once<E> {
     }
 
     async fn once(&self, request: Request) -> Result<Response, Problem> {
+        if request.uri().path() == "/api/v1/tokens" {
+            let detail = "there is no idempotency-key here: the answer has a secret, which is not kept";
+            return Err(Problem::new(Kind::Malformed, detail));
+        }
         let key = key(request.headers())?;
-        let caller = Actor::anonymous(None);
+        let caller = caller(&request).identity();
         let (mut request, fingerprint) = fingerprinted(request).await?;
-        request.set_data(SentOnce(digest_of(&[
-            caller.label().as_bytes(),
-            key.as_bytes(),
-            &fingerprint,
-        ])));
-        match self.idempotency.begin(caller.label(), &key, fingerprint).await? {
+        request.set_data(SentOnce(digest_of(&[caller.as_bytes(), key.as_bytes(), &fingerprint])));
+        match self.idempotency.begin(&caller, &key, fingerprint).await? {
             Turn::Work(claim) => self.work(request, claim).await,
             Turn::Answered(answer) => Ok(replayed(answer)),
             Turn::Running => Err(Problem::new(

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use knm_domain::{ChangeError, InventoryError, OperationError, TemplateError};
+use knm_domain::{ChangeError, InventoryError, OperationError, TemplateError, TokenAdminError};
 use knm_model::QueryError;
 use knm_ports::{ClusterError, StorageError};
 use poem::Response;
@@ -20,6 +20,10 @@ use crate::answer::json;
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 /// How long a caller should wait before it asks an unreachable part again, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// What everybody is told who is not signed in.
+pub(crate) const NOT_SIGNED_IN: &str = "sign in with the header \"Authorization: Bearer <token>\": this token, or the lack of one, is not accepted. \
+     Whoever runs the service makes tokens with `kube-node-manager token create`";
 
 /// How many characters of a caller's text an answer repeats: the name of any node, and no page of nonsense.
 const MOST_REPEATED: usize = 253;
@@ -65,6 +69,9 @@ pub(crate) struct ParameterErrorView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Malformed,
+    NotSignedIn,
+    Forbidden,
+    TooMany,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -120,6 +127,9 @@ macro_rules! kinds {
 
 kinds! {
     Malformed BAD_REQUEST "malformed" "the request cannot be read";
+    NotSignedIn UNAUTHORIZED "not-signed-in" "a caller is needed";
+    Forbidden FORBIDDEN "forbidden" "the caller may not do this";
+    TooMany TOO_MANY_REQUESTS "too-many" "too many requests";
     NotFound NOT_FOUND "not-found" "there is no such thing";
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" "the method is not allowed here";
     RequestTimeout REQUEST_TIMEOUT "request-timeout" "the request took too long to arrive";
@@ -165,6 +175,19 @@ impl Problem {
         }
     }
 
+    /// The one answer to everybody who is not signed in, whatever was wrong.
+    pub(crate) fn not_signed_in() -> Self {
+        Self::new(Kind::NotSignedIn, NOT_SIGNED_IN)
+    }
+
+    /// For whoever asks too much: after so many seconds it may be tried again.
+    pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self {
+            retry_after_seconds: Some(retry_after_seconds),
+            ..Self::new(Kind::TooMany, detail)
+        }
+    }
+
     pub(crate) fn invalid(errors: Vec<QueryError>) -> Self {
         let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Self {
@@ -174,7 +197,7 @@ impl Problem {
     }
 
     /// Keeps `source` for the log, and for the caller in debug mode.
-    fn because(self, source: impl Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn because(self, source: impl Error + Send + Sync + 'static) -> Self {
         Self {
             chain: Some(Arc::new(source)),
             ..self
@@ -232,6 +255,10 @@ impl Problem {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.kind == Kind::NotSignedIn {
+            let challenge = HeaderValue::from_static("Bearer realm=\"kube-node-manager\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
         response
@@ -319,6 +346,7 @@ impl From<OperationError> for Problem {
             OperationError::Unknown { .. } => Self::new(Kind::NotFound, text),
             OperationError::Invalid { errors } => Self::invalid(errors),
             OperationError::Inventory(error) => error.into(),
+            OperationError::NotPermitted { .. } => Self::new(Kind::Forbidden, text),
             OperationError::Refused(_)
             | OperationError::NotEnded { .. }
             | OperationError::NothingFailed { .. }
@@ -340,6 +368,19 @@ impl From<TemplateError> for Problem {
             TemplateError::Invalid { errors } => Self::invalid(errors),
             TemplateError::Inventory(error) => error.into(),
             TemplateError::Storage(source) => source.into(),
+        }
+    }
+}
+
+impl From<TokenAdminError> for Problem {
+    fn from(error: TokenAdminError) -> Self {
+        let text = error.to_string();
+        match error {
+            TokenAdminError::Unknown { .. } => Self::new(Kind::NotFound, text),
+            TokenAdminError::Taken { .. } | TokenAdminError::TooMany => Self::new(Kind::Conflict, text),
+            TokenAdminError::TooMuch => Self::new(Kind::Forbidden, text),
+            TokenAdminError::Text(_) => Self::new(Kind::Invalid, text),
+            TokenAdminError::Storage(source) => source.into(),
         }
     }
 }
@@ -428,6 +469,8 @@ refusals! {
     OfAccepting: NotFound MediaType Invalid Unavailable;
     /// Of wishes about what was accepted.
     OfWishing: NotFound Conflict Invalid Unavailable;
+    /// Of what is made and told once.
+    OfMaking: Conflict MediaType Invalid Unavailable;
     /// Of what is written down under a name for the first time.
     OfDefining: Conflict MediaType Invalid Unavailable;
     /// Of what is written down under a name again.

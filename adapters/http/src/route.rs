@@ -54,6 +54,8 @@ pub(crate) fn template(path: &str) -> Option<&'static str> {
             ["drift"] => "/api/v1/bindings/{binding}/drift",
             _ => return None,
         },
+        ["api", "v1", "tokens"] => "/api/v1/tokens",
+        ["api", "v1", "tokens", id] if !id.is_empty() => "/api/v1/tokens/{id}",
         ["api", "v1", "audit"] => "/api/v1/audit",
         ["api", "v1", "audit", id] if !id.is_empty() => "/api/v1/audit/{id}",
         ["api", "v1", "clusters", cluster, rest @ ..] if !cluster.is_empty() => match rest {
@@ -88,8 +90,9 @@ pub(crate) fn allowed(template: &str) -> &'static str {
             "OPTIONS, POST"
         }
         Some("{template}" | "{binding}") => "DELETE, GET, HEAD, OPTIONS, PUT",
-        Some("templates" | "bindings") => "GET, HEAD, OPTIONS, POST",
+        Some("templates" | "bindings" | "tokens") => "GET, HEAD, OPTIONS, POST",
         _ if template == "/api/v1/clusters/{cluster}/operations" => "OPTIONS, POST",
+        _ if template == "/api/v1/tokens/{id}" => "DELETE, OPTIONS",
         _ if template == "/api/v1/operations" => "GET, HEAD, OPTIONS, POST",
         _ if template == UNMATCHED => ANY,
         _ => READ,

@@ -1,6 +1,9 @@
 //! What machines ask all the time, answered before an operation is looked for, at half its cost. Each answer is the one that the operation
 //! gives, which stays there for the document and for everybody who asks otherwise.
 
+use std::sync::Arc;
+
+use knm_model::Caller;
 use poem::http::header;
 use poem::{IntoResponse, Request, Response};
 
@@ -22,7 +25,8 @@ fn unchanged_list(shared: &Shared, request: &Request, path: &str) -> Option<Resp
         return None;
     }
     let cluster = path.strip_prefix("/api/v1/clusters/")?.strip_suffix("/nodes")?;
-    let snapshot = shared.inventory.snapshot(cluster).ok()?;
+    let caller = request.data::<Arc<Caller>>()?;
+    let snapshot = shared.inventory.visible_to(&caller.access).snapshot(cluster).ok()?;
     let tag = list::whole_tag(snapshot.version());
     is_known(&tag, request.headers()).then(|| not_modified(&tag))
 }

@@ -9,6 +9,7 @@ mod node;
 mod operation;
 mod pod;
 mod template;
+mod token;
 
 pub(crate) use audit::{AuditListView, AuditRecordView};
 pub(crate) use change::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
@@ -22,6 +23,8 @@ pub(crate) use template::{
     BindingBody, BindingListView, BindingView, ComparisonView, NewBindingBody, NewTemplateBody, PreviewBody,
     TemplateBody, TemplateListView, TemplateView, VersionListView,
 };
+
+pub(crate) use token::{MadeTokenView, NewTokenBody, TokenListView};
 
 #[cfg(test)]
 mod tests;

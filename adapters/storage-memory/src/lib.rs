@@ -1,5 +1,6 @@
 //! Storage in the memory of the process: for tests and demonstrations. It is gone when the process ends.
 
+mod api_tokens;
 mod audit_log;
 mod bell;
 mod cordon_holds;
@@ -13,11 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use knm_model::{
-    AuditRecord, ClusterName, ClusterRegistration, Definition, DefinitionKind, DefinitionName, Hold, Timestamp,
+    ApiToken, AuditRecord, ClusterName, ClusterRegistration, Definition, DefinitionKind, DefinitionName, Hold,
+    Timestamp, TokenId,
 };
 use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
 use uuid::Uuid;
 
+use crate::api_tokens::MemoryApiTokens;
 use crate::audit_log::MemoryAuditLog;
 use crate::bell::Bell;
 use crate::cordon_holds::MemoryCordonHolds;
@@ -33,6 +36,7 @@ pub fn open() -> Storage {
     Storage {
         admin: Arc::new(MemoryStorageAdmin(Arc::clone(&memory))),
         clusters: Arc::new(MemoryClusterRegistrations(Arc::clone(&memory))),
+        tokens: Arc::new(MemoryApiTokens(Arc::clone(&memory))),
         holds: Arc::new(MemoryCordonHolds(Arc::clone(&memory))),
         audit: Arc::new(MemoryAuditLog(Arc::clone(&memory))),
         keys: Arc::new(MemoryIdempotencyKeys(Arc::clone(&memory))),
@@ -55,6 +59,7 @@ struct Memory {
 struct Tables {
     closed: bool,
     clusters: BTreeMap<ClusterName, ClusterRegistration>,
+    tokens: BTreeMap<TokenId, ApiToken>,
     holds: BTreeMap<Uuid, Hold>,
     audit: BTreeMap<Uuid, AuditRecord>,
     /// By caller and key.

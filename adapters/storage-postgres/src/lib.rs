@@ -1,6 +1,8 @@
 //! Storage in PostgreSQL, shared by many replicas.
 
 mod admin;
+#[path = "../../storage-sql/tables/api_tokens.rs"]
+mod api_tokens;
 #[path = "../../storage-sql/tables/audit_log.rs"]
 mod audit_log;
 #[path = "../../storage-sql/tables/cluster_registrations.rs"]
@@ -34,6 +36,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, Postgres};
 
 use crate::admin::PostgresStorageAdmin;
+use crate::api_tokens::SqlApiTokens;
 use crate::audit_log::SqlAuditLog;
 use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
@@ -91,6 +94,7 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
             options.migration_timeout,
         )),
         clusters: Arc::new(SqlClusterRegistrations::new(pool.clone())),
+        tokens: Arc::new(SqlApiTokens::new(pool.clone())),
         holds: Arc::new(SqlCordonHolds::new(pool.clone())),
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use knm_model::{Authority, OperationFilter};
 use knm_ports::{Storage, StorageError};
 use knm_storage_postgres::PostgresOptions;
 use knm_test_support::postgres::PostgresServer;
@@ -119,6 +120,37 @@ async fn a_schema_of_a_later_version_is_left_alone() {
     assert_eq!(storage.admin.migrate().await.unwrap(), 0);
     let schema = storage.admin.schema().await.unwrap();
     assert_eq!((schema.applied, schema.pending), (9999, 0));
+}
+
+#[tokio::test]
+async fn an_operation_that_a_version_before_wrote_may_be_done_by_everybody() {
+    let Some(fixture) = fixture() else {
+        return;
+    };
+    let storage = fixture.open().await;
+    storage.admin.migrate().await.unwrap();
+    // As a replica wrote it that did not know by what operations may be done.
+    fixture.server.run(
+        &fixture.database,
+        r#"INSERT INTO operations (id, kind, actor_kind, options_json, strategy_json, dry_run, created_at_unix_ms, state,
+                total, done, failed, skipped, excused, last_event, lease_epoch)
+            VALUES (gen_random_uuid(), 'cordon', 'anonymous', '{}',
+                '{"max_concurrent": 1, "order": "AsGiven", "pause_between": {"secs": 0, "nanos": 0}, "uncordon_after": "Never"}',
+                FALSE, 0, 'queued', 1, 0, 0, 0, 0, 1, 0)"#,
+    );
+
+    let found = storage.operations.page(&OperationFilter::default(), None, 9).await;
+
+    let operation = &found.unwrap()[0];
+    assert_eq!(operation.authority, Authority::Open);
+    // What cannot be read must not become that.
+    fixture.server.run(
+        &fixture.database,
+        "UPDATE operations SET authority_json = '\"everybody\"'",
+    );
+    let error = storage.operations.find(operation.id).await.unwrap_err();
+    assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("authority_json"), "{error}");
 }
 
 #[tokio::test]

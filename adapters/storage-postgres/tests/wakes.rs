@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use knm_model::{
-    Actor, EventKind, NewEvent, Operation, OperationKind, OperationProgress, OperationState, OperationStep, Strategy,
-    Timestamp,
+    Actor, Authority, EventKind, NewEvent, Operation, OperationKind, OperationProgress, OperationState, OperationStep,
+    Strategy, Timestamp,
 };
 use knm_ports::{Storage, StorageError, Wake, WakeStream};
 use knm_storage_postgres::{PostgresOptions, SslMode};
@@ -62,6 +62,7 @@ fn operation(number: u128) -> Operation {
         id: Uuid::from_u128(number),
         kind: OperationKind::Cordon,
         actor: Actor::anonymous(None),
+        authority: Authority::Open,
         request_id: None,
         reason: None,
         ticket: None,

@@ -41,6 +41,7 @@ mod migration;
 mod operation;
 mod pool;
 mod registration;
+mod token;
 
 pub use audit::{AuditRow, AuditStatements, audit_record, id_above, json};
 pub use bell::Bell;
@@ -56,3 +57,4 @@ pub use operation::{
 };
 pub use pool::{Held, PoolSettings, WatchedPool};
 pub use registration::{ClusterRegistrationRow, cluster_registration};
+pub use token::{ApiTokenRow, api_token, clusters_json};

@@ -1,7 +1,7 @@
 //! Rows of `operations`, `operation_targets` and `operation_events`.
 
 use knm_model::{
-    Actor, ActorKind, ClusterName, EventKind, NewEvent, NodeName, Operation, OperationEvent, OperationKind,
+    Actor, ActorKind, Authority, ClusterName, EventKind, NewEvent, NodeName, Operation, OperationEvent, OperationKind,
     OperationProgress, OperationState, OperationTarget, Strategy, TargetDetail, TargetState, Timestamp,
 };
 use knm_ports::StorageError;
@@ -17,6 +17,7 @@ pub struct OperationRow {
     actor_name: Option<String>,
     actor_kind: String,
     actor_address: Option<String>,
+    authority_json: Option<String>,
     request_id: Option<String>,
     reason: Option<String>,
     ticket: Option<String>,
@@ -114,6 +115,13 @@ pub fn operation(row: OperationRow) -> Result<Operation, StorageError> {
             name: row.actor_name,
             kind: corrupt.word("actor_kind", &row.actor_kind, ActorKind::parse)?,
             address: row.actor_address,
+        },
+        authority: match row.authority_json.as_deref() {
+            // Not repeated: there may be claims in it.
+            Some(text) => Authority::from_json(text)
+                .ok_or_else(|| corrupt.because("authority_json is no authority that is known"))?,
+            // It was accepted by a program that let everybody do everything.
+            None => Authority::Open,
         },
         request_id: row.request_id,
         reason: row.reason,
@@ -219,6 +227,7 @@ mod tests {
             actor_name: None,
             actor_kind: "anonymous".to_owned(),
             actor_address: None,
+            authority_json: None,
             request_id: None,
             reason: None,
             ticket: None,
@@ -262,6 +271,13 @@ mod tests {
         let read = operation(row()).unwrap();
         assert_eq!((read.kind, read.state), (OperationKind::Drain, OperationState::Queued));
         assert_eq!(read.strategy, Strategy::of(OperationKind::Drain));
+        assert_eq!(read.authority, Authority::Open, "of before");
+        let by_service = Some(Authority::Service.to_json());
+        let read = operation(OperationRow {
+            authority_json: by_service,
+            ..row()
+        });
+        assert_eq!(read.unwrap().authority, Authority::Service);
         assert_eq!(operation_target(target()).unwrap().state, TargetState::Waiting);
         let event = (Uuid::from_u128(7), 1, 2, "node".to_owned(), "{\"a\":1}".to_owned());
         assert_eq!(operation_event(event).unwrap().event.kind, EventKind::Node);
@@ -270,9 +286,11 @@ mod tests {
     #[test]
     fn rows_that_nobody_here_wrote_are_corrupt_and_say_what() {
         type Damage = fn(&mut OperationRow);
-        let damage: [(Damage, &str); 8] = [
+        let damage: [(Damage, &str); 10] = [
             (|row| row.kind = "reboot".to_owned(), "\"reboot\""),
             (|row| row.actor_kind = "ghost".to_owned(), "\"ghost\""),
+            (|row| row.authority_json = Some("\"god\"".to_owned()), "authority_json"),
+            (|row| row.authority_json = Some(String::new()), "authority_json"),
             (|row| row.state = "lost".to_owned(), "\"lost\""),
             (|row| row.options_json = "[]".to_owned(), "options_json"),
             (|row| row.strategy_json = "{}".to_owned(), "strategy_json"),

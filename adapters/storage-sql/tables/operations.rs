@@ -18,10 +18,10 @@ const WHAT: &str = "operation";
 /// How many rows are written by one statement: databases allow only so many values.
 pub(crate) const ROWS_AT_ONCE: usize = 500;
 
-const COLUMNS: &str = "id, kind, actor_name, actor_kind, actor_address, request_id, reason, ticket, options_json, \
+const COLUMNS: &str = "id, kind, actor_name, actor_kind, actor_address, authority_json, request_id, reason, ticket, options_json, \
     strategy_json, dry_run, retry_of, idempotency, created_at_unix_ms, started_at_unix_ms, ended_at_unix_ms, state, message, total, \
     done, failed, skipped, excused";
-const FIND: &str = "SELECT id, kind, actor_name, actor_kind, actor_address, request_id, reason, ticket, options_json, \
+const FIND: &str = "SELECT id, kind, actor_name, actor_kind, actor_address, authority_json, request_id, reason, ticket, options_json, \
     strategy_json, dry_run, retry_of, idempotency, created_at_unix_ms, started_at_unix_ms, ended_at_unix_ms, state, message, total, \
     done, failed, skipped, excused FROM operations WHERE id = $1";
 const TARGETS: &str = "SELECT operation, place, cluster, node, zone, state, message, started_at_unix_ms, ended_at_unix_ms, \
@@ -215,6 +215,7 @@ fn inserting(operation: &Operation, strategy: String) -> QueryBuilder<Driver> {
         .push_bind(operation.actor.name.clone())
         .push_bind(operation.actor.kind.as_str())
         .push_bind(operation.actor.address.clone())
+        .push_bind(operation.authority.to_json())
         .push_bind(operation.request_id.clone())
         .push_bind(operation.reason.clone())
         .push_bind(operation.ticket.clone())

@@ -3,6 +3,8 @@
 //! The pool is always one connection. Several processes may share the file on one machine; they wait for each other.
 
 mod admin;
+#[path = "../../storage-sql/tables/api_tokens.rs"]
+mod api_tokens;
 #[path = "../../storage-sql/tables/audit_log.rs"]
 mod audit_log;
 #[path = "../../storage-sql/tables/cluster_registrations.rs"]
@@ -36,6 +38,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{Connection, Sqlite};
 
 use crate::admin::SqliteStorageAdmin;
+use crate::api_tokens::SqlApiTokens;
 use crate::audit_log::SqlAuditLog;
 use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
@@ -94,6 +97,7 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
     Ok(Storage {
         admin: Arc::new(admin),
         clusters: Arc::new(SqlClusterRegistrations::new(pool.clone())),
+        tokens: Arc::new(SqlApiTokens::new(pool.clone())),
         holds: Arc::new(SqlCordonHolds::new(pool.clone())),
         audit: Arc::new(SqlAuditLog::new(pool.clone())),
         keys: Arc::new(SqlIdempotencyKeys::new(pool.clone())),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use knm_model::{Authority, OperationFilter};
 use knm_ports::{Storage, StorageError};
 use knm_storage_sqlite::SqliteOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -158,6 +159,32 @@ async fn what_nobody_here_wrote_is_corrupt_and_named() {
 
     assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
     assert!(error.to_string().contains("\"moon\""), "{error}");
+}
+
+#[tokio::test]
+async fn an_operation_that_a_version_before_wrote_may_be_done_by_everybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nodes.db");
+    let storage = migrated(&file).await;
+    let mut other = somebody(&file).await;
+    // As a replica wrote it that did not know by what operations may be done.
+    let before = r#"INSERT INTO operations (id, kind, actor_kind, options_json, strategy_json, dry_run, created_at_unix_ms, state,
+            total, done, failed, skipped, excused, last_event, lease_epoch)
+        VALUES (randomblob(16), 'cordon', 'anonymous', '{}',
+            '{"max_concurrent": 1, "order": "AsGiven", "pause_between": {"secs": 0, "nanos": 0}, "uncordon_after": "Never"}',
+            FALSE, 0, 'queued', 1, 0, 0, 0, 0, 1, 0)"#;
+    other.execute(before).await.unwrap();
+
+    let found = storage.operations.page(&OperationFilter::default(), None, 9).await;
+
+    let operation = &found.unwrap()[0];
+    assert_eq!(operation.authority, Authority::Open);
+    // What cannot be read must not become that.
+    let damage = "UPDATE operations SET authority_json = '\"everybody\"'";
+    other.execute(damage).await.unwrap();
+    let error = storage.operations.find(operation.id).await.unwrap_err();
+    assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("authority_json"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,9 +1,9 @@
-//! The real clock and the figures of the process and its machine.
+//! The real clock, randomness and the figures of the process and its machine.
 
 use std::sync::{Mutex, PoisonError};
 
 use knm_model::Timestamp;
-use knm_ports::{Clock, IdSource, ProcessStats, SystemStats};
+use knm_ports::{Clock, IdSource, ProcessStats, Randomness, SystemStats};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::runtime::Handle;
 use uuid::{ContextV7, Uuid};
@@ -33,6 +33,22 @@ impl IdSource for TimeOrderedIds {
         // At most 999,999,999.
         let nanos = (millis % 1_000) as u32 * 1_000_000;
         Uuid::new_v7(uuid::Timestamp::from_unix(&*context, millis / 1_000, nanos))
+    }
+}
+
+/// The randomness of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemRandomness;
+
+impl Randomness for SystemRandomness {
+    #[expect(
+        clippy::expect_used,
+        reason = "without randomness there must be no secret: any other value would be one that somebody can guess"
+    )]
+    fn bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).expect("the operating system has randomness");
+        bytes
     }
 }
 
@@ -151,6 +167,16 @@ mod tests {
         }
         assert!(before.open_fds + 100 <= stats.process().open_fds);
         drop(files);
+    }
+
+    #[test]
+    fn no_two_calls_get_the_same_bytes_and_none_gets_zeros() {
+        let (first, second) = (SystemRandomness.bytes(), SystemRandomness.bytes());
+        assert_ne!(first, second);
+        for bytes in [first, second] {
+            // Neither half was left as it was; that one is zero by chance happens once in 2^128 times.
+            assert!(bytes[..16] != [0; 16] && bytes[16..] != [0; 16], "{bytes:?}");
+        }
     }
 
     #[test]

@@ -434,6 +434,7 @@ mod tests {
             id: Uuid::from_u128(1),
             kind: OperationKind::Drain,
             actor: Actor::anonymous(None),
+            authority: Authority::Open,
             request_id: None,
             reason: None,
             ticket: None,

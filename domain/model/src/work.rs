@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::hold::check_ticket;
 use crate::{
-    DrainOptions, HoldRequest, LabelChange, OperationKind, QueryError, RawDrainOptions, RawTaint, RawTemplate,
-    TaintChange, Template, Timestamp, check_reason,
+    DrainOptions, HoldRequest, LabelChange, OperationKind, Permission, QueryError, RawDrainOptions, RawTaint,
+    RawTemplate, TaintChange, Template, Timestamp, check_reason,
 };
 
 /// Why a drained node is held if nobody says anything.
@@ -97,6 +97,21 @@ pub struct AppliedTemplate {
 }
 
 impl Work {
+    /// What somebody must be allowed to do to have it done.
+    #[must_use]
+    pub fn needs(&self) -> &'static [Permission] {
+        use Permission::{Change, Drain, Force, View};
+        match self {
+            Self::Cordon(_)
+            | Self::Uncordon { .. }
+            | Self::Label(_)
+            | Self::Taint { .. }
+            | Self::ApplyTemplate { .. } => &[View, Change],
+            Self::Drain { options, .. } if options.is_forced() => &[View, Change, Drain, Force],
+            Self::Drain { .. } => &[View, Change, Drain],
+        }
+    }
+
     /// Checks what a caller wants to be done at the time `now`. `options` are those of the same change of a single node.
     ///
     /// # Errors

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use knm_model::{AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord};
+use knm_model::{Access, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord};
 use knm_ports::{AuditLog, Clock, Leases, StorageError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::duty::{Duty, Terms, Turn};
+use crate::inventory::Inventory;
+use crate::visible::Visible;
 
 /// How many records a page has if nobody says.
 const USUAL_PAGE: u32 = 100;
@@ -26,9 +28,13 @@ const BATCH: u32 = 1_000;
 const LONGEST_CHANGE: Duration = Duration::from_secs(600);
 const ENDED: &str = "the process that tried it ended before it could tell";
 
+/// How many records are looked at for a page of somebody who may not see all of them.
+const MOST_LOOKED_AT: u32 = 2_000;
+
 /// Reads the audit log.
 pub struct Audit {
     log: Arc<dyn AuditLog>,
+    inventory: Arc<Inventory>,
 }
 
 /// Records, and where to go on.
@@ -41,26 +47,46 @@ pub struct AuditPage {
 }
 
 impl Audit {
-    /// Reads `log`.
-    pub fn new(log: Arc<dyn AuditLog>) -> Self {
-        Self { log }
+    /// Reads `log`, which is about the nodes of the clusters of `inventory`.
+    pub fn new(log: Arc<dyn AuditLog>, inventory: Arc<Inventory>) -> Self {
+        Self { log, inventory }
     }
 
-    /// The page that `query` asks for. There is no total: to count millions takes longer than to read a page.
+    /// The page that `query` asks for, as far as it may be seen. There is no total: to count millions takes longer than to read a page. For
+    /// somebody who does not see everything a page may be shorter than its limit although there are more: the next one goes on.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn page(&self, query: &AuditQuery) -> Result<AuditPage, StorageError> {
+    pub async fn page(&self, query: &AuditQuery, access: &Access) -> Result<AuditPage, StorageError> {
         let limit = query.limit.unwrap_or(USUAL_PAGE);
-        read(&*self.log, &query.filter, query.before, limit).await
+        let mut page = read(&*self.log, &query.filter, query.before, limit).await?;
+        let visible = self.inventory.visible_to(access);
+        if visible.is_everything() {
+            return Ok(page);
+        }
+        let mut looked_at = limit;
+        page.records.retain(|record| sees(visible, record));
+        while let (Some(before), true) = (page.next, looked_at < MOST_LOOKED_AT) {
+            let wanted = limit.saturating_sub(u32::try_from(page.records.len()).unwrap_or(u32::MAX));
+            if wanted == 0 {
+                break;
+            }
+            let more = read(&*self.log, &query.filter, Some(before), wanted).await?;
+            looked_at = looked_at.saturating_add(wanted);
+            page.next = more.next;
+            page.records
+                .extend(more.records.into_iter().filter(|record| sees(visible, record)));
+        }
+        Ok(page)
     }
 
-    /// The record with this id.
+    /// The record with this id, if it may be seen.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn find(&self, id: Uuid) -> Result<Option<AuditRecord>, StorageError> {
-        self.log.find(id).await
+    pub async fn find(&self, id: Uuid, access: &Access) -> Result<Option<AuditRecord>, StorageError> {
+        let found = self.log.find(id).await?;
+        Ok(found.filter(|record| sees(self.inventory.visible_to(access), record)))
     }
 
     /// All records that `query` asks for, not only a page of them, read a page at a time: no more than that is held in memory. It ends
@@ -68,9 +94,12 @@ impl Audit {
     pub fn export(
         &self,
         query: AuditQuery,
+        access: Arc<Access>,
     ) -> impl Stream<Item = Result<Vec<AuditRecord>, StorageError>> + Send + use<> {
         let start = Export {
             log: Arc::clone(&self.log),
+            inventory: Arc::clone(&self.inventory),
+            access,
             filter: query.filter,
             place: Place::Before(query.before),
             left: query.limit,
@@ -82,6 +111,8 @@ impl Audit {
 /// An export under way.
 struct Export {
     log: Arc<dyn AuditLog>,
+    inventory: Arc<Inventory>,
+    access: Arc<Access>,
     filter: AuditFilter,
     place: Place,
     /// How many records are still wanted; `None`: all.
@@ -100,14 +131,24 @@ impl Export {
             return None;
         };
         let limit = self.left.unwrap_or(EXPORT_PAGE).min(EXPORT_PAGE);
-        let page = read(&*self.log, &self.filter, before, limit).await;
-        self.left = self.left.map(|left| left - limit);
+        let mut page = read(&*self.log, &self.filter, before, limit).await;
+        if let Ok(page) = &mut page {
+            let visible = self.inventory.visible_to(&self.access);
+            page.records.retain(|record| sees(visible, record));
+            let told = u32::try_from(page.records.len()).unwrap_or(u32::MAX);
+            self.left = self.left.map(|left| left.saturating_sub(told));
+        }
         self.place = match &page {
             Ok(AuditPage { next: Some(next), .. }) if self.left != Some(0) => Place::Before(Some(*next)),
             Ok(_) | Err(_) => Place::Ended,
         };
         Some((page.map(|page| page.records), self))
     }
+}
+
+/// Whether a record may be seen.
+fn sees(visible: Visible<'_>, record: &AuditRecord) -> bool {
+    visible.is_everything() || visible.sees(record.cluster.as_str(), record.node.as_ref().map(|node| node.as_str()))
 }
 
 /// Reads one record more than a page has, to know whether there is a next page.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use knm_model::{ClusterName, ClusterRegistration, ClusterSource, NodeName, NodeStatus, Pod, Timestamp};
-use knm_ports::{Clock, ClusterError, ClusterGateway};
+use knm_ports::{AccessReviews, Clock, ClusterError, ClusterGateway};
 use metrics::gauge;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,8 @@ pub struct ClusterHandle {
     pub source: ClusterSource,
     /// The access to it.
     pub gateway: Arc<dyn ClusterGateway>,
+    /// What it can be asked about people; `None` if it knows none.
+    pub reviews: Option<Arc<dyn AccessReviews>>,
     /// Whether its pods are watched, and not only asked for.
     pub watch_pods: bool,
 }

@@ -9,7 +9,10 @@ mod inventory;
 mod metric;
 mod operations;
 mod registrations;
+mod sight;
+mod sign_in;
 mod templates;
+mod visible;
 
 pub use audit::{Audit, AuditKeeper, AuditPage};
 pub use changes::{Asked, ChangeError, NodeChanged, NodeChanges, Uncordon};
@@ -28,6 +31,12 @@ pub use operations::{
     Operations, OwnPod, RunnerSettings, TargetRequest,
 };
 pub use registrations::Registrations;
+pub use sight::Sight;
+pub use sign_in::{
+    KubernetesSignIn, MadeToken, OidcSignIn, SignIn, SignInError, Standing, TokenAdminError, Tokens, UnknowableError,
+    Wanted, Ways, random_token,
+};
 pub use templates::{
     Comparison, Content, DriftedNode, StaleCluster, TemplateError, TemplateReconciler, Templates, Versioned,
 };
+pub use visible::Visible;

@@ -36,6 +36,7 @@ pub(crate) const EVICTIONS: &str = "kube_node_manager_evictions_total";
 pub(crate) const PODS_BLOCKED: &str = "kube_node_manager_drain_pods_blocked";
 pub(crate) const OLDEST_BLOCK: &str = "kube_node_manager_drain_oldest_block_age_seconds";
 pub(crate) const TEMPLATE_DRIFT: &str = "kube_node_manager_template_drifted_nodes";
+pub(crate) const SIGN_INS: &str = "kube_node_manager_sign_ins_total";
 pub(crate) const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub(crate) const PROCESS_RESIDENT: &str = "process_resident_memory_bytes";
 pub(crate) const PROCESS_VIRTUAL: &str = "process_virtual_memory_bytes";
@@ -157,6 +158,13 @@ pub(crate) fn begin_changes() {
     }
 }
 
+/// The same for what comes of signing in.
+pub(crate) fn begin_sign_in() {
+    for outcome in ["accepted", "refused", "unavailable"] {
+        counter!(SIGN_INS, "outcome" => outcome).increment(0);
+    }
+}
+
 /// The same for what operations count.
 pub(crate) fn begin_operations() {
     for name in [OPERATION_TAKEOVERS, OPERATION_LEASES_LOST] {
@@ -190,6 +198,10 @@ pub fn describe_metrics() {
     describe_counter!(
         AUDIT_FAILURES,
         "Writes into the audit log that failed; a change whose intent cannot be written is not made."
+    );
+    describe_counter!(
+        SIGN_INS,
+        "Requests that needed a caller, by outcome: accepted, refused, or unavailable because what knows callers cannot be asked."
     );
     describe_counter!(
         OPERATIONS_ENDED,

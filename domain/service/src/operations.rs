@@ -7,6 +7,7 @@ mod draining;
 mod error;
 mod follower;
 mod keeper;
+mod permitting;
 mod room;
 mod runner;
 mod step;
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use knm_model::{
-    Caller, EventKind, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter, OperationKind,
-    OperationTarget, QueryError, RawStrategy, TargetState, Wish,
+    Access, Caller, ClusterName, EventKind, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter,
+    OperationKind, OperationTarget, Permission, QueryError, RawStrategy, TargetState, Wish, Work,
 };
 use knm_ports::{Clock, IdSource, Operations as OperationStore, StorageError, Wakes};
 use serde_json::{Map, Value, json};
@@ -34,6 +35,7 @@ pub use runner::{OperationRunner, OwnPod, RunnerSettings};
 use self::follower::Follower;
 use self::waiting::Waiting;
 use crate::inventory::Inventory;
+use crate::visible::Visible;
 
 /// How many operations a page has if nobody says.
 const USUAL_PAGE: u32 = 100;
@@ -223,7 +225,20 @@ impl Operations {
         })
     }
 
-    /// Operations that satisfy `filter`, the latest first.
+    /// An operation with its nodes, for somebody who may see all of them.
+    ///
+    /// # Errors
+    /// [`OperationError::Unknown`], also for whoever may not see one of its nodes, or what the store says.
+    pub async fn find_visible(&self, id: Uuid, access: &Access) -> Result<OperationShown, OperationError> {
+        let shown = self.find(id).await?;
+        match sees(self.inventory.visible_to(access), &shown.targets) {
+            true => Ok(shown),
+            false => Err(OperationError::Unknown { id }),
+        }
+    }
+
+    /// Operations that satisfy `filter`, the latest first, all of whose nodes may be seen. For somebody who does not see everything a page
+    /// may be shorter than `limit` although there are more: the next one goes on.
     ///
     /// # Errors
     /// What the store says.
@@ -232,6 +247,7 @@ impl Operations {
         filter: &OperationFilter,
         before: Option<Uuid>,
         limit: Option<u32>,
+        access: &Access,
     ) -> Result<OperationPage, OperationError> {
         let limit = limit.unwrap_or(USUAL_PAGE);
         // One more tells whether there is a next page.
@@ -239,9 +255,20 @@ impl Operations {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let is_last = found.len() <= limit;
         found.truncate(limit);
+        let next = found.last().map(|last| last.id).filter(|_| !is_last);
+        let visible = self.inventory.visible_to(access);
+        if !visible.is_everything() {
+            let mut left = Vec::new();
+            for operation in found {
+                if sees(visible, &self.store.targets(operation.id).await?) {
+                    left.push(operation);
+                }
+            }
+            found = left;
+        }
         let now = self.clock.now();
         Ok(OperationPage {
-            next: found.last().map(|last| last.id).filter(|_| !is_last),
+            next,
             operations: found
                 .into_iter()
                 .map(|operation| {
@@ -259,6 +286,7 @@ impl Operations {
     pub async fn wish(&self, id: Uuid, wish: Wish, asker: &Asker) -> Result<OperationShown, OperationError> {
         loop {
             let found = self.store.find(id).await?.ok_or(OperationError::Unknown { id })?;
+            self.check_wish(&found, wish, &asker.caller.access).await?;
             let wanted = found.state.wished(wish)?;
             if wanted == found.state {
                 break;
@@ -280,6 +308,24 @@ impl Operations {
         self.find(id).await
     }
 
+    /// Whether somebody may wish something of an operation: whoever has it go on, may have it done; whoever stops it, may change its nodes.
+    async fn check_wish(&self, operation: &Operation, wish: Wish, access: &Access) -> Result<(), OperationError> {
+        let targets = self.store.targets(operation.id).await?;
+        let visible = self.inventory.visible_to(access);
+        if !sees(visible, &targets) {
+            return Err(OperationError::Unknown { id: operation.id });
+        }
+        let needed = match wish {
+            Wish::Cancel | Wish::Pause => &[Permission::View, Permission::Change][..],
+            Wish::Resume => needs(operation),
+        };
+        for OperationTarget { cluster, node, .. } in &targets {
+            let ruling = visible.decide(needed, cluster.as_str(), Some(node.as_str()));
+            accept::permitted(ruling, cluster, node)?;
+        }
+        Ok(())
+    }
+
     /// Accepts a new operation for the nodes of an ended one for which it did not work and that are still there; `once` as in
     /// [`Operations::accept_once`].
     ///
@@ -294,7 +340,8 @@ impl Operations {
         if let Some(known) = self.asked_for_by(once).await? {
             return Ok(known);
         }
-        let OperationShown { operation, targets, .. } = self.find(id).await?;
+        let access = Arc::clone(&asker.caller.access);
+        let OperationShown { operation, targets, .. } = self.find_visible(id, &access).await?;
         if !operation.state.is_ended() {
             return Err(OperationError::NotEnded {
                 id,
@@ -311,7 +358,7 @@ impl Operations {
             .map(|target| target.cluster.clone())
             .collect::<BTreeSet<_>>()
         {
-            let snapshot = self.inventory.snapshot(cluster.as_str())?;
+            let snapshot = self.inventory.visible_to(&access).snapshot(cluster.as_str())?;
             earlier.retain(|target| target.cluster != cluster || snapshot.find(target.node.as_str()).is_some());
         }
         if earlier.is_empty() {
@@ -340,14 +387,21 @@ impl Operations {
         self.open(accepted).await
     }
 
-    /// Whether somebody who read the event with the number `after` can go on behind it; 0 reads all.
+    /// Whether somebody who read the event with the number `after` can go on behind it; 0 reads all. Returns the clusters that it is about.
     ///
     /// # Errors
     /// [`OperationError::Unknown`], [`OperationError::Invalid`] for an event that is not there, or what the store says.
-    pub async fn check_follow(&self, id: Uuid, after: u64) -> Result<(), OperationError> {
-        self.store.find(id).await?.ok_or(OperationError::Unknown { id })?;
+    pub async fn check_follow(
+        &self,
+        id: Uuid,
+        after: u64,
+        access: &Access,
+    ) -> Result<Vec<ClusterName>, OperationError> {
+        let shown = self.find_visible(id, access).await?;
+        let clusters: BTreeSet<ClusterName> = shown.targets.into_iter().map(|target| target.cluster).collect();
+        let clusters = clusters.into_iter().collect();
         if after == 0 || self.has_event(id, after).await? {
-            return Ok(());
+            return Ok(clusters);
         }
         // Numbers have no gaps, so the last one is between one that is there and one that is not.
         let (mut last, mut above) = (0, after);
@@ -378,6 +432,21 @@ impl Operations {
         let start = Follower::new(Arc::clone(self), id, after);
         futures::stream::unfold(start, Follower::advance)
     }
+}
+
+/// Whether all nodes of an operation may be seen.
+fn sees(visible: Visible<'_>, targets: &[OperationTarget]) -> bool {
+    visible.is_everything()
+        || targets
+            .iter()
+            .all(|target| visible.sees(target.cluster.as_str(), Some(target.node.as_str())))
+}
+
+/// What somebody must be allowed to do to have an operation done; everything, if that cannot be read any more.
+fn needs(operation: &Operation) -> &'static [Permission] {
+    let (reason, ticket) = (operation.reason.as_deref(), operation.ticket.as_deref());
+    let work = Work::parse(operation.kind, reason, ticket, &operation.options, operation.created_at);
+    work.map_or(&Permission::ALL, |work| work.needs())
 }
 
 /// What asks for these nodes, in their order.

@@ -8,8 +8,8 @@ mod reconciler;
 use std::sync::Arc;
 
 use knm_model::{
-    Actor, AppliedTemplate, Binding, ClusterName, Definition, DefinitionKind, DefinitionName, QueryError, RawBinding,
-    RawTemplate, Selector, Template, Timestamp, excerpt,
+    Access, Actor, AppliedTemplate, Binding, ClusterName, Definition, DefinitionKind, DefinitionName, QueryError,
+    RawBinding, RawTemplate, Selector, Template, Timestamp, excerpt,
 };
 use knm_ports::{Clock, Definitions, StorageError};
 use serde::Serialize;
@@ -21,6 +21,7 @@ pub use error::TemplateError;
 pub use reconciler::TemplateReconciler;
 
 use crate::inventory::{Inventory, InventoryError};
+use crate::visible::Visible;
 
 /// The most templates that there may be, and the most bindings.
 const MOST: usize = 1_000;
@@ -205,7 +206,7 @@ impl Templates {
         self.next::<T>(name, known, None, by).await.map(drop)
     }
 
-    /// Compares nodes with a template: those of `cluster`, or of all of them, that `selector` finds.
+    /// Compares nodes with a template: those of `cluster`, or of all of them, that `selector` finds and that may be seen.
     ///
     /// # Errors
     /// [`TemplateError`].
@@ -215,20 +216,28 @@ impl Templates {
         version: Option<u32>,
         cluster: Option<&str>,
         selector: &Selector,
+        access: &Access,
     ) -> Result<Comparison, TemplateError> {
         let template: Versioned<RawTemplate> = self.find(name, version).await?;
-        let cluster = cluster.map(|cluster| self.inventory.handle(cluster)).transpose()?;
-        self.compare(&template, cluster.map(|handle| &handle.name), selector)
+        let visible = self.inventory.visible_to(access);
+        let cluster = cluster.map(|cluster| visible.cluster(cluster)).transpose()?;
+        compare(
+            visible,
+            &template,
+            cluster.as_ref().map(|status| &status.name),
+            selector,
+        )
     }
 
-    /// Compares the nodes of a binding with its template.
+    /// Compares the nodes of a binding with its template, as far as they may be seen.
     ///
     /// # Errors
     /// [`TemplateError`], such as [`TemplateError::Unknown`] for a template that is gone.
-    pub async fn drift(&self, binding: &RawBinding) -> Result<Comparison, TemplateError> {
+    pub async fn drift(&self, binding: &RawBinding, access: &Access) -> Result<Comparison, TemplateError> {
         let binding = Binding::parse(binding).map_err(|errors| TemplateError::Invalid { errors })?;
         let template: Versioned<RawTemplate> = self.find(binding.template.as_str(), None).await?;
-        self.compare(&template, binding.cluster.as_ref(), &binding.selector)
+        let visible = self.inventory.visible_to(access);
+        compare(visible, &template, binding.cluster.as_ref(), &binding.selector)
     }
 
     /// What an operation stores that applies a template, so that it does not matter what becomes of the template. `options` are the
@@ -254,58 +263,6 @@ impl Templates {
             confirm_no_execute: wanted.confirm_no_execute,
         };
         object(&applied)
-    }
-
-    fn compare(
-        &self,
-        template: &Versioned<RawTemplate>,
-        cluster: Option<&ClusterName>,
-        selector: &Selector,
-    ) -> Result<Comparison, TemplateError> {
-        let wanted = Template::parse(&template.content).map_err(|errors| TemplateError::Invalid { errors })?;
-        let mut comparison = Comparison {
-            template: template.name.clone(),
-            version: template.version,
-            compared: 0,
-            drifted: Vec::new(),
-            unknown: Vec::new(),
-            stale: Vec::new(),
-        };
-        let snapshots = match cluster {
-            Some(cluster) => vec![(cluster.clone(), self.inventory.snapshot(cluster.as_str()))],
-            None => self.inventory.snapshots(),
-        };
-        for (name, snapshot) in snapshots {
-            let snapshot = match snapshot {
-                Ok(snapshot) => snapshot,
-                // Of one that is asked for by name, the caller wants to know why.
-                Err(error) if cluster.is_some() => return Err(error.into()),
-                Err(InventoryError::NotSeenYet { .. }) => {
-                    comparison.unknown.push(name);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            if snapshot.stale() {
-                comparison.stale.push(StaleCluster {
-                    cluster: name.clone(),
-                    as_of: snapshot.as_of(),
-                });
-            }
-            for entry in snapshot.entries() {
-                let node = entry.node();
-                if !selector.matches(&node.labels) {
-                    continue;
-                }
-                comparison.compared += 1;
-                comparison.drifted.extend(wanted.drift(node).map(|drift| DriftedNode {
-                    cluster: name.clone(),
-                    node: node.name.clone(),
-                    drift,
-                }));
-            }
-        }
-        Ok(comparison)
     }
 
     /// All versions, the latest first; never none.
@@ -369,6 +326,59 @@ impl Templates {
         );
         Ok(definition)
     }
+}
+
+/// Compares nodes with a template.
+fn compare(
+    visible: Visible<'_>,
+    template: &Versioned<RawTemplate>,
+    cluster: Option<&ClusterName>,
+    selector: &Selector,
+) -> Result<Comparison, TemplateError> {
+    let wanted = Template::parse(&template.content).map_err(|errors| TemplateError::Invalid { errors })?;
+    let mut comparison = Comparison {
+        template: template.name.clone(),
+        version: template.version,
+        compared: 0,
+        drifted: Vec::new(),
+        unknown: Vec::new(),
+        stale: Vec::new(),
+    };
+    let snapshots = match cluster {
+        Some(cluster) => vec![(cluster.clone(), visible.snapshot(cluster.as_str()))],
+        None => visible.snapshots(),
+    };
+    for (name, snapshot) in snapshots {
+        let snapshot = match snapshot {
+            Ok(snapshot) => snapshot,
+            // Of one that is asked for by name, the caller wants to know why.
+            Err(error) if cluster.is_some() => return Err(error.into()),
+            Err(InventoryError::NotSeenYet { .. }) => {
+                comparison.unknown.push(name);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if snapshot.stale() {
+            comparison.stale.push(StaleCluster {
+                cluster: name.clone(),
+                as_of: snapshot.as_of(),
+            });
+        }
+        for entry in snapshot.entries() {
+            let node = entry.node();
+            if !selector.matches(&node.labels) {
+                continue;
+            }
+            comparison.compared += 1;
+            comparison.drifted.extend(wanted.drift(node).map(|drift| DriftedNode {
+                cluster: name.clone(),
+                node: node.name.clone(),
+                drift,
+            }));
+        }
+    }
+    Ok(comparison)
 }
 
 /// What a caller says of a template that is to be applied.

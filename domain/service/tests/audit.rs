@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use knm_domain::{Audit, AuditKeeper};
-use knm_model::{Actor, AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, ClusterName};
-use knm_ports::{Clock, CountedIds, IdSource, ManualClock, MockAuditLog, MockLeases, Storage, StorageError};
+use knm_domain::{Audit, AuditKeeper, Inventory};
+use knm_model::{
+    Access, Actor, AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, ClusterName,
+};
+use knm_ports::{AuditLog, Clock, CountedIds, IdSource, ManualClock, MockAuditLog, MockLeases, Storage, StorageError};
 use tokio_util::sync::CancellationToken;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -54,6 +56,15 @@ async fn count(storage: &Storage) -> usize {
     all.unwrap().len()
 }
 
+fn reader(log: Arc<dyn AuditLog>) -> Audit {
+    let clock = ManualClock::at("2030-01-01T00:00:00Z");
+    Audit::new(log, Inventory::start(clock, Vec::new(), CancellationToken::new()))
+}
+
+fn everything() -> Arc<Access> {
+    Arc::new(Access::unlimited())
+}
+
 fn query(limit: Option<u32>) -> AuditQuery {
     AuditQuery {
         limit,
@@ -63,22 +74,22 @@ fn query(limit: Option<u32>) -> AuditQuery {
 
 #[tokio::test]
 async fn a_page_names_the_next_one_only_if_there_is_one() {
-    let audit = Audit::new(filled(5).await.audit);
-    let first = audit.page(&query(Some(3))).await.unwrap();
+    let audit = reader(filled(5).await.audit);
+    let first = audit.page(&query(Some(3)), &everything()).await.unwrap();
     assert_eq!(first.records.len(), 3);
     assert_eq!(first.next, first.records.last().map(|record| record.id));
     let rest = AuditQuery {
         before: first.next,
         ..query(Some(2))
     };
-    let rest = audit.page(&rest).await.unwrap();
+    let rest = audit.page(&rest, &everything()).await.unwrap();
     assert_eq!((rest.records.len(), rest.next), (2, None));
-    assert_eq!(audit.page(&query(None)).await.unwrap().records.len(), 5);
+    assert_eq!(audit.page(&query(None), &everything()).await.unwrap().records.len(), 5);
 }
 
 #[tokio::test]
 async fn an_export_has_all_records_or_as_many_as_are_wanted() {
-    let audit = Audit::new(filled(1_200).await.audit);
+    let audit = reader(filled(1_200).await.audit);
     for (limit, expected) in [
         (None, vec![500, 500, 200]),
         (Some(700), vec![500, 200]),
@@ -86,7 +97,7 @@ async fn an_export_has_all_records_or_as_many_as_are_wanted() {
         (Some(3_000), vec![500, 500, 200]),
     ] {
         let pages: Vec<usize> = audit
-            .export(query(limit))
+            .export(query(limit), everything())
             .map(|page| page.unwrap().len())
             .collect()
             .await;
@@ -106,7 +117,7 @@ async fn an_export_ends_with_the_first_error() {
         .times(2)
         .returning(move |_, _, _| answers.pop().unwrap());
 
-    let pages: Vec<_> = Audit::new(Arc::new(log)).export(query(None)).collect().await;
+    let pages: Vec<_> = reader(Arc::new(log)).export(query(None), everything()).collect().await;
 
     assert!(matches!(&pages[..], [Ok(_), Err(_)]), "{pages:?}");
 }

@@ -39,6 +39,7 @@ async fn inventory_that(gateway: Arc<dyn ClusterGateway>, watch_pods: bool) -> A
         name: ClusterName::parse("test").unwrap(),
         source: ClusterSource::Demo,
         gateway,
+        reviews: None,
         watch_pods,
     };
     let inventory = Inventory::start(ManualClock::at(NOW), vec![handle], CancellationToken::new());

@@ -74,6 +74,7 @@ async fn pods_are_logged_when_they_are_lost_and_seen_and_not_at_each_retry() {
         name: ClusterName::from_any("test"),
         source: ClusterSource::Demo,
         gateway: Arc::new(gateway),
+        reviews: None,
         watch_pods: true,
     };
     let clock = ManualClock::at("2030-01-01T00:00:00Z");

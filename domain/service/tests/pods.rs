@@ -44,6 +44,7 @@ impl Stage {
             name: ClusterName::from_any("test"),
             source: ClusterSource::Demo,
             gateway: Arc::new(gateway),
+            reviews: None,
             watch_pods: true,
         };
         let clock = ManualClock::at("2030-01-01T00:00:00Z");

@@ -32,6 +32,7 @@ async fn inventory(fleets: &[(&str, &Arc<Fleet>)]) -> Arc<Inventory> {
         name: name(cluster),
         source: ClusterSource::Demo,
         gateway: fleet.gateway(),
+        reviews: None,
         watch_pods: true,
     });
     let inventory = Inventory::start(ManualClock::at(NOW), handles.collect(), CancellationToken::new());
@@ -123,6 +124,7 @@ async fn a_changing_fleet_is_followed_without_a_gap() {
             name: name("test"),
             source: ClusterSource::Demo,
             gateway: fleet.gateway(),
+            reviews: None,
             watch_pods: true,
         }],
         CancellationToken::new(),

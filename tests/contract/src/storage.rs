@@ -13,6 +13,7 @@ mod idempotency;
 mod leases;
 mod operations;
 mod requests;
+mod tokens;
 mod wakes;
 mod work;
 
@@ -30,6 +31,7 @@ pub use idempotency::*;
 pub use leases::*;
 pub use operations::*;
 pub use requests::*;
+pub use tokens::*;
 pub use wakes::*;
 pub use work::*;
 
@@ -86,6 +88,18 @@ macro_rules! storage_contract {
             removing_takes_only_the_one_away,
             removing_what_is_not_there_is_an_error_and_removes_nothing,
             another_replica_sees_what_was_stored,
+            tokens_are_sorted_by_their_time_the_latest_first_and_then_by_id,
+            an_unknown_token_is_not_found,
+            a_token_is_returned_as_it_was_stored,
+            a_taken_id_of_a_token_is_a_conflict_and_keeps_the_old_one,
+            a_taken_name_of_a_token_is_a_conflict_and_keeps_the_old_one,
+            of_several_tokens_one_gets_the_name,
+            the_name_of_a_revoked_token_is_free_again,
+            revoking_a_token_says_when_and_by_whom,
+            revoking_an_unknown_token_is_an_error,
+            revoking_a_token_again_changes_nothing,
+            the_last_use_of_a_token_only_moves_forward,
+            the_use_of_an_unknown_token_changes_nothing,
             the_holds_of_a_node_are_returned_as_they_were_stored,
             a_taken_id_of_a_hold_is_a_conflict_and_keeps_the_old_one,
             ended_holds_are_left_out,
@@ -123,6 +137,7 @@ macro_rules! storage_contract {
             releasing_gives_a_lease_to_others,
             releasing_what_another_owner_holds_does_nothing,
             an_operation_is_returned_as_it_was_stored,
+            by_what_an_operation_may_be_done_is_returned_as_it_was_stored,
             an_unknown_operation_is_not_found,
             a_taken_id_of_an_operation_is_a_conflict_and_nothing_is_stored,
             an_operation_with_thousands_of_nodes_is_stored,

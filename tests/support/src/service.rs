@@ -85,6 +85,7 @@ impl Service {
             .envs([
                 ("PORT", "0"),
                 ("KNM__SERVER__HOST", "127.0.0.1"),
+                ("KNM__AUTH__MODE", "none"),
                 ("LOG_FORMAT", "json"),
             ])
             .envs(variables.iter().copied())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use knm_domain::InventoryError;
-use knm_model::{AuditQuery, NodeName, RawAuditQuery};
+use knm_model::{AuditQuery, Caller, NodeName, RawAuditQuery};
 use poem::http::HeaderMap;
 use poem::web::Data;
 use poem_openapi::OpenApi;
@@ -39,6 +39,7 @@ impl AuditApi {
     async fn list(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name; one that is no longer known, too.
         cluster: Query<Option<String>>,
         /// The node's name.
@@ -76,7 +77,7 @@ impl AuditApi {
             limit: limit.0,
             cursor: cursor.0,
         };
-        Ok(records(&shared, headers, &raw).await?)
+        Ok(records(&shared, &caller, headers, &raw).await?)
     }
 
     /// Show what was tried once
@@ -91,11 +92,12 @@ impl AuditApi {
     async fn one(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The record's id.
         id: Path<String>,
     ) -> Result<Ready<AuditRecordView>, Failure<OfStored>> {
         let found = match Uuid::try_parse(&id.0) {
-            Ok(id) => shared.audit.find(id).await?,
+            Ok(id) => shared.audit.find(id, &caller.access).await?,
             Err(_) => None,
         };
         let record = found.ok_or_else(|| {
@@ -118,6 +120,7 @@ impl AuditApi {
     async fn history(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
         /// The node's name.
@@ -163,15 +166,24 @@ impl AuditApi {
             limit: limit.0,
             cursor: cursor.0,
         };
-        Ok(records(&shared, headers, &raw).await?)
+        Ok(records(&shared, &caller, headers, &raw).await?)
     }
 }
 
-async fn records(shared: &Shared, headers: &HeaderMap, raw: &RawAuditQuery) -> Result<Records, Problem> {
+async fn records(
+    shared: &Shared,
+    caller: &Caller,
+    headers: &HeaderMap,
+    raw: &RawAuditQuery,
+) -> Result<Records, Problem> {
     let query = AuditQuery::parse(raw).map_err(Problem::invalid)?;
     if wants_lines(headers) {
-        return Ok(Records::lines(shared.audit.export(query), AuditRecordView::of).await?);
+        return Ok(Records::lines(
+            shared.audit.export(query, Arc::clone(&caller.access)),
+            AuditRecordView::of,
+        )
+        .await?);
     }
-    let page = shared.audit.page(&query).await?;
+    let page = shared.audit.page(&query, &caller.access).await?;
     Ok(Records::list(&AuditListView::of(&page)))
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use knm_domain::{Asked, Asker, NodeChanged, Uncordon};
-use knm_model::{Actor, HoldRequest, LabelChange, QueryError, TaintChange, check_reason, excerpt};
+use knm_model::{Caller, HoldRequest, LabelChange, QueryError, TaintChange, check_reason, excerpt};
+use poem::Request;
 use poem::http::{HeaderMap, header};
 use poem::web::Data;
-use poem::{Addr, Request};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use crate::Shared;
 use crate::answer::Changed;
 use crate::body::Written;
 use crate::edge::RequestId;
+use crate::gate::caller;
 use crate::list::{changed_tag, node_state};
 use crate::problem::{Failure, OfChanging, Problem};
 use crate::view::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
@@ -169,9 +170,9 @@ impl Shared {
 
 /// Who asks, and on which conditions; what is wrong with them goes to `errors`.
 fn asked(request: &Request, dry_run: Option<&str>, errors: &mut Vec<QueryError>) -> Asked {
-    let Asker { actor, request_id } = asker(request);
+    let Asker { caller, request_id } = asker(request);
     Asked {
-        actor,
+        actor: caller.actor,
         request_id,
         known: known(request.headers()),
         dry_run: is_dry_run(dry_run, errors),
@@ -180,12 +181,8 @@ fn asked(request: &Request, dry_run: Option<&str>, errors: &mut Vec<QueryError>)
 
 /// Who asks, and by which request.
 pub(super) fn asker(request: &Request) -> Asker {
-    let address = match &request.remote_addr().0 {
-        Addr::SocketAddr(address) => Some(address.ip().to_string()),
-        Addr::Unix(_) | Addr::Custom(..) => None,
-    };
     Asker {
-        actor: Actor::anonymous(address),
+        caller: Caller::clone(&caller(request)),
         request_id: request.data::<RequestId>().map(|id| id.0.clone()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use knm_model::Caller;
 use poem::http::HeaderMap;
 use poem::web::Data;
 use poem_openapi::OpenApi;
@@ -26,8 +27,13 @@ impl ClustersApi {
         tag = "Group::Clusters",
         operation_id = "listClusters"
     )]
-    async fn list(&self, shared: Data<&Arc<Shared>>) -> Result<Ready<ClusterListView>, Failure<OfFleet>> {
-        Ok(Ready::of(&ClusterListView::of(&shared.inventory.clusters())))
+    async fn list(
+        &self,
+        shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
+    ) -> Result<Ready<ClusterListView>, Failure<OfFleet>> {
+        let visible = shared.inventory.visible_to(&caller.access);
+        Ok(Ready::of(&ClusterListView::of(&visible.clusters())))
     }
 
     /// Show a cluster
@@ -42,10 +48,12 @@ impl ClustersApi {
     async fn one(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
     ) -> Result<Ready<ClusterView>, Failure<OfCluster>> {
-        Ok(Ready::of(&ClusterView::of(&shared.inventory.cluster(&cluster.0)?)))
+        let visible = shared.inventory.visible_to(&caller.access);
+        Ok(Ready::of(&ClusterView::of(&visible.cluster(&cluster.0)?)))
     }
 
     /// Add up a cluster
@@ -60,11 +68,12 @@ impl ClustersApi {
     async fn summary(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
         headers: &HeaderMap,
     ) -> Result<Cacheable<SummaryView>, Failure<OfNodes>> {
-        let snapshot = shared.inventory.snapshot(&cluster.0)?;
+        let snapshot = shared.inventory.visible_to(&caller.access).snapshot(&cluster.0)?;
         let tag = format!("W/\"{}-summary\"", snapshot.version());
         Ok(Cacheable::new(&tag, headers, || {
             json(&SummaryView::of(&snapshot)).into()

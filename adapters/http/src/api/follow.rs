@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt};
 use knm_model::{OperationEvent, QueryError, excerpt};
 use knm_ports::StorageError;
 use poem::http::HeaderMap;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::json as written;
+use crate::gate::Follower;
 
 /// How often a stream without news says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -52,6 +54,7 @@ type Batches = Pin<Box<dyn Stream<Item = Result<Vec<OperationEvent>, StorageErro
 struct Reader {
     batches: Batches,
     shutdown: CancellationToken,
+    shut_out: BoxFuture<'static, ()>,
     ready: std::vec::IntoIter<OperationEvent>,
     is_over: bool,
 }
@@ -59,11 +62,13 @@ struct Reader {
 /// The events as they come, until the operation is over, or this process ends.
 pub(super) fn events(
     batches: impl Stream<Item = Result<Vec<OperationEvent>, StorageError>> + Send + 'static,
+    follower: Follower,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = FollowEventView> {
     let reader = Reader {
         batches: Box::pin(batches),
         shutdown,
+        shut_out: follower.is_shut_out().boxed(),
         ready: Vec::new().into_iter(),
         is_over: false,
     };
@@ -83,6 +88,7 @@ impl Reader {
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return Some(self.end("shutdown")),
+                () = &mut self.shut_out => return Some(self.end("signed-out")),
                 batch = self.batches.next() => match batch {
                     Some(Ok(events)) => self.ready = events.into_iter(),
                     Some(Err(error)) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use knm_domain::InventoryError;
-use knm_model::{NodeField, NodeQuery, RawNodeQuery};
+use knm_model::{Caller, NodeField, NodeQuery, RawNodeQuery};
 use poem::http::HeaderMap;
 use poem::web::Data;
 use poem_openapi::OpenApi;
@@ -35,6 +35,7 @@ impl NodesApi {
     async fn list(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
         /// Labels that the nodes have, in Kubernetes' grammar: `=`, `==`, `!=`, `in`, `notin`, a key alone, `!` and a key, `>`, `<`.
@@ -74,7 +75,7 @@ impl NodesApi {
             cursor: cursor.0,
             fields: fields.0,
         };
-        let snapshot = shared.inventory.snapshot(&cluster.0);
+        let snapshot = shared.inventory.visible_to(&caller.access).snapshot(&cluster.0);
         // That there is no such cluster matters more than a wrong parameter, and that more than a cluster that cannot be seen.
         if let Err(error @ InventoryError::UnknownCluster { .. }) = snapshot {
             return Err(error.into());
@@ -105,13 +106,14 @@ impl NodesApi {
     async fn one(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
         /// The node's name.
         node: Path<String>,
         headers: &HeaderMap,
     ) -> Result<Cacheable<NodeView>, Failure<OfNodes>> {
-        let snapshot = shared.inventory.snapshot(&cluster.0)?;
+        let snapshot = shared.inventory.visible_to(&caller.access).snapshot(&cluster.0)?;
         let entry = snapshot.find(&node.0).ok_or_else(|| InventoryError::UnknownNode {
             cluster: snapshot.cluster().clone(),
             node: node.0.clone(),
@@ -157,6 +159,7 @@ impl NodesApi {
     async fn fleet(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// Labels that the nodes have, in Kubernetes' grammar.
         label_selector: Query<Option<String>>,
         /// Statuses that the nodes have, one of them each: `ready`, `not_ready`, `unknown`, separated by commas.
@@ -195,7 +198,7 @@ impl NodesApi {
             fields: fields.0,
         };
         let query = NodeQuery::parse(&raw).map_err(Problem::invalid)?;
-        let parts = shared.inventory.snapshots();
+        let parts = shared.inventory.visible_to(&caller.access).snapshots();
         Ok(Cacheable::new(&list::fleet_tag(&parts, &query), headers, || {
             list::fleet(&parts, &query)
         }))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use knm_domain::{OperationRequest, TargetRequest};
-use knm_model::{OperationKind, OperationQuery, QueryError, RawOperationQuery, RawStrategy, Wish, excerpt};
+use knm_model::{Caller, OperationKind, OperationQuery, QueryError, RawOperationQuery, RawStrategy, Wish, excerpt};
 use poem::Request;
 use poem::http::HeaderMap;
 use poem::web::Data;
@@ -100,6 +100,7 @@ impl OperationsApi {
     async fn list(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The name of a cluster of one of its nodes.
         cluster: Query<Option<String>>,
         /// The name of one of its nodes; with `cluster`, of that cluster.
@@ -132,7 +133,10 @@ impl OperationsApi {
             cursor: cursor.0,
         })
         .map_err(Problem::invalid)?;
-        let page = shared.operations.page(&query.filter, query.before, query.limit).await?;
+        let page = shared
+            .operations
+            .page(&query.filter, query.before, query.limit, &caller.access)
+            .await?;
         Ok(Ready::of(&OperationListView::of(&page)))
     }
 
@@ -148,10 +152,12 @@ impl OperationsApi {
     async fn one(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The operation's id.
         id: Path<String>,
     ) -> Result<Ready<OperationView>, Failure<OfStored>> {
-        let shown = shared.operations.find(parse_id(&id.0)?).await?;
+        let id = parse_id(&id.0)?;
+        let shown = shared.operations.find_visible(id, &caller.access).await?;
         Ok(Ready::of(&OperationView::of(&shown)))
     }
 
@@ -248,6 +254,7 @@ impl OperationsApi {
     async fn events(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The operation's id.
         id: Path<String>,
         /// The number of the last event that was read, for readers that cannot send the header `Last-Event-ID`, which comes first.
@@ -256,8 +263,9 @@ impl OperationsApi {
     ) -> Result<EventStream<futures::stream::BoxStream<'static, FollowEventView>>, Failure<OfStored>> {
         let id = parse_id(&id.0)?;
         let after = resume_after(headers, last_event_id.0).map_err(|error| Problem::invalid(vec![error]))?;
-        shared.operations.check_follow(id, after).await?;
-        let stream = events(shared.operations.follow(id, after), shared.shutdown.clone());
+        let clusters = shared.operations.check_follow(id, after, &caller.access).await?;
+        let follower = shared.follower(&caller, clusters);
+        let stream = events(shared.operations.follow(id, after), follower, shared.shutdown.clone());
         Ok(
             EventStream::new(futures::StreamExt::boxed(stream)).to_event(|event: FollowEventView| {
                 let message = Event::message(event.data).event_type(event.kind);

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use knm_model::{QueryError, RawBinding, RawTemplate, Selector, excerpt};
+use knm_domain::{TemplateError, Versioned};
+use knm_model::{Caller, DefinitionKind, Object, Permission, QueryError, RawBinding, RawTemplate, Selector, excerpt};
 use poem::Request;
 use poem::http::StatusCode;
 use poem::web::Data;
@@ -53,7 +54,7 @@ impl TemplatesApi {
         body: Written<NewTemplateBody>,
     ) -> Result<Created<TemplateView>, Failure<OfDefining>> {
         let (name, content) = body.0.split();
-        let by = asker(request).actor;
+        let by = asker(request).caller.actor;
         let stored = shared.templates.create(&name, content, &by).await?;
         Ok(Created::new(stored.version, &TemplateView::of(&stored)))
     }
@@ -97,7 +98,7 @@ impl TemplatesApi {
         request: &Request,
         body: Written<TemplateBody>,
     ) -> Result<Tagged<TemplateView>, Failure<OfRedefining>> {
-        let (known, by) = (known(request.headers()), asker(request).actor);
+        let (known, by) = (known(request.headers()), asker(request).caller.actor);
         let stored = shared
             .templates
             .update(&template.0, known.as_deref(), body.0.raw(), &by)
@@ -121,7 +122,7 @@ impl TemplatesApi {
         template: Path<String>,
         request: &Request,
     ) -> Result<Deleted, Failure<OfRemoving>> {
-        let (known, by) = (known(request.headers()), asker(request).actor);
+        let (known, by) = (known(request.headers()), asker(request).caller.actor);
         shared
             .templates
             .delete::<RawTemplate>(&template.0, known.as_deref(), &by)
@@ -160,6 +161,7 @@ impl TemplatesApi {
     async fn preview(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The template's name.
         template: Path<String>,
         body: Written<PreviewBody>,
@@ -178,7 +180,7 @@ impl TemplatesApi {
         })?;
         let comparison = shared
             .templates
-            .preview(&template.0, version, cluster.as_deref(), &selector)
+            .preview(&template.0, version, cluster.as_deref(), &selector, &caller.access)
             .await?;
         Ok(Ready::of(&ComparisonView::of(&comparison)))
     }
@@ -192,8 +194,14 @@ impl TemplatesApi {
         tag = "Group::Templates",
         operation_id = "listBindings"
     )]
-    async fn bindings(&self, shared: Data<&Arc<Shared>>) -> Result<Ready<BindingListView>, Failure<OfAudit>> {
-        Ok(Ready::of(&BindingListView::of(&shared.templates.list().await?)))
+    async fn bindings(
+        &self,
+        shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
+    ) -> Result<Ready<BindingListView>, Failure<OfAudit>> {
+        let mut bindings = shared.templates.list().await?;
+        bindings.retain(|binding| sees_binding(&caller, &binding.content));
+        Ok(Ready::of(&BindingListView::of(&bindings)))
     }
 
     /// Create a binding
@@ -214,7 +222,7 @@ impl TemplatesApi {
     ) -> Result<Created<BindingView>, Failure<OfDefining>> {
         let (name, content) = body.0.split();
         shared.check_binding(&content).await?;
-        let by = asker(request).actor;
+        let by = asker(request).caller.actor;
         let stored = shared.templates.create(&name, content, &by).await?;
         Ok(Created::new(stored.version, &BindingView::of(&stored)))
     }
@@ -231,10 +239,11 @@ impl TemplatesApi {
     async fn binding(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The binding's name.
         binding: Path<String>,
     ) -> Result<Tagged<BindingView>, Failure<OfStored>> {
-        let stored = shared.templates.find(&binding.0, None).await?;
+        let stored = shared.visible_binding(&binding.0, &caller).await?;
         Ok(Tagged::new(stored.version, &BindingView::of(&stored)))
     }
 
@@ -255,7 +264,7 @@ impl TemplatesApi {
         request: &Request,
         body: Written<BindingBody>,
     ) -> Result<Tagged<BindingView>, Failure<OfRedefining>> {
-        let (known, by) = (known(request.headers()), asker(request).actor);
+        let (known, by) = (known(request.headers()), asker(request).caller.actor);
         let content = body.0.raw();
         shared.check_binding(&content).await?;
         let stored = shared
@@ -281,7 +290,7 @@ impl TemplatesApi {
         binding: Path<String>,
         request: &Request,
     ) -> Result<Deleted, Failure<OfRemoving>> {
-        let (known, by) = (known(request.headers()), asker(request).actor);
+        let (known, by) = (known(request.headers()), asker(request).caller.actor);
         shared
             .templates
             .delete::<RawBinding>(&binding.0, known.as_deref(), &by)
@@ -301,10 +310,20 @@ impl TemplatesApi {
     async fn binding_versions(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The binding's name.
         binding: Path<String>,
     ) -> Result<Ready<VersionListView>, Failure<OfStored>> {
         let versions = shared.templates.versions::<RawBinding>(&binding.0).await?;
+        let sees = |version: &Versioned<Option<RawBinding>>| {
+            version
+                .content
+                .as_ref()
+                .is_none_or(|content| sees_binding(&caller, content))
+        };
+        if !versions.iter().all(sees) {
+            return Err(unknown_binding(&binding.0).into());
+        }
         Ok(Ready::of(&VersionListView::of(&versions)))
     }
 
@@ -320,16 +339,38 @@ impl TemplatesApi {
     async fn drift(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The binding's name.
         binding: Path<String>,
     ) -> Result<Ready<ComparisonView>, Failure<OfStored>> {
-        let stored = shared.templates.find::<RawBinding>(&binding.0, None).await?;
-        let comparison = shared.templates.drift(&stored.content).await?;
+        let stored = shared.visible_binding(&binding.0, &caller).await?;
+        let comparison = shared.templates.drift(&stored.content, &caller.access).await?;
         Ok(Ready::of(&ComparisonView::of(&comparison)))
     }
 }
 
+/// Whether somebody may see a binding: one of a cluster that they see, or of all clusters.
+fn sees_binding(caller: &Caller, binding: &RawBinding) -> bool {
+    let cluster = binding.cluster.as_deref();
+    cluster.is_none_or(|cluster| caller.access.allows(Permission::View, Object::SomeOf(cluster)))
+}
+
+fn unknown_binding(name: &str) -> TemplateError {
+    TemplateError::Unknown {
+        kind: DefinitionKind::Binding,
+        name: excerpt(name),
+    }
+}
+
 impl Shared {
+    async fn visible_binding(&self, name: &str, caller: &Caller) -> Result<Versioned<RawBinding>, TemplateError> {
+        let stored = self.templates.find::<RawBinding>(name, None).await?;
+        match sees_binding(caller, &stored.content) {
+            true => Ok(stored),
+            false => Err(unknown_binding(name)),
+        }
+    }
+
     /// Refuses a binding to what there is not, while whoever writes it can mend that.
     async fn check_binding(&self, binding: &RawBinding) -> Result<(), Problem> {
         let mut errors = Vec::new();

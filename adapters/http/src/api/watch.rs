@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
-use knm_domain::{ChangeKind, EventId, NodeChange, NodeEntry, Subscription, SubscriptionStart};
-use knm_model::{QueryError, excerpt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
+use knm_domain::{ChangeKind, EventId, NodeChange, NodeEntry, Sight, Subscription, SubscriptionStart};
+use knm_model::{Caller, QueryError, excerpt};
 use poem::http::HeaderMap;
 use poem::web::Data;
 use poem::web::sse::Event;
@@ -13,6 +14,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::EventStream;
 use poem_openapi::{Object, OpenApi};
 use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Group;
@@ -87,13 +89,15 @@ impl WatchApi {
     async fn watch(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
         /// The id of the last event that was read, for readers that cannot send the header `Last-Event-ID`, which comes first.
         last_event_id: Query<Option<String>>,
         headers: &HeaderMap,
     ) -> Result<EventStream<futures::stream::BoxStream<'static, WatchEventView>>, Failure<OfWatch>> {
-        shared.inventory.cluster(&cluster.0)?;
+        let visible = shared.inventory.visible_to(&caller.access);
+        let known = visible.cluster(&cluster.0)?;
         let asked = headers
             .get("last-event-id")
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -101,8 +105,27 @@ impl WatchApi {
             None => None,
             Some(text) => Some(EventId::parse(&text).ok_or_else(|| Problem::invalid(vec![unknown_id(&text)]))?),
         };
-        let subscription = shared.inventory.watch(&cluster.0, after)?;
-        let stream = events(cluster.0.clone(), subscription, shared.shutdown.clone());
+        let sight = Sight::of(&caller.access, &cluster.0);
+        // Somebody who sees some of the nodes is told what becomes of those, which takes to know what was told before.
+        let resume_after = after.filter(|_| matches!(sight, Sight::Everything));
+        let mut subscription = shared.inventory.watch(&cluster.0, resume_after)?;
+        if let SubscriptionStart::Fresh {
+            snapshot,
+            resume_failed,
+        } = &mut subscription.start
+        {
+            *snapshot = visible.narrowed_snapshot(Arc::clone(snapshot));
+            *resume_failed = after.is_some();
+        }
+        let reader = Reader {
+            cluster: cluster.0.clone(),
+            subscription,
+            sight,
+            shutdown: shared.shutdown.clone(),
+            shut_out: shared.follower(&caller, vec![known.name]).is_shut_out().boxed(),
+            stage: Stage::Start,
+        };
+        let stream = events(reader);
         Ok(EventStream::new(futures::StreamExt::boxed(stream))
             .to_event(|event: WatchEventView| Event::message(event.data).event_type(event.kind).id(event.id)))
     }
@@ -126,21 +149,13 @@ enum Stage {
 struct Reader {
     cluster: String,
     subscription: Subscription,
+    sight: Sight,
     shutdown: CancellationToken,
+    shut_out: BoxFuture<'static, ()>,
     stage: Stage,
 }
 
-fn events(
-    cluster: String,
-    subscription: Subscription,
-    shutdown: CancellationToken,
-) -> impl Stream<Item = WatchEventView> {
-    let reader = Reader {
-        cluster,
-        subscription,
-        shutdown,
-        stage: Stage::Start,
-    };
+fn events(reader: Reader) -> impl Stream<Item = WatchEventView> {
     futures::stream::unfold(reader, |mut reader| async move {
         reader.next().await.map(|event| (event, reader))
     })
@@ -196,6 +211,7 @@ impl Reader {
                     stale: Some(snapshot.stale()),
                 };
                 let entries: Vec<Arc<NodeEntry>> = snapshot.entries().cloned().collect();
+                self.sight.told(entries.iter());
                 self.stage = Stage::Known(entries.into_iter());
                 view
             }
@@ -204,14 +220,22 @@ impl Reader {
     }
 
     async fn change(&mut self) -> WatchEventView {
-        tokio::select! {
-            () = self.shutdown.cancelled() => self.end("shutdown"),
-            change = self.subscription.next() => match change {
-                Some(Ok(change)) => told(&change),
-                Some(Err(_)) => self.end("lagged"),
-                None => self.end("shutdown"),
-            },
-            () = tokio::time::sleep(HEARTBEAT) => event("heartbeat", String::new(), &serde_json::json!({})),
+        let silent_until = Instant::now() + HEARTBEAT;
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return self.end("shutdown"),
+                () = &mut self.shut_out => return self.end("signed-out"),
+                change = self.subscription.next() => match change {
+                    Some(Ok(change)) => {
+                        if let Some(change) = self.sight.of_change(change) {
+                            return told(&change);
+                        }
+                    }
+                    Some(Err(_)) => return self.end("lagged"),
+                    None => return self.end("shutdown"),
+                },
+                () = sleep_until(silent_until) => return event("heartbeat", String::new(), &serde_json::json!({})),
+            }
         }
     }
 

@@ -79,6 +79,12 @@ pub(crate) struct ActorView {
 pub(crate) enum ActorKindView {
     /// A caller who did not sign in.
     Anonymous,
+    /// The holder of an API token, by the token's name.
+    Token,
+    /// A user of a cluster, by the cluster's word.
+    Kubernetes,
+    /// A user of an OpenID provider.
+    Oidc,
     /// This service itself.
     Service,
     /// Somebody who changed the cluster without this service.
@@ -174,6 +180,9 @@ impl ActorView {
             name: actor.name.clone(),
             kind: match actor.kind {
                 ActorKind::Anonymous => ActorKindView::Anonymous,
+                ActorKind::Token => ActorKindView::Token,
+                ActorKind::Kubernetes => ActorKindView::Kubernetes,
+                ActorKind::Oidc => ActorKindView::Oidc,
                 ActorKind::Service => ActorKindView::Service,
                 ActorKind::Outside => ActorKindView::Outside,
             },

@@ -27,6 +27,16 @@ impl Caller {
         }
     }
 
+    /// Nobody, who may do nothing.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self {
+            actor: Actor::anonymous(None),
+            authority: Authority::Open,
+            access: Arc::new(Access::default()),
+        }
+    }
+
     /// This service itself, by one of its parts.
     #[must_use]
     pub fn service(actor: Actor) -> Self {

@@ -35,6 +35,48 @@ pub struct RawClaimRule {
 }
 
 impl ClaimRule {
+    /// Reads a rule such as `groups=sre -> operator+force in east|west on pool=gpu`: `in` limits it to clusters, `on` to nodes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse_text(text: &str) -> Result<Self, Vec<QueryError>> {
+        let parts = text
+            .split_once("->")
+            .and_then(|(left, right)| Some((left.split_once('=')?, right.trim())));
+        let Some(((claim, value), allowed)) = parts else {
+            let message = format!(
+                "\"{}\" is no rule: <claim>=<value> -> <role>[+force] [in <cluster>|<cluster>] [on <label selector>] is expected",
+                excerpt(text)
+            );
+            return Err(vec![QueryError::new("rule", message)]);
+        };
+        let (allowed, nodes) = match allowed.split_once(" on ") {
+            Some((allowed, nodes)) => (allowed, Some(nodes.trim().to_owned())),
+            None => (allowed, None),
+        };
+        let (role, clusters) = match allowed.split_once(" in ") {
+            Some((role, clusters)) => {
+                let names = clusters.split('|').map(|name| name.trim().to_owned());
+                (role, Some(names.collect()))
+            }
+            None => (allowed, None),
+        };
+        let (role, force) = match role.trim().split_once('+') {
+            Some((role, "force")) => (role, true),
+            _ => (role.trim(), false),
+        };
+        Self::parse(&RawClaimRule {
+            claim: claim.trim().to_owned(),
+            value: value.trim().to_owned(),
+            grant: RawRoleGrant {
+                role: role.to_owned(),
+                force,
+                clusters,
+                nodes,
+            },
+        })
+    }
+
     /// Checks a rule.
     ///
     /// # Errors

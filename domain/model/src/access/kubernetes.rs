@@ -1,5 +1,7 @@
 //! What a permission stands for in the rules of a cluster.
 
+use std::fmt;
+
 use super::Permission;
 
 /// Something that the rules of a cluster allow or not, in all of its namespaces: the attributes of a SubjectAccessReview.
@@ -32,6 +34,20 @@ impl Permission {
     }
 }
 
+impl fmt::Display for KubernetesAction {
+    /// As rules are read aloud: `create pods/eviction`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.verb, self.resource)?;
+        if !self.subresource.is_empty() {
+            write!(formatter, "/{}", self.subresource)?;
+        }
+        match self.group {
+            "" => Ok(()),
+            group => write!(formatter, ".{group}"),
+        }
+    }
+}
+
 const ADMINISTER: KubernetesAction = KubernetesAction {
     verb: "administer",
     group: "kube-node-manager.io",
@@ -53,15 +69,7 @@ mod tests {
     use super::*;
 
     fn words(permission: Permission) -> Vec<String> {
-        let word = |action: &KubernetesAction| {
-            let whole = match action.subresource {
-                "" => action.resource.to_owned(),
-                part => format!("{}/{part}", action.resource),
-            };
-            let group = if action.group.is_empty() { "" } else { "." };
-            format!("{} {whole}{group}{}", action.verb, action.group)
-        };
-        permission.kubernetes().iter().map(word).collect()
+        permission.kubernetes().iter().map(ToString::to_string).collect()
     }
 
     #[test]

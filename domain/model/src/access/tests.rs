@@ -274,6 +274,29 @@ fn claims_become_permissions_by_rules() {
 }
 
 #[test]
+fn rules_are_read_from_one_line() {
+    let rule = ClaimRule::parse_text("groups=sre -> operator+force in east|west on pool in (a, b)").unwrap();
+    assert_eq!((rule.claim.as_str(), rule.value.as_str()), ("groups", "sre"));
+    assert_eq!((rule.grant.role, rule.grant.force), (Role::Operator, true));
+    assert_eq!(rule.grant.clusters, clusters(&["east", "west"]));
+    assert_eq!(rule.grant.nodes.as_deref(), Some("pool in (a, b)"));
+    let rule = ClaimRule::parse_text("a.b=Platform Team->viewer").unwrap();
+    assert_eq!((rule.value.as_str(), rule.grant.clusters), ("Platform Team", None));
+    for wrong in [
+        "",
+        "groups=sre",
+        "sre -> viewer",
+        "a=b -> root",
+        "a=b -> viewer+all",
+        "a=b -> viewer in A",
+        "a=b -> viewer on (",
+        "=b -> viewer",
+    ] {
+        assert!(ClaimRule::parse_text(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn authorities_are_read_back() {
     for authority in [
         Authority::Open,

@@ -178,6 +178,12 @@ impl Tier {
 }
 
 impl DrainOptions {
+    /// Whether pods may be removed that nobody starts again, or whatever disruption budgets say.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.force || self.removal == Removal::Delete || self.after_deadline == AfterDeadline::Force
+    }
+
     /// Checks what a caller wants.
     ///
     /// # Errors

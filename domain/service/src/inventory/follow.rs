@@ -233,6 +233,7 @@ impl Follower {
     fn publish_snapshot(&mut self, changes: Vec<ChangeKind>) {
         self.generation += 1;
         let version = SnapshotVersion {
+            scope: 0,
             epoch: self.cluster.feed.epoch(),
             generation: self.generation,
         };

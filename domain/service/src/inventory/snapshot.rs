@@ -1,10 +1,11 @@
 //! What is known of a cluster at one moment.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use knm_model::{ClusterName, ClusterSummary, Node, Resources, Timestamp};
+use knm_model::{ClusterName, ClusterSummary, Node, Reach, Resources, Timestamp};
 
 /// All nodes of a cluster at one moment, sorted by name. It never changes: the next one shares with it whatever stayed as it was.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct SnapshotVersion {
     pub(super) epoch: u64,
     /// Counts the snapshots of a cluster from 1.
     pub(super) generation: u64,
+    /// Tells apart what is left of a snapshot for those who may not see all of it; 0: all of it.
+    pub(super) scope: u64,
 }
 
 /// A run of nodes that are neighbours by name; a changed node replaces its block and leaves the others alone.
@@ -117,6 +120,29 @@ impl Snapshot {
         block.position(node).ok().and_then(|at| block.entries.get(at))
     }
 
+    /// What is left of it for somebody who sees no further than `reach`.
+    #[must_use]
+    pub fn narrowed(&self, reach: &Reach<'_>) -> Self {
+        let blocks = self.blocks.iter().filter_map(|block| {
+            let is_visible = |entry: &&Arc<NodeEntry>| reach.includes(&entry.node.labels);
+            let left: Vec<_> = block.entries.iter().filter(is_visible).cloned().collect();
+            match left.len() {
+                0 => None,
+                all if all == block.entries.len() => Some(Arc::clone(block)),
+                _ => Some(Block::new(left)),
+            }
+        });
+        let mut hasher = DefaultHasher::new();
+        if let Reach::Nodes(selectors) = reach {
+            selectors.hash(&mut hasher);
+        }
+        let version = SnapshotVersion {
+            scope: hasher.finish().max(1),
+            ..self.version
+        };
+        Self::new(self.cluster.clone(), version, self.as_of, self.stale, blocks.collect())
+    }
+
     /// Totals over the nodes, added up when they are first asked for.
     pub fn summary(&self) -> &ClusterSummary {
         self.summary
@@ -126,7 +152,11 @@ impl Snapshot {
 
 impl fmt::Display for SnapshotVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{}", self.epoch, self.generation)
+        write!(f, "{:x}-{}", self.epoch, self.generation)?;
+        match self.scope {
+            0 => Ok(()),
+            scope => write!(f, "-{scope:x}"),
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use knm_model::{
-    ClusterName, NodeName, Operation, OperationProgress, OperationState, OperationTarget, QueryError, Selector,
-    Strategy, TargetDetail, TargetOrder, TargetState, Timestamp, Work, excerpt,
+    ClusterName, NodeName, Operation, OperationProgress, OperationState, OperationTarget, Permission, QueryError,
+    Ruling, Selector, Strategy, TargetDetail, TargetOrder, TargetState, Timestamp, Work, excerpt,
 };
 use uuid::Uuid;
 
@@ -27,12 +27,12 @@ pub(super) fn accept(
 ) -> Result<OperationShown, OperationError> {
     let mut errors = Vec::new();
     let (reason, ticket) = (request.reason.as_deref(), request.ticket.as_deref());
-    errors.extend(
-        Work::parse(request.kind, reason, ticket, &request.options, now)
-            .err()
-            .into_iter()
-            .flatten(),
-    );
+    let work = Work::parse(request.kind, reason, ticket, &request.options, now);
+    if let Err(wrong) = &work {
+        errors.extend(wrong.iter().cloned());
+    }
+    let needed = work.as_ref().map_or(&[][..], Work::needs);
+    let visible = inventory.visible_to(&asker.caller.access);
     let strategy = Strategy::parse(&request.strategy, request.kind).unwrap_or_else(|wrong| {
         errors.extend(wrong);
         Strategy::of(request.kind)
@@ -43,13 +43,15 @@ pub(super) fn accept(
             1 => "targets".to_owned(),
             _ => format!("targets[{place}]"),
         };
-        let snapshot = inventory.snapshot(&wanted.cluster)?;
+        let snapshot = visible.snapshot(&wanted.cluster)?;
         match select(&snapshot, wanted, &parameter) {
-            Ok(entries) => found.extend(
-                entries
-                    .into_iter()
-                    .map(|entry| Candidate::of(snapshot.cluster(), entry)),
-            ),
+            Ok(entries) => {
+                for entry in entries {
+                    let ruling = visible.on_labels(needed, &wanted.cluster, &entry.node().labels);
+                    permitted(ruling, snapshot.cluster(), &entry.node().name)?;
+                    found.push(Candidate::of(snapshot.cluster(), entry));
+                }
+            }
             Err(wrong) => errors.extend(wrong),
         }
     }
@@ -114,6 +116,20 @@ pub(super) fn accept(
         operation,
         targets,
         eta_seconds: None,
+    })
+}
+
+/// Whether a node that may be seen may be worked on.
+pub(super) fn permitted(ruling: Ruling, cluster: &ClusterName, node: &NodeName) -> Result<(), OperationError> {
+    let permission = match ruling {
+        Ruling::Allowed => return Ok(()),
+        Ruling::Hidden => Permission::View,
+        Ruling::Refused(permission) => permission,
+    };
+    Err(OperationError::NotPermitted {
+        permission,
+        cluster: cluster.clone(),
+        node: node.clone(),
     })
 }
 

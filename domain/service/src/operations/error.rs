@@ -1,6 +1,6 @@
 //! Why an operation was not accepted, or not changed.
 
-use knm_model::{OperationState, QueryError, RefusedWish};
+use knm_model::{ClusterName, NodeName, OperationState, Permission, QueryError, RefusedWish};
 use knm_ports::StorageError;
 use uuid::Uuid;
 
@@ -24,6 +24,16 @@ pub enum OperationError {
     /// There is no such cluster, or nothing is known of it yet.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// Whoever asks may not do it with one of the nodes.
+    #[error("node {node} of cluster {cluster} needs the permission {}", permission.as_str())]
+    NotPermitted {
+        /// What is missing.
+        permission: Permission,
+        /// The cluster.
+        cluster: ClusterName,
+        /// The first such node.
+        node: NodeName,
+    },
     /// It cannot be done in the state that the operation is in.
     #[error(transparent)]
     Refused(#[from] RefusedWish),

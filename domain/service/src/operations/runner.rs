@@ -20,6 +20,7 @@ use super::task::{Task, TaskEnd};
 use super::waiting::{GATHER, Waiting};
 use crate::changes::NodeChanges;
 use crate::metric;
+use crate::sign_in::SignIn;
 
 /// How many operations a replica takes at once; with the next look it takes more.
 const CLAIMED_AT_ONCE: u32 = 200;
@@ -41,6 +42,8 @@ pub struct RunnerSettings {
     pub max_concurrent_evictions: Option<u32>,
     /// The pod that this process runs in; `None` if it runs in none.
     pub own_pod: Option<OwnPod>,
+    /// Tells what those may do who asked for operations.
+    pub sign_in: Arc<SignIn>,
 }
 
 /// The pod that this process runs in. Pods of other clusters may have the same name.
@@ -149,6 +152,7 @@ impl OperationRunner {
             facts: Facts::default(),
             leaving: Leaving::default(),
             own_pod: settings.own_pod.clone(),
+            sign_in: Arc::clone(&settings.sign_in),
             most_leaving: settings
                 .max_concurrent_evictions
                 .and_then(|most| usize::try_from(most).ok()),

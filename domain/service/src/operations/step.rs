@@ -19,6 +19,7 @@ use super::runner::{Handover, Heard, OwnPod};
 use crate::changes::{Asked, ChangeError, NodeChanges, Target};
 use crate::inventory::{Inventory, InventoryError};
 use crate::metric;
+use crate::sign_in::SignIn;
 
 /// How long a node rests whose cluster could not be asked.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
@@ -36,6 +37,8 @@ pub(super) struct Bench {
     /// How many pods of a cluster may be on their way out at once.
     pub(super) most_leaving: Option<usize>,
     pub(super) handover: Handover,
+    /// Tells what those may do who asked for operations.
+    pub(super) sign_in: Arc<SignIn>,
 }
 
 impl Bench {

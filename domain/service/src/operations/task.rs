@@ -58,6 +58,10 @@ pub(super) struct Job {
     pub(super) busy: HashSet<usize>,
     /// When nodes may be begun again.
     pub(super) begin_at: Option<Instant>,
+    /// Until when it is believed that the nodes which are not begun may be.
+    pub(super) permitted_until: Option<Instant>,
+    /// When it may be asked again whether they may, after that could not be told.
+    pub(super) ask_permission_at: Option<Instant>,
     /// Whether it pauses as soon as nothing is worked on any more: until then no step begins.
     pub(super) is_held_back: bool,
 }
@@ -157,7 +161,11 @@ impl Task {
                 OperationState::Queued => {
                     step.transition = Some((state, OperationState::Running, None));
                 }
-                OperationState::Running => self.begin(&mut job, &mut changed, &mut step),
+                OperationState::Running => {
+                    if self.permit(&mut job, &mut changed, &mut step).await {
+                        self.begin(&mut job, &mut changed, &mut step);
+                    }
+                }
                 OperationState::Cancelling if steps.is_empty() => {
                     if !self.cancel(&mut job, &mut changed, &mut step).await {
                         tokio::time::sleep(AFTER_FAILURE).await;
@@ -214,6 +222,8 @@ impl Task {
                 rests: HashMap::new(),
                 busy: HashSet::new(),
                 begin_at: None,
+                permitted_until: None,
+                ask_permission_at: None,
                 is_held_back: false,
             })),
             Err(errors) => {
@@ -389,7 +399,7 @@ impl Job {
     }
 
     /// Takes what came of a step into `step`.
-    fn note(&mut self, place: usize, done: TargetStep, step: &mut OperationStep) {
+    pub(super) fn note(&mut self, place: usize, done: TargetStep, step: &mut OperationStep) {
         step.events.extend(done.events);
         step.holds.extend(done.holds);
         step.hold_states.extend(done.hold_states);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_model::{
-    Actor, ActorKind, Caller, ClusterName, DefinitionName, OperationFilter, OperationKind, OperationState, RawBinding,
-    RawStrategy, Timestamp,
+    Access, Actor, ActorKind, Caller, ClusterName, DefinitionName, OperationFilter, OperationKind, OperationState,
+    RawBinding, RawStrategy, Timestamp,
 };
 use knm_ports::{Clock, Leases};
 use metrics::gauge;
@@ -68,10 +68,11 @@ impl TemplateReconciler {
     async fn round(&self, lately: &mut BTreeMap<DefinitionName, Lately>) -> Result<usize, TemplateError> {
         let bindings: Vec<Versioned<RawBinding>> = self.templates.list().await?;
         lately.retain(|name, _| bindings.iter().any(|binding| binding.name == *name));
+        let everything = Access::unlimited();
         let mut drifted = 0;
         for binding in &bindings {
             let looked = async {
-                let comparison = self.templates.drift(&binding.content).await?;
+                let comparison = self.templates.drift(&binding.content, &everything).await?;
                 drifted += comparison.drifted.len();
                 if binding.content.reconcile && !comparison.drifted.is_empty() {
                     let lately = lately.entry(binding.name.clone()).or_default();
@@ -107,7 +108,10 @@ impl TemplateReconciler {
             ..OperationFilter::default()
         };
         let now = self.clock.now();
-        let last = self.operations.page(&filter, None, Some(1)).await?;
+        let last = self
+            .operations
+            .page(&filter, None, Some(1), &Access::unlimited())
+            .await?;
         if let Some((last, _)) = last.operations.first()
             && !may_follow(last.state, last.ended_at, now)
         {

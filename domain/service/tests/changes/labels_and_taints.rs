@@ -208,6 +208,7 @@ async fn changes_of(gateway: MockClusterGateway) -> Arc<NodeChanges> {
         name: ClusterName::from_any("test"),
         source: ClusterSource::Demo,
         gateway: Arc::new(gateway),
+        reviews: None,
         watch_pods: false,
     };
     let inventory = Inventory::start(clock.clone(), vec![handle], CancellationToken::new());

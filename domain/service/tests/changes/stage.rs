@@ -54,6 +54,7 @@ impl Stage {
             name: ClusterName::from_any("test"),
             source: ClusterSource::Demo,
             gateway: through(Arc::clone(&meddler)),
+            reviews: None,
             watch_pods: false,
         };
         let inventory = Inventory::start(clock.clone(), vec![handle], shutdown.clone());

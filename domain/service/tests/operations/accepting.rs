@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use knm_domain::{OperationError, OperationRequest, TargetRequest};
-use knm_model::{OperationFilter, OperationKind, OperationState, Wish};
+use knm_model::{Access, OperationFilter, OperationKind, OperationState, Wish};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ async fn everything_that_is_wrong_is_told_at_once_and_nothing_is_stored() {
     ));
     let all = stage
         .operations
-        .page(&OperationFilter::default(), None, None)
+        .page(&OperationFilter::default(), None, None, &Access::unlimited())
         .await
         .unwrap();
     assert_eq!(all.operations, []);
@@ -114,10 +114,14 @@ async fn whoever_follows_goes_on_behind_an_event_that_is_there() {
     let last = stage.events(id).await.len() as u64;
     assert!(3 < last);
     for number in [0, 1, last] {
-        stage.operations.check_follow(id, number).await.unwrap();
+        stage
+            .operations
+            .check_follow(id, number, &Access::unlimited())
+            .await
+            .unwrap();
     }
     for number in [last + 1, last + 2, 1_000, u64::MAX] {
-        let refused = stage.operations.check_follow(id, number).await;
+        let refused = stage.operations.check_follow(id, number, &Access::unlimited()).await;
         let Err(OperationError::Invalid { errors }) = refused else {
             panic!("{refused:?}");
         };
@@ -125,7 +129,10 @@ async fn whoever_follows_goes_on_behind_an_event_that_is_there() {
             format!("last_event_id: \"{number}\" is not the id of an event of this operation: the last one is {last}");
         assert_eq!(errors[0].to_string(), expected);
     }
-    let unknown = stage.operations.check_follow(Uuid::nil(), 1).await;
+    let unknown = stage
+        .operations
+        .check_follow(Uuid::nil(), 1, &Access::unlimited())
+        .await;
     assert!(matches!(unknown, Err(OperationError::Unknown { .. })), "{unknown:?}");
 }
 
@@ -157,10 +164,18 @@ async fn pages_tell_where_to_go_on() {
     }
     ids.reverse();
     let filter = OperationFilter::default();
-    let first = stage.operations.page(&filter, None, Some(2)).await.unwrap();
+    let first = stage
+        .operations
+        .page(&filter, None, Some(2), &Access::unlimited())
+        .await
+        .unwrap();
     let told: Vec<_> = first.operations.iter().map(|(operation, _)| operation.id).collect();
     assert_eq!((told.as_slice(), first.next), (&ids[..2], Some(ids[1])));
-    let rest = stage.operations.page(&filter, first.next, None).await.unwrap();
+    let rest = stage
+        .operations
+        .page(&filter, first.next, None, &Access::unlimited())
+        .await
+        .unwrap();
     assert_eq!((rest.operations.len(), rest.next), (3, None));
     let targets = vec![TargetRequest {
         cluster: "test".to_owned(),
@@ -176,7 +191,11 @@ async fn pages_tell_where_to_go_on() {
         kind: Some(OperationKind::Label),
         ..OperationFilter::default()
     };
-    let labels = stage.operations.page(&only, None, None).await.unwrap();
+    let labels = stage
+        .operations
+        .page(&only, None, None, &Access::unlimited())
+        .await
+        .unwrap();
     assert_eq!(
         labels.operations.iter().map(|(one, _)| one.id).collect::<Vec<_>>(),
         [id]

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{
     Asker, ClusterHandle, Inventory, NodeChanges, OperationError, OperationRequest, OperationRunner, OperationShown,
-    Operations, OwnPod, RunnerSettings, TargetRequest, TemplateReconciler, Templates,
+    Operations, OwnPod, RunnerSettings, SignIn, TargetRequest, TemplateReconciler, Templates, Ways,
 };
 use knm_model::{
     Access, Actor, ActorKind, AuditFilter, AuditRecord, Authority, Caller, ClusterName, ClusterSource, Controller,
@@ -166,6 +166,7 @@ impl Stage {
             lease: LEASE,
             max_concurrent_evictions: None,
             own_pod: None,
+            sign_in: SignIn::new(Ways::Open, Arc::clone(&self.inventory), Arc::clone(&self.clock)),
         };
         change(&mut settings);
         // Each replica has its own view of the operations, as processes do.
@@ -315,6 +316,7 @@ fn handle(name: &str, gateway: Arc<dyn ClusterGateway>, watch_pods: bool) -> Clu
         name: ClusterName::from_any(name),
         source: ClusterSource::Demo,
         gateway,
+        reviews: None,
         watch_pods,
     }
 }
@@ -323,7 +325,7 @@ pub(crate) fn asker() -> Asker {
     Asker {
         caller: Caller {
             actor: Actor::signed_in(ActorKind::Token, "ann".to_owned(), None),
-            authority: Authority::Token(TokenId::new([1; 8])),
+            authority: Authority::Open,
             access: Arc::new(Access::unlimited()),
         },
         request_id: Some("r-1".to_owned()),

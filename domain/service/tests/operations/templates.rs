@@ -6,7 +6,7 @@ use std::time::Duration;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{ClusterHandle, Inventory, Operations, TemplateError, TemplateReconciler, Templates};
 use knm_model::{
-    Actor, ClusterName, ClusterSource, OperationFilter, OperationKind, OperationState, RawBinding, RawTemplate,
+    Access, Actor, ClusterName, ClusterSource, OperationFilter, OperationKind, OperationState, RawBinding, RawTemplate,
     Selector, TaintEffect, TargetState,
 };
 use knm_ports::{CountedIds, EvictOptions, PodRef};
@@ -57,7 +57,10 @@ async fn stage() -> (Stage, Arc<Templates>) {
 }
 
 async fn repairs(stage: &Stage) -> Vec<OperationState> {
-    let page = stage.operations.page(&OperationFilter::default(), None, None).await;
+    let page = stage
+        .operations
+        .page(&OperationFilter::default(), None, None, &Access::unlimited())
+        .await;
     page.unwrap()
         .operations
         .iter()
@@ -149,7 +152,10 @@ async fn of_many_who_write_at_once_each_gets_a_version_of_its_own() {
 async fn a_preview_tells_which_nodes_would_change_and_how() {
     let (_stage, templates) = stage().await;
     let selector = Selector::parse("card").unwrap();
-    let preview = templates.preview("gpu", None, Some("test"), &selector).await.unwrap();
+    let preview = templates
+        .preview("gpu", None, Some("test"), &selector, &Access::unlimited())
+        .await
+        .unwrap();
     assert_eq!((preview.version, preview.compared), (1, 2));
     let names: Vec<_> = preview.drifted.iter().map(|one| one.node.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
@@ -158,7 +164,9 @@ async fn a_preview_tells_which_nodes_would_change_and_how() {
         after,
         json!({"labels": {"pool": "gpu"}, "taints": ["gpu=yes:NoSchedule"]})
     );
-    let nowhere = templates.preview("gpu", None, Some("moon"), &selector).await;
+    let nowhere = templates
+        .preview("gpu", None, Some("moon"), &selector, &Access::unlimited())
+        .await;
     assert!(matches!(nowhere, Err(TemplateError::Inventory(_))), "{nowhere:?}");
 }
 
@@ -222,7 +230,7 @@ async fn a_no_execute_taint_needs_a_confirmation_where_pods_run() {
 async fn a_binding_reports_and_changes_nothing_unless_it_is_asked_to() {
     let (stage, templates) = stage().await;
     let stored = templates.create("cards", binding(false), &ann()).await.unwrap();
-    let drift = templates.drift(&stored.content).await.unwrap();
+    let drift = templates.drift(&stored.content, &Access::unlimited()).await.unwrap();
     assert_eq!((drift.compared, drift.drifted.len()), (2, 2));
     tokio::spawn(stage.reconciler("one").keep(CancellationToken::new()));
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -328,6 +336,7 @@ async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
             name: ClusterName::from_any(name),
             source: ClusterSource::Demo,
             gateway: fleet.gateway(),
+            reviews: None,
             watch_pods: false,
         });
         fleets.push(fleet);
@@ -344,7 +353,7 @@ async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
     );
     templates.create("gpu", gpu(), &ann()).await.unwrap();
     let stored = templates.create("cards", binding(true), &ann()).await.unwrap();
-    let drift = templates.drift(&stored.content).await.unwrap();
+    let drift = templates.drift(&stored.content, &Access::unlimited()).await.unwrap();
     let stale: Vec<_> = drift.stale.iter().map(|stale| stale.cluster.as_str()).collect();
     assert_eq!((stale, drift.drifted.len()), (vec!["east"], 2));
     let operations = Operations::new(
@@ -362,7 +371,10 @@ async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
     };
     tokio::spawn(reconciler.keep(CancellationToken::new()));
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let page = operations.page(&OperationFilter::default(), None, None).await.unwrap();
+    let page = operations
+        .page(&OperationFilter::default(), None, None, &Access::unlimited())
+        .await
+        .unwrap();
     assert_eq!(page.operations.len(), 1, "{page:?}");
     let shown = operations.find(page.operations[0].0.id).await.unwrap();
     let targets: Vec<_> = shown.targets.iter().map(|target| target.cluster.as_str()).collect();

@@ -94,6 +94,7 @@ impl Stage {
             name: ClusterName::parse("test").unwrap(),
             source: ClusterSource::Demo,
             gateway: Arc::new(Scripted { events }),
+            reviews: None,
             watch_pods: false,
         };
         Self {

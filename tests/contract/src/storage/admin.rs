@@ -8,6 +8,7 @@ use knm_ports::StorageError;
 use super::StorageFixture;
 use super::audit::{completion, intent};
 use super::clusters::registration;
+use super::tokens::token;
 
 /// `ping` MUST work before the first migration.
 pub async fn a_ping_works_before_the_first_migration(fixture: &StorageFixture) {
@@ -85,6 +86,12 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     unavailable("insert", clusters.insert(&registration("prod")).await);
     unavailable("replace", clusters.replace(&registration("prod")).await);
     unavailable("remove", clusters.remove(&name).await);
+    let (tokens, used) = (&storage.tokens, token(1));
+    unavailable("list", tokens.list().await);
+    unavailable("find", tokens.find(used.id).await);
+    unavailable("insert", tokens.insert(&used).await);
+    unavailable("revoke", tokens.revoke(used.id, used.created_at, "ann").await);
+    unavailable("used", tokens.used(used.id, used.created_at).await);
     let (audit, record, came_of_it) = (&storage.audit, intent(1), completion());
     unavailable("open", audit.open(&record).await);
     unavailable("complete", audit.complete(record.id, &came_of_it).await);

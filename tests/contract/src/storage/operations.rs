@@ -2,8 +2,9 @@
 
 use futures::future::join_all;
 use knm_model::{
-    Actor, ActorKind, ClusterName, EventKind, NewEvent, NodeName, Operation, OperationFilter, OperationKind,
-    OperationProgress, OperationState, OperationTarget, Share, Strategy, TargetDetail, TargetState, Timestamp,
+    Actor, ActorKind, Authority, ClusterName, EventKind, KubernetesIdentity, NewEvent, NodeName, Operation,
+    OperationFilter, OperationKind, OperationProgress, OperationState, OperationTarget, Share, Strategy, TargetDetail,
+    TargetState, Timestamp, TokenId,
 };
 use knm_ports::{Storage, StorageError};
 use serde_json::{Map, Value, json};
@@ -71,6 +72,54 @@ pub async fn an_operation_is_returned_as_it_was_stored(fixture: &StorageFixture)
     let mut expected = targets.to_vec();
     expected[0].started_at = Some(time("2030-01-01T00:00:01.001Z"));
     assert_eq!(store.operations.targets(kept.id).await.expect("the nodes"), expected);
+}
+
+/// `find` and `page` MUST return by what an operation may be done as it was stored.
+pub async fn by_what_an_operation_may_be_done_is_returned_as_it_was_stored(fixture: &StorageFixture) {
+    let store = fixture.migrated().await;
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let somebody = KubernetesIdentity {
+        user: "oidc:ada \"the\" admin".to_owned(),
+        uid: "5b1d2c0e-3f60-4a2b-8f1d-7c9e0a6b4d21".to_owned(),
+        groups: texts(&["ops \u{1f525}", "system:authenticated"]),
+        extra: [("example.org/scopes".to_owned(), texts(&["a", "", "b\\c"]))].into(),
+    };
+    let claims =
+        json!({"groups": ["ops", "it's"], "admin": true, "level": -2.5, "org": {"unit": null, "\u{e4}": [[]]}});
+    let authorities = [
+        Authority::Open,
+        Authority::Service,
+        Authority::Token(TokenId::new([0, 1, 2, 0x7f, 0x80, 0xfe, 0xff, 0])),
+        Authority::Kubernetes(somebody),
+        Authority::Kubernetes(KubernetesIdentity::default()),
+        Authority::Oidc {
+            subject: "248289761001 100% 'x'".to_owned(),
+            claims: object(claims),
+        },
+    ];
+    let asked: Vec<Operation> = (1..)
+        .zip(authorities)
+        .map(|(number, authority)| Operation {
+            authority,
+            ..operation(number)
+        })
+        .collect();
+    for operation in &asked {
+        open(store, operation, &[]).await;
+    }
+
+    let mut paged = store
+        .operations
+        .page(&OperationFilter::default(), None, 100)
+        .await
+        .expect("a page");
+
+    paged.reverse();
+    assert_eq!(paged, asked);
+    for operation in asked {
+        let found = fixture.replica.operations.find(operation.id).await;
+        assert_eq!(found.expect("a look-up"), Some(operation));
+    }
 }
 
 /// `find` MUST return `None` if there is none.
@@ -487,6 +536,7 @@ pub(super) fn operation(number: u128) -> Operation {
         id: Uuid::from_u128(number),
         kind: OperationKind::Drain,
         actor: Actor::anonymous(None),
+        authority: Authority::Open,
         request_id: None,
         reason: None,
         ticket: None,

@@ -1,0 +1,213 @@
+//! Tokens of a cluster, and what clusters allow their holders.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use knm_model::{
+    Access, Actor, ActorKind, Authority, Caller, ClusterName, Grant, KubernetesIdentity, Permission, Permissions,
+};
+use knm_ports::{AccessReviews, ClusterError};
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
+
+use super::{Found, UnknowableError, Wanted};
+use crate::inventory::Inventory;
+
+/// How long it is believed what a cluster said of somebody.
+const BELIEVED: Duration = Duration::from_secs(10);
+/// Of how many tokens it is remembered whose they are.
+const MOST_TOKENS: u64 = 10_000;
+/// How many answers about permissions are remembered.
+const MOST_ANSWERS: u64 = 100_000;
+/// How long a cluster may take to say something of somebody.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Signs in whoever a cluster knows, and lets them do in each cluster what that cluster lets them do.
+pub struct KubernetesSignIn {
+    /// The cluster that is asked whose a token is.
+    home: ClusterName,
+    /// Whom the tokens must be for; empty: for the API server.
+    audiences: Vec<String>,
+    holders: Cache<[u8; 32], Option<Arc<KubernetesIdentity>>>,
+    answers: Cache<(Arc<KubernetesIdentity>, ClusterName, Permission), bool>,
+}
+
+impl KubernetesSignIn {
+    /// Asks the cluster `home` whose a token is.
+    #[must_use]
+    pub fn new(home: ClusterName, audiences: Vec<String>) -> Self {
+        Self {
+            home,
+            audiences,
+            holders: Cache::builder()
+                .max_capacity(MOST_TOKENS)
+                .time_to_live(BELIEVED)
+                .build(),
+            answers: Cache::builder()
+                .max_capacity(MOST_ANSWERS)
+                .time_to_live(BELIEVED)
+                .build(),
+        }
+    }
+
+    /// Who holds a token; with `may_ask` false only whom it was asked about lately.
+    pub(super) async fn look(
+        &self,
+        inventory: &Inventory,
+        token: &str,
+        address: Option<String>,
+        wanted: &Wanted<'_>,
+        may_ask: bool,
+    ) -> Result<Found, UnknowableError> {
+        // The token itself is not kept.
+        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let known = match self.holders.get(&key).await {
+            Some(known) => known,
+            None if !may_ask => return Ok(Found::Nobody("too many attempts: the cluster is not asked".to_owned())),
+            None => {
+                let reviews = reviews(inventory, &self.home).ok_or_else(|| UnknowableError::NoCluster {
+                    cluster: self.home.to_string(),
+                })?;
+                let asking = async {
+                    let found = in_time(reviews.identify(token, &self.audiences)).await?;
+                    Ok(found.map(Arc::new))
+                };
+                let found = self.holders.try_get_with(key, asking).await;
+                found.map_err(|source| unknowable(&self.home, source))?
+            }
+        };
+        let Some(identity) = known else {
+            return Ok(Found::Nobody(format!(
+                "cluster {} does not accept the token",
+                self.home
+            )));
+        };
+        let access = self.access(inventory, &identity, wanted).await?;
+        Ok(Found::Caller(Caller {
+            actor: Actor::signed_in(ActorKind::Kubernetes, identity.user.clone(), address),
+            authority: Authority::Kubernetes(KubernetesIdentity::clone(&identity)),
+            access: Arc::new(access),
+        }))
+    }
+
+    /// What clusters let somebody do of what is wanted.
+    async fn access(
+        &self,
+        inventory: &Inventory,
+        identity: &KubernetesIdentity,
+        wanted: &Wanted<'_>,
+    ) -> Result<Access, UnknowableError> {
+        let names = inventory.clusters().into_iter().map(|status| status.name);
+        let clusters: Vec<ClusterName> = names
+            .filter(|name| wanted.cluster.is_none_or(|wanted| wanted == name.as_str()))
+            .collect();
+        let asked = clusters.iter().map(|cluster| async move {
+            let allowed = self.allowed(inventory, identity, cluster, wanted.permissions).await;
+            (cluster, allowed)
+        });
+        let mut grants = Vec::new();
+        for (cluster, allowed) in join_all(asked).await {
+            match allowed {
+                Ok(permissions) => grants.push(of_cluster(cluster, permissions)),
+                // Of one cluster that is asked for alone it is told that it cannot be asked; among others it allows nothing.
+                Err(error) if wanted.cluster.is_some() => return Err(error),
+                Err(error) => {
+                    tracing::debug!(
+                        %cluster,
+                        error = &error as &dyn std::error::Error,
+                        "a cluster could not be asked what somebody may do"
+                    );
+                    grants.push(of_cluster(cluster, Permissions::NONE));
+                }
+            }
+        }
+        let is_everywhere = |permission: &Permission| match permission {
+            // It is about the service as a whole, and its own cluster says who may.
+            Permission::Administer => false,
+            _ => !grants.is_empty() && grants.iter().all(|grant| grant.permissions.contains(*permission)),
+        };
+        let mut everywhere: Vec<Permission> = match wanted.cluster {
+            None => wanted.permissions.iter().copied().filter(is_everywhere).collect(),
+            Some(_) => Vec::new(),
+        };
+        if wanted.permissions.contains(&Permission::Administer)
+            && self
+                .allowed(inventory, identity, &self.home, &[Permission::Administer])
+                .await?
+                .contains(Permission::Administer)
+        {
+            everywhere.push(Permission::Administer);
+        }
+        grants.push(Grant {
+            permissions: Permissions::of(&everywhere),
+            clusters: None,
+            nodes: None,
+        });
+        Ok(Access::new(grants))
+    }
+
+    /// What a cluster lets somebody do of `permissions`.
+    ///
+    /// # Errors
+    /// [`UnknowableError`] if it cannot be asked.
+    pub(super) async fn allowed(
+        &self,
+        inventory: &Inventory,
+        identity: &KubernetesIdentity,
+        cluster: &ClusterName,
+        permissions: &[Permission],
+    ) -> Result<Permissions, UnknowableError> {
+        let identity = match *cluster == self.home {
+            true => Some(identity.clone()),
+            false => identity.elsewhere(),
+        };
+        let (Some(identity), Some(reviews)) = (identity, reviews(inventory, cluster)) else {
+            return Ok(Permissions::NONE);
+        };
+        let identity = Arc::new(identity);
+        let asked = permissions.iter().map(|permission| {
+            let (identity, reviews) = (Arc::clone(&identity), Arc::clone(&reviews));
+            async move {
+                let key = (Arc::clone(&identity), cluster.clone(), *permission);
+                let asking = in_time(reviews.may(&identity, *permission));
+                match self.answers.try_get_with(key, asking).await {
+                    Ok(may) => Ok(may.then_some(*permission)),
+                    Err(source) => Err(unknowable(cluster, source)),
+                }
+            }
+        });
+        let mut allowed = Vec::new();
+        for answer in join_all(asked).await {
+            allowed.extend(answer?);
+        }
+        Ok(Permissions::of(&allowed))
+    }
+}
+
+/// What is allowed in one cluster.
+pub(super) fn of_cluster(cluster: &ClusterName, permissions: Permissions) -> Grant {
+    Grant {
+        permissions,
+        clusters: Some(BTreeSet::from([cluster.clone()])),
+        nodes: None,
+    }
+}
+
+fn reviews(inventory: &Inventory, cluster: &ClusterName) -> Option<Arc<dyn AccessReviews>> {
+    inventory.handle(cluster.as_str()).ok()?.reviews.clone()
+}
+
+fn unknowable(cluster: &ClusterName, source: Arc<ClusterError>) -> UnknowableError {
+    UnknowableError::Cluster {
+        cluster: cluster.to_string(),
+        source,
+    }
+}
+
+async fn in_time<T>(asking: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
+    tokio::time::timeout(DEADLINE, asking)
+        .await
+        .unwrap_or(Err(ClusterError::TimedOut { limit: DEADLINE }))
+}
