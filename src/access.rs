@@ -2,16 +2,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use knm_domain::{Inventory, KubernetesSignIn, SignIn, Tokens, Ways};
+use knm_domain::{Inventory, KubernetesSignIn, OidcSignIn, SignIn, Tokens, Ways};
+use knm_identity_oidc::OidcOptions;
 use knm_model::{Actor, ActorKind, ApiToken, Caller, ClusterName, NewToken, QueryError, RawRoleGrant, Timestamp};
 use knm_ports::{Clock, Storage};
 use knm_system::{SystemClock, SystemRandomness};
 
 use crate::arguments::{NewTokenArguments, TokenCommand};
-use crate::configuration::{Environment, Resolved, Settings, SignInSettings};
+use crate::configuration::{Environment, OidcSettings, Resolved, Settings, SignInSettings};
 use crate::{Failure, serve, storage};
 
+/// How long an OpenID provider may take to answer.
+const ASKING_THE_ISSUER: Duration = Duration::from_secs(10);
 /// What the first token is called.
 const BOOTSTRAP: &str = "bootstrap";
 
@@ -28,7 +32,7 @@ pub fn tokens(storage: &Storage, clock: &Arc<dyn Clock>) -> Arc<Tokens> {
 ///
 /// # Errors
 /// [`Failure::SignIn`] if that is not possible as it is configured.
-pub fn sign_in(
+pub async fn sign_in(
     settings: &SignInSettings,
     tokens: &Arc<Tokens>,
     inventory: &Arc<Inventory>,
@@ -60,10 +64,42 @@ pub fn sign_in(
     };
     let ways = Ways::Closed {
         tokens: settings.tokens.then(|| Arc::clone(tokens)),
-        oidc: None,
+        oidc: match &settings.oidc {
+            Some(oidc) => Some(openid(oidc).await?),
+            None => None,
+        },
         kubernetes,
     };
     Ok(SignIn::new(ways, Arc::clone(inventory), Arc::clone(clock)))
+}
+
+/// How callers sign in with tokens of an OpenID provider, which need not be reachable.
+async fn openid(settings: &OidcSettings) -> Result<OidcSignIn, Failure> {
+    let algorithms = match settings.algorithms.is_empty() {
+        true => knm_identity_oidc::USUAL_ALGORITHMS.map(str::to_owned).to_vec(),
+        false => settings.algorithms.clone(),
+    };
+    let options = OidcOptions {
+        issuer: settings.issuer.clone(),
+        audiences: settings.audiences.clone(),
+        algorithms,
+        leeway: knm_identity_oidc::USUAL_LEEWAY,
+        ca_file: settings.ca_file.clone(),
+        request_timeout: ASKING_THE_ISSUER,
+    };
+    let opened = knm_identity_oidc::open(options).await;
+    let tokens = opened.map_err(|error| Failure::SignIn {
+        why: format!("auth.oidc: {}", knm_ports::chain(&error)),
+    })?;
+    tracing::info!(
+        issuer = settings.issuer,
+        "callers sign in with tokens of an OpenID provider"
+    );
+    Ok(OidcSignIn {
+        tokens,
+        name_claim: settings.name_claim.clone(),
+        rules: settings.rules.clone(),
+    })
 }
 
 /// Takes over the first token, and says how to get one if there is none.

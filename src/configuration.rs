@@ -16,7 +16,7 @@ pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};
 pub use resolve::{Environment, Resolved};
 pub use settings::{KubernetesSettings, ServerSettings, Settings};
 pub use show::{converted, effective};
-pub use sign_in::{SignInSettings, refuses_open};
+pub use sign_in::{OidcSettings, SignInSettings, refuses_open};
 pub use value::{Origin, Value};
 
 /// Everything that is wrong with a configuration.

@@ -194,7 +194,7 @@ impl Program<'_> {
             Arc::clone(&clock),
         );
         let tokens = access::tokens(&storage, &clock);
-        let sign_in = access::sign_in(&settings.sign_in, &tokens, &inventory, &clock, own_cluster(&registered))?;
+        let sign_in = access::sign_in(&settings.sign_in, &tokens, &inventory, &clock, own_cluster(&registered)).await?;
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
         self.announce(&ports, tls.is_some());
         let stop = CancellationToken::new();

@@ -17,6 +17,7 @@ const USES: &[(&str, &[&str])] = &[
     ("knm-storage-postgres", &["knm-model", "knm-ports", "knm-storage-sql"]),
     ("knm-cluster-kubernetes", &["knm-model", "knm-ports"]),
     ("knm-cluster-memory", &["knm-model", "knm-ports"]),
+    ("knm-identity-oidc", &["knm-model", "knm-ports"]),
     ("knm-secrets", &["knm-model", "knm-ports"]),
     ("knm-system", &["knm-model", "knm-ports"]),
     ("knm-telemetry", &["knm-model", "knm-ports"]),
@@ -30,6 +31,7 @@ const USES: &[(&str, &[&str])] = &[
             "knm-cluster-memory",
             "knm-domain",
             "knm-http",
+            "knm-identity-oidc",
             "knm-model",
             "knm-ports",
             "knm-secrets",
@@ -106,6 +108,10 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
     (
         "knm-cluster-memory",
         &["sqlx-core", "kube-client", "k8s-openapi", "poem", "hyper"],
+    ),
+    (
+        "knm-identity-oidc",
+        &["sqlx-core", "kube-client", "k8s-openapi", "poem"],
     ),
     ("knm-secrets", &["tokio", "sqlx-core", "kube-client", "poem", "hyper"]),
     ("knm-system", &["sqlx-core", "kube-client", "poem", "hyper"]),
