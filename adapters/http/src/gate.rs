@@ -121,7 +121,7 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Ends when they may not see it any more. While that cannot be told they go on.
-    pub(crate) async fn is_shut_out(self) {
+    pub(crate) async fn shut_out(self) {
         loop {
             tokio::time::sleep(LOOK_AT_FOLLOWERS).await;
             let authority = &self.caller.authority;
