@@ -81,10 +81,10 @@ fn busy_edge() -> Edge<impl Endpoint<Output = Response>> {
     edge
 }
 
-fn plan() -> Request {
+fn preview() -> Request {
     Request::builder()
         .method(Method::POST)
-        .uri(Uri::from_static("/api/v1/clusters/c/nodes/n/drain/plan"))
+        .uri(Uri::from_static("/api/v1/templates/t/preview"))
         .header(header::HOST, "knm")
         .finish()
 }
@@ -92,10 +92,10 @@ fn plan() -> Request {
 #[tokio::test]
 async fn expensive_requests_beyond_their_places_are_a_429_and_others_are_not() {
     let edge = busy_edge();
-    let mut first = Box::pin(edge.answer(plan()));
+    let mut first = Box::pin(edge.answer(preview()));
     assert!(futures::poll!(&mut first).is_pending());
     // One caller takes half of the places.
-    let refused = edge.answer(plan()).await;
+    let refused = edge.answer(preview()).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
     let cheap = Request::builder()
@@ -105,6 +105,6 @@ async fn expensive_requests_beyond_their_places_are_a_429_and_others_are_not() {
     assert!(futures::poll!(&mut cheap).is_pending());
     // A caller that leaves takes none any more.
     drop(first);
-    let mut next = Box::pin(edge.answer(plan()));
+    let mut next = Box::pin(edge.answer(preview()));
     assert!(futures::poll!(&mut next).is_pending());
 }
