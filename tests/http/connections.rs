@@ -16,7 +16,7 @@ fn heads_that_dribble_in_are_cut_off_while_others_are_served() {
     ]);
     let mut dribblers: Vec<Wire> = (0..50).map(|_| Wire::open(service.address())).collect();
     for dribbler in &mut dribblers {
-        dribbler.send("GET /health HTTP/1.1\r\nhost: knm\r\n").unwrap();
+        dribbler.send("GET /health HTTP/1.1\r\nhost: localhost\r\n").unwrap();
     }
     let mut other = Wire::open(service.address());
     // More than two seconds of drops: each alone would look alive.
@@ -62,7 +62,7 @@ fn a_head_that_begins_with_the_request_before_is_cut_off_too() {
         ("KNM__SERVER__IDLE_TIMEOUT", "1"),
     ]);
     let mut wire = Wire::open(service.address());
-    wire.send("GET /health HTTP/1.1\r\nhost: knm\r\n\r\nGET /health HTTP/1.1\r\nho")
+    wire.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /health HTTP/1.1\r\nho")
         .unwrap();
     assert_eq!(wire.reply().unwrap().status, 200);
     wire.wait_until_closed();
@@ -89,7 +89,7 @@ fn one_connection_too_many_waits_until_one_leaves() {
     for other in &mut others {
         // Nobody who is answered makes room.
         other
-            .send("GET /health HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\n\r\n")
+            .send("GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n")
             .unwrap();
     }
     let mut last = Wire::open(service.address());
@@ -120,7 +120,7 @@ fn who_was_silent_for_longest_makes_room_for_others() {
     std::thread::sleep(A_MOMENT);
     let mut nothing = Wire::open(service.address());
     let mut busy = Wire::open(service.address());
-    busy.send("GET /health HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\n\r\n")
+    busy.send("GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n")
         .unwrap();
     // Each comes into the place of the one that was silent for longest, and is then silent itself.
     let mut newcomers = Vec::new();
@@ -161,7 +161,7 @@ fn a_body_has_its_time_in_all_and_not_per_piece() {
     let service = still(&[("KNM__SERVER__READ_TIMEOUT", "1")]);
     let mut wire = Wire::open(service.address());
     wire.send(format!(
-        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 1000\r\n\r\n"
+        "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n"
     ))
     .unwrap();
     for _ in 0..13 {
@@ -176,7 +176,7 @@ fn a_body_has_its_time_in_all_and_not_per_piece() {
 fn requests_that_come_at_once_are_answered_in_their_order() {
     let service = still(&[]);
     let mut wire = Wire::open(service.address());
-    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: knm\r\n\r\n");
+    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     wire.send([one("/health"), one(NODES), one("/nothing"), one("/health/live")].concat())
         .unwrap();
     assert_eq!(wire.reply().unwrap().json()["status"], "healthy");

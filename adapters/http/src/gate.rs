@@ -12,6 +12,7 @@ use poem::Request;
 use poem::http::header;
 
 use crate::access::{Part, need};
+use crate::origin;
 use crate::problem::{Kind, Problem};
 
 /// How often it is looked whether those who follow something still may.
@@ -25,6 +26,8 @@ pub(crate) struct Gate {
     pub(crate) metrics_require_auth: bool,
     /// Whether the description of the interface does.
     pub(crate) docs_require_auth: bool,
+    /// Origins whose pages may change something also where nobody signs in.
+    pub(crate) cors_origins: Vec<String>,
 }
 
 impl Gate {
@@ -47,6 +50,9 @@ impl Gate {
         };
         if is_for_all {
             return Ok(());
+        }
+        if self.sign_in.is_open() {
+            origin::check(request, &self.cors_origins)?;
         }
         let uri = request.uri().clone();
         let (cluster, node) = place(uri.path());

@@ -19,6 +19,7 @@ mod lines;
 mod list;
 mod metric;
 mod once;
+mod origin;
 mod parameters;
 mod problem;
 mod refusal;
@@ -210,6 +211,7 @@ pub(crate) fn router(
         inventory: Arc::clone(&app.inventory),
         metrics_require_auth: app.settings.metrics_require_auth,
         docs_require_auth: app.settings.docs_require_auth,
+        cors_origins: app.settings.cors_origins.clone(),
     };
     let shared = Arc::new(Shared {
         inventory: app.inventory,
