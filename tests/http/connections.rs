@@ -1,5 +1,7 @@
 //! What callers may do to connections.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use knm_test_support::wire::Wire;
@@ -154,6 +156,29 @@ fn a_reader_that_takes_nothing_is_cut_off() {
     // Nobody else is served until the only place is free again.
     assert_eq!(ask(&service, "GET", "/health", &[]).status, 200);
     stuck.wait_until_closed();
+}
+
+#[test]
+fn a_reader_that_takes_little_at_a_time_makes_room_for_others() {
+    let service = demo(
+        &["--demo-nodes", "5000", "--demo-changes-per-second", "0"],
+        &[
+            ("KNM__SERVER__WRITE_TIMEOUT", "2"),
+            ("KNM__SERVER__MAX_CONNECTIONS", "1"),
+        ],
+    );
+    let mut slow = TcpStream::connect(service.address()).unwrap();
+    let wish = format!("GET {NODES} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    slow.write_all(wish.repeat(100).as_bytes()).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut piece = vec![0; 128 * 1024];
+        // Each piece alone would look alive: for all of them it would take minutes.
+        while slow.read(&mut piece).is_ok_and(|count| 0 < count) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    assert_eq!(ask(&service, "GET", "/health", &[]).status, 200);
+    reader.join().unwrap();
 }
 
 #[test]
