@@ -474,13 +474,11 @@ async fn a_token_is_shown_once_and_revoked_for_good() {
 
 #[tokio::test]
 async fn requests_of_strangers_count_for_their_address_and_those_of_others_there_do_not() {
-    let long = format!("/api/v1/nodes?search={}", "x".repeat(9_000));
     for (method, path, first) in [
         (Method::GET, "/api/v1/nodes", 401),
         (Method::GET, "/api/v1/clusters/moon", 401),
         (Method::DELETE, "/api/v1/nodes", 405),
         (Method::OPTIONS, "/api/v1/nodes", 204),
-        (Method::GET, long.as_str(), 414),
     ] {
         let stage = Stage::with_limits(ServerLimits {
             caller_requests_per_second: 1,
