@@ -118,7 +118,7 @@ fn a_second_signal_ends_the_process_at_once() {
     let mut stuck = TcpStream::connect(service.address()).unwrap();
     for _ in 0..8 {
         stuck
-            .write_all(b"GET /api/v1/clusters/demo/nodes HTTP/1.1\r\nhost: knm\r\n\r\n")
+            .write_all(b"GET /api/v1/clusters/demo/nodes HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .unwrap();
     }
     stuck.read_exact(&mut [0]).unwrap();

@@ -51,7 +51,7 @@ impl Drop for Demo {
 fn is_ready(address: &str) -> bool {
     let ask = || {
         let mut connection = TcpStream::connect(address)?;
-        connection.write_all(b"GET /health/ready HTTP/1.1\r\nhost: knm\r\nconnection: close\r\n\r\n")?;
+        connection.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
         Ok::<_, std::io::Error>(answer)

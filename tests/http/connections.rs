@@ -1,5 +1,7 @@
 //! What callers may do to connections.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use knm_test_support::wire::Wire;
@@ -16,7 +18,7 @@ fn heads_that_dribble_in_are_cut_off_while_others_are_served() {
     ]);
     let mut dribblers: Vec<Wire> = (0..50).map(|_| Wire::open(service.address())).collect();
     for dribbler in &mut dribblers {
-        dribbler.send("GET /health HTTP/1.1\r\nhost: knm\r\n").unwrap();
+        dribbler.send("GET /health HTTP/1.1\r\nhost: localhost\r\n").unwrap();
     }
     let mut other = Wire::open(service.address());
     // More than two seconds of drops: each alone would look alive.
@@ -62,7 +64,7 @@ fn a_head_that_begins_with_the_request_before_is_cut_off_too() {
         ("KNM__SERVER__IDLE_TIMEOUT", "1"),
     ]);
     let mut wire = Wire::open(service.address());
-    wire.send("GET /health HTTP/1.1\r\nhost: knm\r\n\r\nGET /health HTTP/1.1\r\nho")
+    wire.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /health HTTP/1.1\r\nho")
         .unwrap();
     assert_eq!(wire.reply().unwrap().status, 200);
     wire.wait_until_closed();
@@ -89,7 +91,7 @@ fn one_connection_too_many_waits_until_one_leaves() {
     for other in &mut others {
         // Nobody who is answered makes room.
         other
-            .send("GET /health HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\n\r\n")
+            .send("GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n")
             .unwrap();
     }
     let mut last = Wire::open(service.address());
@@ -120,7 +122,7 @@ fn who_was_silent_for_longest_makes_room_for_others() {
     std::thread::sleep(A_MOMENT);
     let mut nothing = Wire::open(service.address());
     let mut busy = Wire::open(service.address());
-    busy.send("GET /health HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\n\r\n")
+    busy.send("GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n")
         .unwrap();
     // Each comes into the place of the one that was silent for longest, and is then silent itself.
     let mut newcomers = Vec::new();
@@ -157,11 +159,34 @@ fn a_reader_that_takes_nothing_is_cut_off() {
 }
 
 #[test]
+fn a_reader_that_takes_little_at_a_time_makes_room_for_others() {
+    let service = demo(
+        &["--demo-nodes", "5000", "--demo-changes-per-second", "0"],
+        &[
+            ("KNM__SERVER__WRITE_TIMEOUT", "2"),
+            ("KNM__SERVER__MAX_CONNECTIONS", "1"),
+        ],
+    );
+    let mut slow = TcpStream::connect(service.address()).unwrap();
+    let wish = format!("GET {NODES} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    slow.write_all(wish.repeat(100).as_bytes()).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut piece = vec![0; 128 * 1024];
+        // Each piece alone would look alive: for all of them it would take minutes.
+        while slow.read(&mut piece).is_ok_and(|count| 0 < count) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    assert_eq!(ask(&service, "GET", "/health", &[]).status, 200);
+    reader.join().unwrap();
+}
+
+#[test]
 fn a_body_has_its_time_in_all_and_not_per_piece() {
     let service = still(&[("KNM__SERVER__READ_TIMEOUT", "1")]);
     let mut wire = Wire::open(service.address());
     wire.send(format!(
-        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 1000\r\n\r\n"
+        "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n"
     ))
     .unwrap();
     for _ in 0..13 {
@@ -176,7 +201,7 @@ fn a_body_has_its_time_in_all_and_not_per_piece() {
 fn requests_that_come_at_once_are_answered_in_their_order() {
     let service = still(&[]);
     let mut wire = Wire::open(service.address());
-    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: knm\r\n\r\n");
+    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     wire.send([one("/health"), one(NODES), one("/nothing"), one("/health/live")].concat())
         .unwrap();
     assert_eq!(wire.reply().unwrap().json()["status"], "healthy");

@@ -11,7 +11,7 @@ const WATCH: &str = "/api/v1/clusters/demo/watch";
 /// The answers to twenty requests that come at once.
 fn twenty(service: &Service, path: &str, header: &str) -> Vec<Reply> {
     let mut wire = Wire::open(service.address());
-    let one = format!("GET {path} HTTP/1.1\r\nhost: knm\r\n{header}\r\n");
+    let one = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{header}\r\n");
     wire.send(one.repeat(20)).unwrap();
     (0..20).map(|_| wire.reply().unwrap()).collect()
 }

@@ -77,7 +77,7 @@ fn probes_see_that_it_is_not_ready_until_the_last_request_is_answered() {
     let (mut service, management) = apart(&[]);
     let mut half = Wire::open(service.address());
     half.send(format!(
-        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 5\r\n\r\nhalf"
+        "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhalf"
     ))
     .unwrap();
     service.wait_until("it is in flight", || {

@@ -87,16 +87,16 @@ fn a_body_that_is_too_large_is_a_413_however_it_is_announced() {
     let service = still(&[("KNM__SERVER__MAX_BODY_BYTES", "1000")]);
     let announced = raw(
         &service,
-        format!("GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 1001\r\n\r\n"),
+        format!("GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1001\r\n\r\n"),
     );
     assert_problem(&announced, 413);
     let chunk = "x".repeat(600);
     let chunked = format!(
-        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ntransfer-encoding: chunked\r\n\r\n258\r\n{chunk}\r\n258\r\n{chunk}\r\n0\r\n\r\n"
+        "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n258\r\n{chunk}\r\n258\r\n{chunk}\r\n0\r\n\r\n"
     );
     assert_problem(&raw(&service, chunked), 413);
     let exact = format!(
-        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 1000\r\n\r\n{}",
+        "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{}",
         "x".repeat(1000)
     );
     assert_eq!(raw(&service, exact).status, 200);
@@ -109,14 +109,14 @@ fn a_413_is_read_also_by_who_sends_everything_first() {
     for _ in 0..5 {
         let mut wire = Wire::open(service.address());
         wire.send(format!(
-            "POST {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: {length}\r\n\r\n"
+            "POST {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
         ))
         .unwrap();
         wire.send(vec![b'x'; length]).unwrap();
         assert_problem(&wire.reply().unwrap(), 405);
         let mut wire = Wire::open(service.address());
         wire.send(format!(
-            "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: {length}\r\n\r\n"
+            "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
         ))
         .unwrap();
         wire.send(vec![b'x'; length]).unwrap();
@@ -129,7 +129,7 @@ fn a_body_that_dribbles_in_is_a_408() {
     let service = still(&[("KNM__SERVER__READ_TIMEOUT", "1")]);
     let mut wire = Wire::open(service.address());
     wire.send(format!(
-        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 10\r\n\r\nabc"
+        "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nabc"
     ))
     .unwrap();
     assert_problem(&wire.reply().unwrap(), 408);
@@ -140,7 +140,7 @@ fn a_body_that_ends_too_early_harms_nobody() {
     let service = still(&[]);
     let mut wire = Wire::open(service.address());
     wire.send(format!(
-        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n"
+        "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n"
     ))
     .unwrap();
     assert_problem(&wire.reply().unwrap(), 400);
@@ -152,7 +152,7 @@ fn a_body_that_ends_too_early_harms_nobody() {
 fn who_asks_before_sending_a_body_is_told() {
     let service = still(&[("KNM__SERVER__MAX_BODY_BYTES", "1000")]);
     let head = |length: usize| {
-        format!("GET {NODES} HTTP/1.1\r\nhost: knm\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n")
+        format!("GET {NODES} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n")
     };
     let mut wire = Wire::open(service.address());
     wire.send(head(3)).unwrap();
@@ -195,15 +195,15 @@ fn a_head_that_cannot_be_read_is_a_400_in_the_same_form() {
     for head in [
         "nonsense\r\n\r\n",
         "GET\r\n\r\n",
-        "GET  /health HTTP/1.1\r\nhost: knm\r\n\r\n",
-        "GET /health HTTP/9.9\r\nhost: knm\r\n\r\n",
-        "GET /he alth HTTP/1.1\r\nhost: knm\r\n\r\n",
-        "GET /health HTTP/1.1\r\nhost: knm\r\nno colon\r\n\r\n",
-        "GET /health HTTP/1.1\r\nhost: knm\r\nbad name: x\r\n\r\n",
-        "GET /health HTTP/1.1\r\nhost: knm\r\nx: a\0b\r\n\r\n",
-        "GET /health HTTP/1.1\r\nhost: knm\r\ncontent-length: many\r\n\r\n",
-        "GET /health HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
-        "GET /health HTTP/1.1\r\nhost: knm\r\ntransfer-encoding: gzip\r\n\r\n",
+        "GET  /health HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "GET /health HTTP/9.9\r\nhost: localhost\r\n\r\n",
+        "GET /he alth HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: localhost\r\nno colon\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: localhost\r\nbad name: x\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: localhost\r\nx: a\0b\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: many\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\n",
         "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
@@ -221,7 +221,7 @@ fn a_head_that_cannot_be_read_is_a_400_in_the_same_form() {
 fn a_request_names_its_host_once_and_a_path() {
     let service = still(&[]);
     for head in [
-        "GET health HTTP/1.1\r\nhost: knm\r\n\r\n",
+        "GET health HTTP/1.1\r\nhost: localhost\r\n\r\n",
         "GET /health HTTP/1.1\r\n\r\n",
         "GET /health HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
     ] {

@@ -27,7 +27,7 @@ fn requests_whose_bodies_are_on_the_way_are_answered() {
     let mut wires: Vec<Wire> = (0..200).map(|_| Wire::open(service.address())).collect();
     for wire in &mut wires {
         wire.send(format!(
-            "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 10\r\n\r\nhalf "
+            "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhalf "
         ))
         .unwrap();
     }
@@ -115,7 +115,7 @@ fn an_open_connection_hears_that_the_service_is_not_ready_any_more() {
     let mut wire = Wire::open(service.address());
     assert_eq!(wire.get("/health/ready", &[]).unwrap().status, 200);
     // A request whose body is on the way is answered whatever time it takes.
-    wire.send("GET /health/ready HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\n\r\n")
+    wire.send("GET /health/ready HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n")
         .unwrap();
     let mut idle = Wire::open(service.address());
     assert_eq!(idle.get("/health/ready", &[]).unwrap().status, 200);
@@ -141,7 +141,7 @@ fn what_never_ends_is_cut_off_and_counted() {
     let mut wires: Vec<Wire> = (0..7).map(|_| Wire::open(service.address())).collect();
     for wire in &mut wires {
         wire.send(format!(
-            "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 10\r\n\r\nhalf "
+            "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhalf "
         ))
         .unwrap();
     }
@@ -198,10 +198,10 @@ fn event_streams_get_a_last_event() {
 fn who_asks_for_a_stream_at_the_end_is_told_at_once() {
     let mut service = still(&[]);
     let mut wire = Wire::open(service.address());
-    wire.send("GET /api/v1/clusters/demo/watch HTTP/1.1\r\nhost: knm\r\ncontent-length: 1\r\n\r\n")
+    wire.send("GET /api/v1/clusters/demo/watch HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n")
         .unwrap();
     let mut other = Wire::open(service.address());
-    other.send("GET /nothing HTTP/1.1\r\nhost: knm\r\n\r\n").unwrap();
+    other.send("GET /nothing HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     assert_problem(&other.reply().unwrap(), 404);
     service.signal("-TERM");
     service.wait_for_line("shutdown 3/5");

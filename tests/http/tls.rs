@@ -304,7 +304,7 @@ fn the_end_waits_for_requests_by_tls_and_not_for_greetings() {
     assert_eq!(idle.get("/health", &[]).unwrap().status, 200);
     let mut half = Wire::open_tls(service.address(), client).unwrap();
     half.send(format!(
-        "GET {NODES} HTTP/1.1\r\nhost: knm\r\ncontent-length: 5\r\n\r\nhalf"
+        "GET {NODES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhalf"
     ))
     .unwrap();
     service.wait_until("it is in flight", || {

@@ -24,6 +24,8 @@ const HEAD: u8 = 1;
 const BUSY: u8 = 2;
 /// It ends, because others need the place, unless a whole request has arrived already.
 const LEAVING: u8 = 3;
+/// An answer that has an end is there, and the peer has not taken all of it.
+const SENDING: u8 = 4;
 
 /// What a connection is waiting for and since when, shared between its bytes and its requests.
 pub(crate) struct Phases {
@@ -35,14 +37,17 @@ pub(crate) struct Phases {
     ended: AtomicBool,
     /// Whether anything was answered, be it that the request cannot be read.
     answered: AtomicBool,
+    /// How long a peer may take for an answer before it counts as silent, however it takes it.
+    patience: Duration,
     /// Who waits for the peer.
     waiting: AtomicWaker,
 }
 
 impl Phases {
     /// A new connection has as long for its first head as for any other, not as long as an idle one.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Self {
+            patience,
             phase: AtomicU8::new(HEAD),
             since: AtomicU64::new(0),
             opened: Instant::now(),
@@ -52,16 +57,21 @@ impl Phases {
         }
     }
 
-    /// How long the peer has sent no whole request; `None` while one is being answered, and of a connection that leaves.
+    /// How long the peer has sent no whole request, or has been taking an answer beyond the time for that; `None` while an answer is made,
+    /// and of a connection that leaves.
     pub(crate) fn silence(&self) -> Option<Duration> {
-        let is_silent = matches!(self.phase.load(Ordering::Acquire), IDLE | HEAD);
+        let allowed = match self.phase.load(Ordering::Acquire) {
+            IDLE | HEAD => Duration::ZERO,
+            SENDING => self.patience,
+            _ => return None,
+        };
         let since = Duration::from_millis(self.since.load(Ordering::Acquire));
-        is_silent.then(|| self.opened.elapsed().saturating_sub(since))
+        Some(self.opened.elapsed().saturating_sub(since).saturating_sub(allowed))
     }
 
-    /// Ends the connection, unless a request is being answered: that nobody interrupts.
+    /// Ends the connection, unless an answer is being made: that nobody interrupts.
     pub(crate) fn ask_to_leave(&self) {
-        for phase in [IDLE, HEAD] {
+        for phase in [IDLE, HEAD, SENDING] {
             let asked = self
                 .phase
                 .compare_exchange(phase, LEAVING, Ordering::AcqRel, Ordering::Acquire);
@@ -104,6 +114,11 @@ impl Phases {
     pub(crate) fn busy(&self) {
         self.answered.store(true, Ordering::Relaxed);
         self.phase.store(BUSY, Ordering::Release);
+    }
+
+    /// An answer that has an end is there for the peer to take.
+    pub(crate) fn sending(&self) {
+        self.enter(SENDING);
     }
 
     /// The answer was sent.
@@ -190,6 +205,9 @@ impl<'a> Watched<'a> {
         if outcome.is_ready() {
             self.stuck = None;
             return outcome;
+        }
+        if self.phases.poll_leaving(cx).is_ready() {
+            return Poll::Ready(Err(silent("another connection needs the place")));
         }
         let limit = self.write_timeout;
         let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(limit)));

@@ -134,70 +134,27 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         {
             return problem.into_response();
         }
-        if self.limits.max_url_bytes < length(request.original_uri()) {
-            let detail = format!(
-                "the URL has more than the {} bytes that are allowed",
-                self.limits.max_url_bytes
-            );
-            return Problem::new(Kind::UriTooLong, detail).into_response();
-        }
-        let header_bytes: usize = request
-            .headers()
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + 4)
-            .sum();
-        if self.limits.max_header_bytes < header_bytes {
-            let detail = format!(
-                "the headers have {header_bytes} bytes, at most {} are allowed",
-                self.limits.max_header_bytes
-            );
-            return Problem::new(Kind::HeadersTooLarge, detail).into_response();
-        }
-        if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
-            return Problem::new(Kind::Malformed, "there must be one header host").into_response();
-        }
-        // CONNECT names no path at all, and OPTIONS may ask about all of them.
-        let is_general =
-            request.method() == Method::CONNECT || (request.method() == Method::OPTIONS && request.uri().path() == "*");
-        if route == UNMATCHED && !is_general {
-            if request.uri().path().is_empty() {
-                return Problem::new(Kind::Malformed, "the URL has no path").into_response();
+        if let Some(response) = self.answer_to_anybody(&request, route) {
+            // Nobody will know who sent it.
+            if route::is_strict(route)
+                && let Err(problem) = self.rates.admit(&caller)
+            {
+                return problem.into_response();
             }
-            let detail = format!(
-                "there is nothing at {:?}: {}",
-                shortened(request.uri().path()),
-                self.paths.hint()
-            );
-            return Problem::new(Kind::NotFound, detail).into_response();
-        }
-        if request.method() == Method::OPTIONS {
-            return Response::builder()
-                .status(StatusCode::NO_CONTENT)
-                .header(header::ALLOW, route::allowed(route))
-                .finish();
-        }
-        if !route::allows(route, request.method().as_str()) {
-            let detail = format!(
-                "{} is not allowed here: {} are",
-                shortened(request.method().as_str()),
-                route::allowed(route)
-            );
-            let mut response = Problem::new(Kind::MethodNotAllowed, detail).into_response();
-            response
-                .headers_mut()
-                .insert(header::ALLOW, HeaderValue::from_static(route::allowed(route)));
             return response;
         }
         // Before anything is read of what a stranger sends.
         let address = request.data::<ClientAddress>().and_then(|address| address.0);
-        if let Err(problem) = Box::pin(self.gate.admit(&mut request, route, address)).await {
-            return problem.into_response();
-        }
+        let admitted = Box::pin(self.gate.admit(&mut request, route, address)).await;
         if route::is_strict(route) {
+            // Whoever is refused is counted, too: a stranger for their address.
             caller = caller.signed_in(&gate::caller(&request));
             if let Err(problem) = self.rates.admit(&caller) {
                 return problem.into_response();
             }
+        }
+        if let Err(problem) = admitted {
+            return problem.into_response();
         }
         if let Err(problem) = parameters::check(route, &request) {
             return problem.into_response();
@@ -240,6 +197,63 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             )
             .into_response(),
         }
+    }
+
+    /// The answer to a request that is the same whoever sent it: what cannot be done here, and what may be.
+    fn answer_to_anybody(&self, request: &Request, route: &'static str) -> Option<Response> {
+        if self.limits.max_url_bytes < length(request.original_uri()) {
+            let detail = format!(
+                "the URL has more than the {} bytes that are allowed",
+                self.limits.max_url_bytes
+            );
+            return Some(Problem::new(Kind::UriTooLong, detail).into_response());
+        }
+        let header_bytes: usize = request
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
+        if self.limits.max_header_bytes < header_bytes {
+            let detail = format!(
+                "the headers have {header_bytes} bytes, at most {} are allowed",
+                self.limits.max_header_bytes
+            );
+            return Some(Problem::new(Kind::HeadersTooLarge, detail).into_response());
+        }
+        if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+            return Some(Problem::new(Kind::Malformed, "there must be one header host").into_response());
+        }
+        // CONNECT names no path at all, and OPTIONS may ask about all of them.
+        let is_general =
+            request.method() == Method::CONNECT || (request.method() == Method::OPTIONS && request.uri().path() == "*");
+        if route == UNMATCHED && !is_general {
+            if request.uri().path().is_empty() {
+                return Some(Problem::new(Kind::Malformed, "the URL has no path").into_response());
+            }
+            let detail = format!(
+                "there is nothing at {:?}: {}",
+                shortened(request.uri().path()),
+                self.paths.hint()
+            );
+            return Some(Problem::new(Kind::NotFound, detail).into_response());
+        }
+        if request.method() == Method::OPTIONS {
+            let allowed = Response::builder().header(header::ALLOW, route::allowed(route));
+            return Some(allowed.status(StatusCode::NO_CONTENT).finish());
+        }
+        if !route::allows(route, request.method().as_str()) {
+            let detail = format!(
+                "{} is not allowed here: {} are",
+                shortened(request.method().as_str()),
+                route::allowed(route)
+            );
+            let mut response = Problem::new(Kind::MethodNotAllowed, detail).into_response();
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static(route::allowed(route)));
+            return Some(response);
+        }
+        None
     }
 
     /// The request with its whole body, which arrives in time and is not too large.

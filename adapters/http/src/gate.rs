@@ -12,6 +12,7 @@ use poem::Request;
 use poem::http::header;
 
 use crate::access::{Part, need};
+use crate::origin;
 use crate::problem::{Kind, Problem};
 
 /// How often it is looked whether those who follow something still may.
@@ -25,13 +26,15 @@ pub(crate) struct Gate {
     pub(crate) metrics_require_auth: bool,
     /// Whether the description of the interface does.
     pub(crate) docs_require_auth: bool,
+    /// Origins whose pages may change something also where nobody signs in.
+    pub(crate) cors_origins: Vec<String>,
 }
 
 impl Gate {
     /// Lets a request to the operation at `route` in, with its caller as `Arc<Caller>` among its data.
     ///
     /// # Errors
-    /// Why it is not let in.
+    /// Why it is not let in. Its caller is there all the same if they are known.
     pub(crate) async fn admit(
         &self,
         request: &mut Request,
@@ -48,7 +51,11 @@ impl Gate {
         if is_for_all {
             return Ok(());
         }
-        let (cluster, node) = place(request.uri().path());
+        if self.sign_in.is_open() {
+            origin::check(request, &self.cors_origins)?;
+        }
+        let uri = request.uri().clone();
+        let (cluster, node) = place(uri.path());
         let in_cluster = match need.part {
             Part::SomeOfCluster | Part::Node => cluster.as_deref(),
             Part::Public | Part::Metrics | Part::Docs | Part::Anything | Part::Everything => None,
@@ -58,7 +65,8 @@ impl Gate {
             permissions: &wanted,
             cluster: in_cluster,
         };
-        let caller = self.sign_in.caller(bearer(request), address, &wanted).await?;
+        let caller = Arc::new(self.sign_in.caller(bearer(request), address, &wanted).await?);
+        request.set_data(Arc::clone(&caller));
         let access = Arc::clone(&caller.access);
         let ruling = match need.part {
             Part::Public | Part::Metrics | Part::Docs => Ruling::Allowed,
@@ -95,7 +103,6 @@ impl Gate {
             }
         };
         permit(&caller, ruling, in_cluster)?;
-        request.set_data(Arc::new(caller));
         Ok(())
     }
 }
@@ -221,7 +228,8 @@ impl From<SignInError> for Problem {
     fn from(error: SignInError) -> Self {
         match error {
             SignInError::Refused { why } => {
-                tracing::info!(why, "not signed in");
+                // Anybody can have this said as often as they like: the metric counts it.
+                tracing::debug!(why, "not signed in");
                 Self::not_signed_in()
             }
             SignInError::Slowed { retry_after_seconds } => {

@@ -89,7 +89,7 @@ impl Visitor {
             let methods = HeaderValue::from_static(route::allowed(route));
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
             let sent = HeaderValue::from_static(
-                "content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id",
+                "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id",
             );
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));

@@ -19,6 +19,7 @@ mod lines;
 mod list;
 mod metric;
 mod once;
+mod origin;
 mod parameters;
 mod problem;
 mod refusal;
@@ -124,13 +125,14 @@ pub struct ServerLimits {
     pub header_read_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
-    /// How long a caller may take nothing of an answer before it is cut off.
+    /// How long a caller may take nothing of an answer before it is cut off, and how long it may take for all of one while others wait for a
+    /// connection.
     pub write_timeout: Duration,
     /// How large all headers of a request may be together, in bytes.
     pub max_header_bytes: usize,
     /// How long a URL may be, in bytes.
     pub max_url_bytes: usize,
-    /// How many connections there may be at once; for others those make room that have been silent for longest, else they wait.
+    /// How many connections there may be at once; for others those make room that have been silent or slow for longest, else they wait.
     pub max_connections: usize,
     /// How many requests all callers together may send in a second; 0 is no limit.
     pub requests_per_second: u32,
@@ -210,6 +212,7 @@ pub(crate) fn router(
         inventory: Arc::clone(&app.inventory),
         metrics_require_auth: app.settings.metrics_require_auth,
         docs_require_auth: app.settings.docs_require_auth,
+        cors_origins: app.settings.cors_origins.clone(),
     };
     let shared = Arc::new(Shared {
         inventory: app.inventory,

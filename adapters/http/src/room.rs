@@ -34,7 +34,8 @@ impl Room {
         Guest { room: self, number }
     }
 
-    /// Asks those to leave that have been silent for longest. No request is lost by that: one that has arrived is answered.
+    /// Asks those to leave that have been silent for longest. No request is lost by that: one that has arrived is answered, and only a peer
+    /// that takes its time with an answer gets no more of it.
     pub(crate) fn make(&self) {
         let mut silent: Vec<(Duration, Arc<Phases>)> = {
             let guests = self.guests();
@@ -75,7 +76,7 @@ mod tests {
         let mut guests = Vec::new();
         let mut known = Vec::new();
         for _ in 0..130 {
-            let phases = Arc::new(Phases::new());
+            let phases = Arc::new(Phases::new(Duration::from_secs(30)));
             guests.push(room.enter(Arc::clone(&phases)));
             known.push(phases);
             advance(Duration::from_millis(10)).await;
@@ -95,5 +96,23 @@ mod tests {
         assert_eq!(leaving(&known), [2, 3, 4]);
         drop(guests);
         assert!(room.guests().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_take_their_time_with_an_answer_leave_too() {
+        let room = Room::default();
+        let phases = Arc::new(Phases::new(Duration::from_secs(30)));
+        let _guest = room.enter(Arc::clone(&phases));
+        phases.busy();
+        advance(Duration::from_secs(600)).await;
+        room.make();
+        assert!(!phases.is_to_leave(), "its answer is being made");
+        phases.sending();
+        advance(Duration::from_secs(30)).await;
+        room.make();
+        assert!(!phases.is_to_leave(), "it has its time");
+        advance(Duration::from_secs(1)).await;
+        room.make();
+        assert!(phases.is_to_leave());
     }
 }

@@ -21,7 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use poem::http::uri::Scheme;
-use poem::http::{HeaderValue, header};
+use poem::http::{HeaderMap, HeaderValue, header};
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -178,7 +178,7 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
     async fn converse(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
         let open = metrics::gauge!(CONNECTIONS);
         open.increment(1.0);
-        let phases = Arc::new(Phases::new());
+        let phases = Arc::new(Phases::new(self.limits.write_timeout));
         let guest = self.room.enter(Arc::clone(&phases));
         let cut_off = self.cut_off.clone();
         if let Some(Some(stream)) = cut_off.run_until_cancelled(self.greeted(stream, &phases)).await {
@@ -323,6 +323,10 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
+                // Event streams end when their reader leaves; how many there are has a limit of its own.
+                if !is_event_stream(response.headers()) {
+                    answering.phases.sending();
+                }
                 Ok::<_, Infallible>(response.map(|body| Sent {
                     body: Gathered::new(body),
                     _answering: answering,
@@ -361,6 +365,11 @@ impl<E: Endpoint<Output = Response> + 'static> Server<E> {
         self.stopping.cancelled().await;
         tokio::time::sleep(GRACE).await;
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// One request that is being answered, until the last byte of its answer is handed over or its connection ends.

@@ -184,7 +184,7 @@ impl Service {
         connection.set_read_timeout(Some(PATIENCE))?;
         write!(
             connection,
-            "GET {path} HTTP/1.1\r\nhost: knm\r\nconnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         )?;
         let mut text = Vec::new();
         connection.read_to_end(&mut text)?;

@@ -141,7 +141,7 @@ impl Wire {
     /// What the connection said.
     pub fn request(&mut self, method: &str, target: &str, headers: &[&str]) -> io::Result<()> {
         let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        self.send(format!("{method} {target} HTTP/1.1\r\nhost: knm\r\n{lines}\r\n"))
+        self.send(format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n"))
     }
 
     /// Sends GET and reads the answer.

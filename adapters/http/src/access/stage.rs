@@ -75,6 +75,10 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn new() -> Self {
+        Self::with_limits(ServerLimits::of_tests()).await
+    }
+
+    pub(super) async fn with_limits(limits: ServerLimits) -> Self {
         let clock: Arc<dyn Clock> = ManualClock::at("2030-01-01T00:00:00Z");
         let ids: Arc<dyn IdSource> = Arc::new(CountedIds::default());
         let storage = knm_storage_memory::open();
@@ -178,7 +182,7 @@ impl Stage {
         let limits = ServerLimits {
             max_url_bytes: 8_192,
             max_header_bytes: 32_768,
-            ..ServerLimits::of_tests()
+            ..limits
         };
         let endpoint = router(app, &limits, Paths::All, CancellationToken::new());
         Self {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::stage::{Answer, CLUSTERS, Stage};
 use super::*;
+use crate::ServerLimits;
 
 /// What exists in the cluster `east`, for the parameters of paths.
 struct Things {
@@ -505,4 +506,36 @@ async fn a_token_is_shown_once_and_revoked_for_good() {
         .ask(&Method::DELETE, "/api/v1/tokens/nothing", Some(&root), None)
         .await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn requests_of_strangers_count_for_their_address_and_those_of_others_there_do_not() {
+    for (method, path, first) in [
+        (Method::GET, "/api/v1/nodes", 401),
+        (Method::GET, "/api/v1/clusters/moon", 401),
+        (Method::DELETE, "/api/v1/nodes", 405),
+        (Method::OPTIONS, "/api/v1/nodes", 204),
+    ] {
+        let stage = Stage::with_limits(ServerLimits {
+            caller_requests_per_second: 1,
+            ..ServerLimits::of_tests()
+        })
+        .await;
+        let strangers = (0..20).map(|_| stage.ask(&method, path, None, None));
+        let answers = futures::future::join_all(strangers).await;
+        let with = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+        assert!(10 < with(429), "{method} {path}");
+        assert_eq!(with(first) + with(429), 20, "{method} {path}");
+        let known = somebody(&CLUSTERS, &[View]);
+        let answer = stage.ask(&Method::GET, "/api/v1/nodes", Some(&known), None).await;
+        assert_eq!(answer.status, StatusCode::OK, "after {method} {path}");
+        // Whoever signed in counts for themselves, also when they are refused.
+        let refused = (0..20).map(|_| stage.ask(&Method::GET, "/api/v1/tokens", Some(&known), None));
+        let answers = futures::future::join_all(refused).await;
+        assert!(
+            answers
+                .iter()
+                .any(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS)
+        );
+    }
 }

@@ -32,6 +32,7 @@ fn edge<E: Endpoint<Output = Response>>(inner: E) -> Edge<E> {
         inventory,
         metrics_require_auth: false,
         docs_require_auth: false,
+        cors_origins: Vec::new(),
     };
     Edge::new(inner, gate, settings, limits, Paths::All)
 }
@@ -39,7 +40,7 @@ fn edge<E: Endpoint<Output = Response>>(inner: E) -> Edge<E> {
 async fn problem_of<E: Endpoint<Output = Response>>(edge: &Edge<E>) -> serde_json::Value {
     let request = Request::builder()
         .uri(Uri::from_static("/api/v1/nodes"))
-        .header(header::HOST, "knm")
+        .header(header::HOST, "localhost")
         .header(REQUEST_ID, "mine");
     let response = edge.answer(request.finish()).await;
     assert_eq!(response.content_type(), Some(problem::CONTENT_TYPE));
@@ -81,30 +82,30 @@ fn busy_edge() -> Edge<impl Endpoint<Output = Response>> {
     edge
 }
 
-fn plan() -> Request {
+fn preview() -> Request {
     Request::builder()
         .method(Method::POST)
-        .uri(Uri::from_static("/api/v1/clusters/c/nodes/n/drain/plan"))
-        .header(header::HOST, "knm")
+        .uri(Uri::from_static("/api/v1/templates/t/preview"))
+        .header(header::HOST, "localhost")
         .finish()
 }
 
 #[tokio::test]
 async fn expensive_requests_beyond_their_places_are_a_429_and_others_are_not() {
     let edge = busy_edge();
-    let mut first = Box::pin(edge.answer(plan()));
+    let mut first = Box::pin(edge.answer(preview()));
     assert!(futures::poll!(&mut first).is_pending());
     // One caller takes half of the places.
-    let refused = edge.answer(plan()).await;
+    let refused = edge.answer(preview()).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
     let cheap = Request::builder()
         .uri(Uri::from_static("/api/v1/nodes"))
-        .header(header::HOST, "knm");
+        .header(header::HOST, "localhost");
     let mut cheap = Box::pin(edge.answer(cheap.finish()));
     assert!(futures::poll!(&mut cheap).is_pending());
     // A caller that leaves takes none any more.
     drop(first);
-    let mut next = Box::pin(edge.answer(plan()));
+    let mut next = Box::pin(edge.answer(preview()));
     assert!(futures::poll!(&mut next).is_pending());
 }

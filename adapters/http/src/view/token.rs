@@ -64,8 +64,8 @@ pub(crate) struct TokenView {
     revoked_by: Option<String>,
 }
 
-/// An API token that was just made. Its secret is told this once.
-#[derive(Debug, Object, Serialize)]
+/// An API token that was just made. Its secret is told this once, and is in no log: this is not `Debug`.
+#[derive(Object, Serialize)]
 #[oai(rename = "MadeToken")]
 pub(crate) struct MadeTokenView {
     /// The token for the header `Authorization: Bearer`. Nobody can get it again.
