@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_domain::{Inventory, KubernetesSignIn, OidcSignIn, SignIn, Tokens, Ways};
+use knm_domain::{Inventory, KubernetesSignIn, OidcSignIn, SignIn, TokenAdminError, Tokens, Ways};
 use knm_identity_oidc::OidcOptions;
 use knm_model::{Actor, ActorKind, ApiToken, Caller, ClusterName, NewToken, QueryError, RawRoleGrant, Timestamp};
 use knm_ports::{Clock, Storage};
@@ -118,13 +118,23 @@ pub async fn prepare(settings: &SignInSettings, tokens: &Tokens, now: Timestamp)
             ..RawRoleGrant::default()
         };
         let new = NewToken::parse(BOOTSTRAP, &everything, None, now).map_err(|errors| wrong(&errors))?;
-        tokens.bootstrap(&text, new).await.map_err(|error| Failure::SignIn {
-            why: format!(
-                "auth.bootstrap_token_file: {}: {}",
-                file.display(),
-                knm_ports::chain(&error)
+        match tokens.bootstrap(&text, new).await {
+            Ok(()) => {}
+            // Whether the store works is told by the health check; tokens that are known to it need no file.
+            Err(TokenAdminError::Storage(error)) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the token of auth.bootstrap_token_file could not be taken over: that is tried again at the next start"
             ),
-        })?;
+            Err(error) => {
+                return Err(Failure::SignIn {
+                    why: format!(
+                        "auth.bootstrap_token_file: {}: {}",
+                        file.display(),
+                        knm_ports::chain(&error)
+                    ),
+                });
+            }
+        }
     }
     let is_alone = settings.kubernetes.is_none() && settings.oidc.is_none();
     // That it cannot be told now is told by the health check.

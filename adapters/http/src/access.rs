@@ -55,10 +55,6 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         ),
         "/api/v1/tokens" | "/api/v1/tokens/{id}" => need(Part::Everything, &[Administer], &[]),
 
-        // Operations on the nodes of a cluster may have to be cancelled with it.
-        "/api/v1/clusters/{cluster}" if *method == Method::DELETE => {
-            need(Part::Everything, &[Administer], &[View, Change])
-        }
         "/api/v1/clusters" | "/api/v1/clusters/{cluster}" if !is_read => need(Part::Everything, &[Administer], &[]),
         "/api/v1/clusters/{cluster}/test" => need(Part::Everything, &[Administer], &[]),
         "/api/v1/clusters" | "/api/v1/nodes" => need(Part::Anything, &[View], &[]),
@@ -88,7 +84,10 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         | "/api/v1/operations/{id}/cancel"
         | "/api/v1/operations/{id}/pause"
         | "/api/v1/operations/{id}/resume"
-        | "/api/v1/operations/{id}/retry" => need(Part::Anything, &[View, Change], &[Drain, Force, NoExecute]),
+        | "/api/v1/operations/{id}/retry" => {
+            // The answer tells of the pods of drains.
+            need(Part::Anything, &[View, Change], &[ViewPods, Drain, Force, NoExecute])
+        }
 
         "/api/v1/templates/{template}/preview" => need(Part::Anything, &[View], &[]),
         "/api/v1/templates" | "/api/v1/templates/{template}" | "/api/v1/bindings" | "/api/v1/bindings/{binding}"

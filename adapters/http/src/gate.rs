@@ -122,6 +122,8 @@ pub(crate) struct Follower {
     pub(crate) caller: Arc<Caller>,
     /// Where what they follow is.
     pub(crate) clusters: Vec<ClusterName>,
+    /// What it takes.
+    pub(crate) permissions: &'static [Permission],
 }
 
 impl Follower {
@@ -130,14 +132,11 @@ impl Follower {
         loop {
             tokio::time::sleep(LOOK_AT_FOLLOWERS).await;
             let authority = &self.caller.authority;
-            match self
-                .sign_in
-                .standing(authority, &[Permission::View], &self.clusters)
-                .await
-            {
+            match self.sign_in.standing(authority, self.permissions, &self.clusters).await {
                 Ok(Standing::Access(access)) => {
-                    let sees =
-                        |cluster: &ClusterName| access.allows(Permission::View, Object::SomeOf(cluster.as_str()));
+                    let sees = |cluster: &ClusterName| {
+                        access.decide(self.permissions, Object::SomeOf(cluster.as_str())) == Ruling::Allowed
+                    };
                     if !self.clusters.iter().all(sees) {
                         return;
                     }

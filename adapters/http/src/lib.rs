@@ -39,7 +39,7 @@ use futures::future::{Either, ready};
 use knm_domain::{
     Audit, ClusterRegistry, Health, Idempotency, Inventory, NodeChanges, Operations, SignIn, Templates, Tokens,
 };
-use knm_model::{Caller, ClusterName};
+use knm_model::{Caller, ClusterName, Permission};
 use knm_ports::MetricsExposition;
 use poem::{Endpoint, IntoEndpoint, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService};
@@ -191,11 +191,17 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Somebody who follows something in these clusters.
-    fn follower(&self, caller: &Arc<Caller>, clusters: Vec<ClusterName>) -> Follower {
+    fn follower(
+        &self,
+        caller: &Arc<Caller>,
+        clusters: Vec<ClusterName>,
+        permissions: &'static [Permission],
+    ) -> Follower {
         Follower {
             sign_in: Arc::clone(&self.sign_in),
             caller: Arc::clone(caller),
             clusters,
+            permissions,
         }
     }
 }

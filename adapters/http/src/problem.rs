@@ -318,6 +318,7 @@ impl From<ChangeError> for Problem {
                 detail: text,
                 ..Self::from(source)
             },
+            ChangeError::GuardedLabel { .. } => Self::new(Kind::Forbidden, text),
             ChangeError::Stale { .. } => Self::new(Kind::Stale, format!("{text}: read it again")),
             ChangeError::Contended { .. } => Self::new(Kind::Conflict, text),
             ChangeError::Refused { message, cluster } => Self::new(
@@ -348,7 +349,9 @@ impl From<OperationError> for Problem {
             OperationError::Unknown { .. } => Self::new(Kind::NotFound, text),
             OperationError::Invalid { errors } => Self::invalid(errors),
             OperationError::Inventory(error) => error.into(),
-            OperationError::NotPermitted { .. } => Self::new(Kind::Forbidden, text),
+            OperationError::NotPermitted { .. } | OperationError::GuardedLabel { .. } => {
+                Self::new(Kind::Forbidden, text)
+            }
             OperationError::Refused(_)
             | OperationError::NotEnded { .. }
             | OperationError::NothingFailed { .. }

@@ -247,6 +247,25 @@ impl Access {
         self.allows(Permission::View, Object::Everything)
     }
 
+    /// Whether it depends on this label what somebody may do to a node. Whoever could change such a label by what it allows could give
+    /// themselves more, or take a node away from others. A limited grant counts for nothing beside one without a limit that goes as far.
+    #[must_use]
+    pub fn guards_label(&self, key: &str) -> bool {
+        let mentions = |selector: &Selector| selector.requirements().iter().any(|one| one.key == key);
+        let without_limit = Self::new(
+            self.grants
+                .iter()
+                .filter(|grant| grant.nodes.is_none())
+                .cloned()
+                .collect(),
+        );
+        let mut limited = self
+            .grants
+            .iter()
+            .filter(|grant| grant.nodes.as_ref().is_some_and(mentions));
+        limited.any(|grant| !without_limit.includes(grant))
+    }
+
     /// Whether everything that `other` allows is allowed by this one, too, by a single grant that goes as far: what somebody may hand on.
     #[must_use]
     pub fn includes(&self, other: &Grant) -> bool {

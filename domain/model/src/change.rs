@@ -74,6 +74,11 @@ impl NodePatch {
 }
 
 impl LabelChange {
+    /// The keys of the labels that it sets and removes.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.set.keys().chain(&self.remove).map(String::as_str)
+    }
+
     /// Checks what a caller wants.
     ///
     /// # Errors

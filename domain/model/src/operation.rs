@@ -95,6 +95,9 @@ pub struct OperationProgress {
     pub skipped: u32,
 }
 
+/// What is said instead of what names pods.
+const PODS_HIDDEN: &str = "what is told here needs the permission view-pods";
+
 /// A node of an operation, and how far it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OperationTarget {
@@ -120,6 +123,22 @@ pub struct OperationTarget {
     pub hold: Option<Uuid>,
     /// What is known beyond that.
     pub detail: TargetDetail,
+}
+
+impl OperationTarget {
+    /// Leaves out what is told of the pods of a drained node, for somebody who may not see them: messages name them, too.
+    pub fn hide_pods(&mut self) {
+        if self.message.is_some() {
+            self.message = Some(PODS_HIDDEN.to_owned());
+        }
+        let Some(mut detail) = self.detail.read::<Map<String, Value>>() else {
+            return;
+        };
+        for key in ["notice", "warnings", "pods"] {
+            detail.remove(key);
+        }
+        self.detail = TargetDetail::of(&detail).unwrap_or_default();
+    }
 }
 
 /// Something that happened to an operation, as its event log keeps it.

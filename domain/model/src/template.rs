@@ -79,6 +79,11 @@ pub struct Binding {
 }
 
 impl Template {
+    /// The keys of the labels that it sets and removes.
+    pub fn label_keys(&self) -> impl Iterator<Item = &str> {
+        self.labels.iter().flat_map(LabelChange::keys)
+    }
+
     /// Checks what somebody wrote down.
     ///
     /// # Errors

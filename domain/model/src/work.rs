@@ -120,6 +120,16 @@ impl Work {
         }
     }
 
+    /// The keys of the labels that it changes.
+    #[must_use]
+    pub fn label_keys(&self) -> Vec<&str> {
+        match self {
+            Self::Label(change) => change.keys().collect(),
+            Self::ApplyTemplate { template, .. } => template.label_keys().collect(),
+            Self::Cordon(_) | Self::Uncordon { .. } | Self::Taint { .. } | Self::Drain { .. } => Vec::new(),
+        }
+    }
+
     /// Checks what a caller wants to be done at the time `now`. `options` are those of the same change of a single node.
     ///
     /// # Errors

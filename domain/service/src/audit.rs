@@ -33,6 +33,8 @@ const LONGEST_CHANGE: Duration = Duration::from_secs(600);
 const COMPLETION_ATTEMPTS: u32 = 8;
 const ENDED: &str = "the process that tried it ended before it could tell";
 
+/// How many records are read at once at least, for somebody who may not see all of them.
+const LEAST_READ: u32 = 200;
 /// How many records are looked at for a page of somebody who may not see all of them.
 const MOST_LOOKED_AT: u32 = 2_000;
 
@@ -64,25 +66,30 @@ impl Audit {
     /// What the store says.
     pub async fn page(&self, query: &AuditQuery, access: &Access) -> Result<AuditPage, StorageError> {
         let limit = query.limit.unwrap_or(USUAL_PAGE);
-        let mut page = read(&*self.log, &query.filter, query.before, limit).await?;
         let visible = self.inventory.visible_to(access);
         if visible.is_everything() {
-            return Ok(page);
+            return read(&*self.log, &query.filter, query.before, limit).await;
         }
-        let mut looked_at = limit;
-        page.records.retain(|record| sees(visible, record));
-        while let (Some(before), true) = (page.next, looked_at < MOST_LOOKED_AT) {
-            let wanted = limit.saturating_sub(u32::try_from(page.records.len()).unwrap_or(u32::MAX));
-            if wanted == 0 {
-                break;
+        let block = limit.max(LEAST_READ);
+        let is_full = |records: &[AuditRecord]| u32::try_from(records.len()).is_ok_and(|count| limit <= count);
+        let (mut records, mut before, mut looked_at) = (Vec::new(), query.before, 0);
+        loop {
+            let found = read(&*self.log, &query.filter, before, block).await?;
+            for record in found.records {
+                if is_full(&records) {
+                    return Ok(AuditPage { records, next: before });
+                }
+                before = Some(record.id);
+                if sees(visible, &record) {
+                    records.push(record);
+                }
             }
-            let more = read(&*self.log, &query.filter, Some(before), wanted).await?;
-            looked_at = looked_at.saturating_add(wanted);
-            page.next = more.next;
-            page.records
-                .extend(more.records.into_iter().filter(|record| sees(visible, record)));
+            looked_at += block;
+            if found.next.is_none() || is_full(&records) || MOST_LOOKED_AT <= looked_at {
+                let next = found.next;
+                return Ok(AuditPage { records, next });
+            }
         }
-        Ok(page)
     }
 
     /// The record with this id, if it may be seen.

@@ -10,8 +10,8 @@ mod releasing;
 use std::sync::Arc;
 
 use knm_model::{
-    Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, LabelChange, Node, NodeName, TaintChange, Template,
-    difference,
+    Access, Actor, AuditAction, AuditCompletion, AuditOutcome, AuditRecord, LabelChange, Node, NodeName, TaintChange,
+    Template, difference,
 };
 use knm_ports::{AuditLog, Clock, CordonHolds, IdSource, chain};
 use metrics::counter;
@@ -98,7 +98,7 @@ impl NodeChanges {
         })
     }
 
-    /// Sets and removes labels.
+    /// Sets and removes labels; none that decides what somebody with this access may do.
     ///
     /// # Errors
     /// [`ChangeError`]; then nothing was changed, unless it says that this is not known.
@@ -107,8 +107,12 @@ impl NodeChanges {
         cluster: &str,
         node: &str,
         change: LabelChange,
+        access: &Access,
         asked: Asked,
     ) -> Result<NodeChanged, ChangeError> {
+        if let Some(key) = change.keys().find(|key| access.guards_label(key)) {
+            return Err(ChangeError::GuardedLabel { key: key.to_owned() });
+        }
         let target = self.target(cluster, node)?;
         let warnings = change.warnings();
         let intent = Intent::of(AuditAction::NodeLabel, change.options());

@@ -7,7 +7,7 @@ mod following;
 mod rotation;
 mod testing;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use metrics::counter;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -187,10 +188,11 @@ impl ClusterRegistry {
         self.shown(&name).await
     }
 
-    /// Removes a registered cluster with its credentials. Its nodes are left as they are, and its audit stays readable.
+    /// Removes a registered cluster with its credentials. Its nodes are left as they are, and its audit stays readable. Whoever may do that
+    /// may cancel what is under way there, whether or not they see its nodes.
     ///
     /// # Errors
-    /// [`RegistryError`], such as [`RegistryError::Busy`]; then it stays.
+    /// [`RegistryError`], such as [`RegistryError::Busy`]; then it stays. What is cancelled stays so.
     pub async fn remove(
         self: &Arc<Self>,
         name: &str,
@@ -207,7 +209,10 @@ impl ClusterRegistry {
         let this = Arc::clone(self);
         self.to_its_end(async move {
             let work = async {
-                this.cancel_operations(&before.name, &asker).await?;
+                match under_way {
+                    UnderWay::Keep => this.refuse_if_busy(&before.name).await?,
+                    UnderWay::Cancel => this.cancel_operations(&before.name, &asker).await?,
+                }
                 let removed = this.parts.store.remove(&before.name, before.revision).await;
                 removed.map_err(|error| changed_meanwhile(error, &before.name))
             };
@@ -371,28 +376,52 @@ impl ClusterRegistry {
         }
     }
 
-    /// Cancels what is under way, and waits a while until it ended: drains give back what they hold.
+    /// Cancels what is under way, and waits a while until it ended: drains give back what they hold. In a cluster that does not answer they
+    /// cannot, and it need not stay for that.
     async fn cancel_operations(&self, cluster: &ClusterName, asker: &Asker) -> Result<(), RegistryError> {
-        for id in self.under_way(cluster).await? {
-            match self.parts.operations.wish(id, Wish::Cancel, asker).await {
-                // It ended meanwhile.
-                Ok(_) | Err(OperationError::Refused(_) | OperationError::Unknown { .. }) => {}
-                Err(error) => return Err(error.into()),
+        let mut asker = asker.clone();
+        // Whoever may remove the cluster was let in for that, and need not see its nodes.
+        asker.caller.access = Arc::new(Access::unlimited());
+        let mut asked = BTreeSet::new();
+        let give_up_at = Instant::now() + CANCELLING;
+        loop {
+            let left = self.under_way(cluster).await?;
+            if left.is_empty() {
+                return Ok(());
             }
-        }
-        let ended = async {
-            while !self.under_way(cluster).await?.is_empty() {
+            // Others may be accepted meanwhile.
+            let is_new = |id: &&Uuid| !asked.contains(*id);
+            let new: Vec<Uuid> = left.iter().filter(is_new).copied().collect();
+            for id in &new {
+                match self.parts.operations.wish(*id, Wish::Cancel, &asker).await {
+                    // It ended meanwhile.
+                    Ok(_) | Err(OperationError::Refused(_) | OperationError::Unknown { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            asked.extend(new);
+            if Instant::now() < give_up_at {
                 tokio::time::sleep(LOOK_EVERY).await;
+                continue;
             }
-            Ok::<(), RegistryError>(())
-        };
-        match tokio::time::timeout(CANCELLING, ended).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                tracing::warn!(%cluster, "operations are being cancelled still while their cluster is removed: they leave its nodes as they are");
-                Ok(())
+            if self.answers(cluster) {
+                return Err(RegistryError::Busy {
+                    cluster: cluster.clone(),
+                    operations: left,
+                });
             }
+            tracing::warn!(
+                %cluster,
+                "operations are being cancelled still while their cluster, which does not answer, is removed: they leave its nodes as they are"
+            );
+            return Ok(());
         }
+    }
+
+    /// Whether what is known of a cluster is as it is now.
+    fn answers(&self, cluster: &ClusterName) -> bool {
+        let snapshot = self.parts.inventory.snapshot(cluster.as_str());
+        snapshot.is_ok_and(|snapshot| !snapshot.stale())
     }
 
     /// Writes the intent, does the work, takes over what is stored now, and writes what came of it.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures::Stream;
 use knm_model::{
     Access, Caller, ClusterName, EventKind, IDEMPOTENCY_KEPT, NewEvent, Operation, OperationEvent, OperationFilter,
-    OperationKind, OperationTarget, Permission, QueryError, RawStrategy, TargetState, Wish, Work,
+    OperationKind, OperationTarget, Permission, QueryError, RawStrategy, Ruling, TargetState, Wish, Work,
 };
 use knm_ports::{Clock, IdSource, Operations as OperationStore, StorageError, Wakes};
 use serde_json::{Map, Value, json};
@@ -39,6 +39,8 @@ use crate::visible::Visible;
 
 /// How many operations a page has if nobody says.
 const USUAL_PAGE: u32 = 100;
+/// How many operations are looked at for a page of somebody who may not see all of them.
+const MOST_LOOKED_AT: u32 = 100;
 
 /// Accepts operations, shows them, and takes wishes about them.
 pub struct Operations {
@@ -157,17 +159,22 @@ impl Operations {
         asker: Asker,
         once: Option<[u8; 32]>,
     ) -> Result<OperationShown, OperationError> {
-        if let Some(known) = self.asked_for_by(once).await? {
+        let access = Arc::clone(&asker.caller.access);
+        if let Some(known) = self.asked_for_by(once, &access).await? {
             return Ok(known);
         }
         let now = self.clock.now();
         let mut accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
         accepted.operation.idempotency = once;
-        self.open(accepted).await
+        self.open(accepted, &access).await
     }
 
-    /// The operation that a request asked for before.
-    async fn asked_for_by(&self, request: Option<[u8; 32]>) -> Result<Option<OperationShown>, OperationError> {
+    /// The operation that a request asked for before, as far as it may be seen still.
+    async fn asked_for_by(
+        &self,
+        request: Option<[u8; 32]>,
+        access: &Access,
+    ) -> Result<Option<OperationShown>, OperationError> {
         if request.is_none() {
             return Ok(None);
         }
@@ -177,12 +184,12 @@ impl Operations {
             ..OperationFilter::default()
         };
         match self.store.page(&filter, None, 1).await?.first() {
-            Some(known) => self.find(known.id).await.map(Some),
+            Some(known) => self.find_visible(known.id, access).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn open(&self, accepted: OperationShown) -> Result<OperationShown, OperationError> {
+    async fn open(&self, accepted: OperationShown, access: &Access) -> Result<OperationShown, OperationError> {
         let operation = &accepted.operation;
         let event = NewEvent::new(
             operation.created_at,
@@ -199,7 +206,7 @@ impl Operations {
         match self.store.open(operation, &accepted.targets, &event).await {
             Ok(()) => {}
             Err(error @ StorageError::Conflict { .. }) => {
-                let known = self.asked_for_by(operation.idempotency).await?;
+                let known = self.asked_for_by(operation.idempotency, access).await?;
                 return known.ok_or(OperationError::Storage(error));
             }
             Err(error) => return Err(error.into()),
@@ -225,20 +232,30 @@ impl Operations {
         })
     }
 
-    /// An operation with its nodes, for somebody who may see all of them.
+    /// An operation with its nodes, for somebody who may see all of them. What is told of pods is left out for nodes whose pods they may not
+    /// see.
     ///
     /// # Errors
     /// [`OperationError::Unknown`], also for whoever may not see one of its nodes, or what the store says.
     pub async fn find_visible(&self, id: Uuid, access: &Access) -> Result<OperationShown, OperationError> {
-        let shown = self.find(id).await?;
-        match sees(self.inventory.visible_to(access), &shown.targets) {
-            true => Ok(shown),
-            false => Err(OperationError::Unknown { id }),
+        let mut shown = self.find(id).await?;
+        let visible = self.inventory.visible_to(access);
+        if !sees(visible, &shown.targets) {
+            return Err(OperationError::Unknown { id });
         }
+        if shown.operation.kind == OperationKind::Drain {
+            for target in &mut shown.targets {
+                if !sees_pods(visible, target) {
+                    target.hide_pods();
+                }
+            }
+        }
+        Ok(shown)
     }
 
-    /// Operations that satisfy `filter`, the latest first, all of whose nodes may be seen. For somebody who does not see everything a page
-    /// may be shorter than `limit` although there are more: the next one goes on.
+    /// Operations that satisfy `filter`, the latest first, all of whose nodes may be seen. For somebody who does not see everything no more
+    /// than 100 are looked at, whatever `limit` says, because the nodes of each are read for that: a page may be shorter than `limit`, or
+    /// empty, although there are more. The next one goes on.
     ///
     /// # Errors
     /// What the store says.
@@ -250,36 +267,34 @@ impl Operations {
         access: &Access,
     ) -> Result<OperationPage, OperationError> {
         let limit = limit.unwrap_or(USUAL_PAGE);
-        // One more tells whether there is a next page.
-        let mut found = self.store.page(filter, before, limit.saturating_add(1)).await?;
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let is_last = found.len() <= limit;
-        found.truncate(limit);
-        let next = found.last().map(|last| last.id).filter(|_| !is_last);
         let visible = self.inventory.visible_to(access);
-        if !visible.is_everything() {
-            let mut left = Vec::new();
-            for operation in found {
-                if sees(visible, &self.store.targets(operation.id).await?) {
-                    left.push(operation);
-                }
+        let looked_at = match visible.is_everything() {
+            true => limit,
+            false => MOST_LOOKED_AT,
+        };
+        // One more tells whether there is a next page.
+        let read = self.store.page(filter, before, looked_at.saturating_add(1)).await?;
+        let [limit, looked_at] = [limit, looked_at].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        let (count, now) = (read.len(), self.clock.now());
+        let (mut operations, mut next, mut place) = (Vec::new(), None, 0);
+        for operation in read.into_iter().take(looked_at) {
+            if limit <= operations.len() {
+                break;
             }
-            found = left;
+            place += 1;
+            next = Some(operation.id);
+            if visible.is_everything() || sees(visible, &self.store.targets(operation.id).await?) {
+                let eta = operation.eta_seconds(now);
+                operations.push((operation, eta));
+            }
         }
-        let now = self.clock.now();
         Ok(OperationPage {
-            next,
-            operations: found
-                .into_iter()
-                .map(|operation| {
-                    let eta = operation.eta_seconds(now);
-                    (operation, eta)
-                })
-                .collect(),
+            next: next.filter(|_| place < count),
+            operations,
         })
     }
 
-    /// Cancels, pauses or resumes an operation. What is wished already is no error.
+    /// Cancels, pauses or resumes an operation. What is wished already is no error. It is shown as by [`Operations::find_visible`].
     ///
     /// # Errors
     /// [`OperationError`]; then it stays as it was.
@@ -305,7 +320,7 @@ impl Operations {
                 break;
             }
         }
-        self.find(id).await
+        self.find_visible(id, &asker.caller.access).await
     }
 
     /// Whether somebody may wish something of an operation: whoever has it go on, may have it done; whoever stops it, may change its nodes.
@@ -337,10 +352,10 @@ impl Operations {
         asker: Asker,
         once: Option<[u8; 32]>,
     ) -> Result<OperationShown, OperationError> {
-        if let Some(known) = self.asked_for_by(once).await? {
+        let access = Arc::clone(&asker.caller.access);
+        if let Some(known) = self.asked_for_by(once, &access).await? {
             return Ok(known);
         }
-        let access = Arc::clone(&asker.caller.access);
         let OperationShown { operation, targets, .. } = self.find_visible(id, &access).await?;
         if !operation.state.is_ended() {
             return Err(OperationError::NotEnded {
@@ -384,13 +399,14 @@ impl Operations {
                 target.hold = earlier.hold;
             }
         }
-        self.open(accepted).await
+        self.open(accepted, &access).await
     }
 
     /// Whether somebody who read the event with the number `after` can go on behind it; 0 reads all. Returns the clusters that it is about.
+    /// The events of a drain tell of its pods: they are for those who may see the pods of all of its nodes.
     ///
     /// # Errors
-    /// [`OperationError::Unknown`], [`OperationError::Invalid`] for an event that is not there, or what the store says.
+    /// [`OperationError::Unknown`], [`OperationError::NotPermitted`], [`OperationError::Invalid`] for an event that is not there, or what the store says.
     pub async fn check_follow(
         &self,
         id: Uuid,
@@ -398,6 +414,16 @@ impl Operations {
         access: &Access,
     ) -> Result<Vec<ClusterName>, OperationError> {
         let shown = self.find_visible(id, access).await?;
+        if shown.operation.kind == OperationKind::Drain {
+            let visible = self.inventory.visible_to(access);
+            if let Some(target) = shown.targets.iter().find(|target| !sees_pods(visible, target)) {
+                return Err(OperationError::NotPermitted {
+                    permission: Permission::ViewPods,
+                    cluster: target.cluster.clone(),
+                    node: target.node.clone(),
+                });
+            }
+        }
         let clusters: BTreeSet<ClusterName> = shown.targets.into_iter().map(|target| target.cluster).collect();
         let clusters = clusters.into_iter().collect();
         if after == 0 || self.has_event(id, after).await? {
@@ -440,6 +466,12 @@ fn sees(visible: Visible<'_>, targets: &[OperationTarget]) -> bool {
         || targets
             .iter()
             .all(|target| visible.sees(target.cluster.as_str(), Some(target.node.as_str())))
+}
+
+/// Whether the pods of a node may be seen.
+fn sees_pods(visible: Visible<'_>, target: &OperationTarget) -> bool {
+    let needed = [Permission::View, Permission::ViewPods];
+    visible.decide(&needed, target.cluster.as_str(), Some(target.node.as_str())) == Ruling::Allowed
 }
 
 /// What somebody must be allowed to do to have an operation done; everything, if that cannot be read any more.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use knm_model::{Access, ClusterName, Object, Permission, Reach, Ruling};
+use knm_model::{Access, ClusterName, DrainOptions, Fit, Object, Permission, Reach, Ruling};
 
-use crate::inventory::{ClusterStatus, Inventory, InventoryError, Snapshot};
+use crate::inventory::{ClusterStatus, DrainPreview, Inventory, InventoryError, Snapshot};
 
 /// The clusters as one caller may see them: what they may not see is not there.
 #[derive(Clone, Copy)]
@@ -71,6 +71,26 @@ impl<'a> Visible<'a> {
     pub fn narrowed_snapshot(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let reach = self.reach(snapshot.cluster().as_str());
         narrow(snapshot, &reach)
+    }
+
+    /// What a drain of a node would do, as [`Inventory::plan_drain`] tells it. Where its pods could go is left out for those who do not see all
+    /// nodes of the cluster: it would name the others, and how many there are.
+    ///
+    /// # Errors
+    /// [`InventoryError`], any of them.
+    pub async fn plan_drain(
+        &self,
+        cluster: &str,
+        node: &str,
+        options: &DrainOptions,
+    ) -> Result<DrainPreview, InventoryError> {
+        let mut preview = self.inventory.plan_drain(cluster, node, options).await?;
+        if self.reach(cluster) != Reach::Everything {
+            preview.fit = Fit::NotEstimated {
+                reason: "where pods could go is told to those who may see all nodes of the cluster".to_owned(),
+            };
+        }
+        Ok(preview)
     }
 
     /// Whether something that was done to this node may be seen; `None`: to the cluster as such. A node that is gone has no labels any more, so

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use knm_domain::{Audit, AuditKeeper, Inventory};
 use knm_model::{
     Access, Actor, AuditAction, AuditCompletion, AuditFilter, AuditOutcome, AuditQuery, AuditRecord, ClusterName,
+    Grant, Permission, Permissions,
 };
 use knm_ports::{AuditLog, Clock, CountedIds, IdSource, ManualClock, MockAuditLog, MockLeases, Storage, StorageError};
 use tokio_util::sync::CancellationToken;
@@ -85,6 +86,58 @@ async fn a_page_names_the_next_one_only_if_there_is_one() {
     let rest = audit.page(&rest, &everything()).await.unwrap();
     assert_eq!((rest.records.len(), rest.next), (2, None));
     assert_eq!(audit.page(&query(None), &everything()).await.unwrap().records.len(), 5);
+}
+
+fn elsewhere() -> Access {
+    Access::new(vec![Grant {
+        permissions: Permissions::of(&[Permission::View]),
+        clusters: Some([ClusterName::from_any("elsewhere")].into()),
+        nodes: None,
+    }])
+}
+
+#[tokio::test]
+async fn whoever_sees_some_records_gets_each_of_them_once() {
+    let storage = knm_storage_memory::open();
+    let (clock, ids) = (ManualClock::at("2030-01-01T00:00:00Z"), CountedIds::default());
+    let mut expected = Vec::new();
+    for number in 0..1_000 {
+        let mut record = record(&clock, &ids);
+        if number % 7 == 0 {
+            record.cluster = ClusterName::from_any("elsewhere");
+            expected.insert(0, record.id);
+        }
+        storage.audit.open(&record).await.unwrap();
+    }
+    let audit = reader(storage.audit);
+    for limit in [1, 3, 100, 500] {
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let query = AuditQuery {
+                before,
+                ..query(Some(limit))
+            };
+            let page = audit.page(&query, &elsewhere()).await.unwrap();
+            assert!(page.records.len() <= limit as usize);
+            found.extend(page.records.iter().map(|record| record.id));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_short_page_of_somebody_who_sees_nothing_takes_few_reads() {
+    let mut log = MockAuditLog::new();
+    let (clock, ids) = (ManualClock::at("2030-01-01T00:00:00Z"), CountedIds::default());
+    log.expect_page()
+        .times(10)
+        .returning(move |_, _, limit| Ok((0..limit).map(|_| record(&clock, &ids)).collect()));
+    let page = reader(Arc::new(log)).page(&query(Some(1)), &elsewhere()).await.unwrap();
+    assert!(page.records.is_empty() && page.next.is_some());
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use futures::{StreamExt, stream};
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{ClusterHandle, Inventory, InventoryError};
 use knm_model::{
-    ClusterName, ClusterSource, Controller, DrainOptions, Fit, NodeName, ObjectName, Pod, PodPhase, PodRequests, Rule,
-    Timestamp, Turn,
+    Access, ClusterName, ClusterSource, Controller, DrainOptions, Fit, Grant, NodeName, ObjectName, Permission,
+    Permissions, Pod, PodPhase, PodRequests, Rule, Selector, Timestamp, Turn,
 };
 use knm_ports::{
     ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, MockClusterGateway, PodEvent, PodRef,
@@ -137,6 +137,30 @@ async fn a_plan_is_made_of_what_the_cluster_tells_now() {
         unreachable!("{:?}", preview.fit);
     };
     assert_eq!((placements.len(), placements[0].node.as_ref()), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_sees_some_nodes_is_not_told_where_else_pods_could_go() {
+    let inventory = inventory(Arc::new(with_pods(&[pod("web-1", "ReplicaSet")]))).await;
+    let plan = async |nodes: Option<&str>| {
+        let access = Access::new(vec![Grant {
+            permissions: Permissions::of(&[Permission::View, Permission::ViewPods]),
+            clusters: None,
+            nodes: nodes.map(|text| Selector::parse(text).unwrap()),
+        }]);
+        let visible = inventory.visible_to(&access);
+        visible
+            .plan_drain("test", NODE, &DrainOptions::default())
+            .await
+            .unwrap()
+    };
+    assert!(matches!(plan(None).await.fit, Fit::Estimated { .. }));
+    let limited = plan(Some("!nothing")).await;
+    assert_eq!(limited.plan.totals().at_once, 1);
+    let Fit::NotEstimated { reason } = limited.fit else {
+        unreachable!("{:?}", limited.fit);
+    };
+    assert!(reason.contains("all nodes"), "{reason}");
 }
 
 /// Why a plan does not estimate where the pods could go.

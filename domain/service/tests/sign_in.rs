@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,14 +14,15 @@ use knm_domain::{
     Wanted, Ways,
 };
 use knm_model::{
-    Access, Actor, ActorKind, Authority, Caller, ClaimRule, ClaimRules, ClusterName, ClusterSource, KubernetesIdentity,
-    NewToken, Object, Permission, RawRoleGrant, TokenId, TokenText,
+    Access, Actor, ActorKind, ApiToken, Authority, Caller, ClaimRule, ClaimRules, ClusterName, ClusterSource,
+    KubernetesIdentity, NewToken, Object, Permission, RawRoleGrant, Timestamp, TokenId, TokenText,
 };
 use knm_ports::{
-    AccessReviews, Clock, ClusterError, IdentityTokenError, ManualClock, MockIdentityTokens, Randomness, Storage,
-    StorageError,
+    AccessReviews, ApiTokens, Clock, ClusterError, IdentityTokenError, ManualClock, MockIdentityTokens, Randomness,
+    Storage, StorageError,
 };
 use serde_json::{Map, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 const VIEW: [Permission; 1] = [Permission::View];
@@ -310,6 +311,123 @@ async fn the_first_token_comes_from_a_file_once() {
     stage.tokens.revoke(&text.id().to_string(), "ann").await.unwrap();
     stage.tokens.bootstrap(&text.reveal(), first()).await.unwrap();
     assert!(!stage.tokens.has_any().await.unwrap(), "revoked is revoked");
+}
+
+#[tokio::test]
+async fn the_file_of_the_first_token_says_which_one_is_right() {
+    let stage = Stage::with(&[]);
+    let text = |id: u8| TokenText::new(TokenId::new([id; 8]), [id; 32]);
+    let first = || stage.new_token("bootstrap", "admin");
+    let valid = async || {
+        let now = stage.clock.now();
+        let all = stage.tokens.list().await.unwrap();
+        let valid = all.into_iter().filter(|token| token.is_valid(now));
+        valid.map(|token| token.id).collect::<Vec<_>>()
+    };
+    stage.tokens.bootstrap(&text(1).reveal(), first()).await.unwrap();
+    // One that has run out does not keep its name.
+    stage.clock.advance(Duration::from_secs(2 * 86_400));
+    assert_eq!(valid().await, []);
+    stage.tokens.bootstrap(&text(2).reveal(), first()).await.unwrap();
+    assert_eq!(valid().await, [text(2).id()]);
+    // Nor does one that is valid; a replica that still has the old file does not bring it back.
+    for id in [3, 2] {
+        stage.tokens.bootstrap(&text(id).reveal(), first()).await.unwrap();
+        assert_eq!(valid().await, [text(3).id()]);
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_ran_out_leave_room_for_others() {
+    let stage = Stage::with(&[]);
+    let mut old = stage
+        .tokens
+        .make(stage.new_token("old", "viewer"), &root())
+        .await
+        .unwrap()
+        .token;
+    for number in 1_u64..1_000 {
+        old.id = TokenId::new(number.to_be_bytes());
+        old.name = format!("t{number}");
+        stage.storage.tokens.insert(&old).await.unwrap();
+    }
+    let full = stage.tokens.make(stage.new_token("new", "viewer"), &root()).await;
+    assert!(matches!(full, Err(TokenAdminError::TooMany)));
+    stage.clock.advance(Duration::from_secs(2 * 86_400));
+    assert!(
+        stage
+            .tokens
+            .make(stage.new_token("new", "viewer"), &root())
+            .await
+            .is_ok()
+    );
+}
+
+/// A store whose first answer about a token takes long on its way.
+struct Slow {
+    store: Arc<dyn ApiTokens>,
+    read: Notify,
+    go_on: Notify,
+    is_slow: AtomicBool,
+}
+
+#[async_trait]
+impl ApiTokens for Slow {
+    async fn list(&self) -> Result<Vec<ApiToken>, StorageError> {
+        self.store.list().await
+    }
+
+    async fn find(&self, id: TokenId) -> Result<Option<ApiToken>, StorageError> {
+        let found = self.store.find(id).await;
+        if self.is_slow.swap(false, Ordering::SeqCst) {
+            self.read.notify_one();
+            self.go_on.notified().await;
+        }
+        found
+    }
+
+    async fn insert(&self, token: &ApiToken) -> Result<(), StorageError> {
+        self.store.insert(token).await
+    }
+
+    async fn revoke(&self, id: TokenId, at: Timestamp, by: &str) -> Result<(), StorageError> {
+        self.store.revoke(id, at, by).await
+    }
+
+    async fn used(&self, id: TokenId, at: Timestamp) -> Result<(), StorageError> {
+        self.store.used(id, at).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_token_was_revoked_is_not_remembered() {
+    let stage = Stage::with(&[]);
+    let slow = Arc::new(Slow {
+        store: Arc::clone(&stage.storage.tokens),
+        read: Notify::new(),
+        go_on: Notify::new(),
+        is_slow: AtomicBool::new(false),
+    });
+    let tokens = Tokens::new(slow.clone(), stage.clock.clone(), Arc::new(Counted::default()));
+    let made = tokens.make(stage.new_token("ci", "viewer"), &root()).await.unwrap();
+    let ways = Ways::Closed {
+        tokens: Some(Arc::clone(&tokens)),
+        oidc: None,
+        kubernetes: None,
+    };
+    let sign_in = SignIn::new(ways, Arc::clone(&stage.inventory), stage.clock.clone());
+    slow.is_slow.store(true, Ordering::SeqCst);
+    let text = made.text.reveal();
+    let early = tokio::spawn({
+        let (sign_in, text) = (Arc::clone(&sign_in), text.clone());
+        async move { sign_in.caller(Some(&text), address(1), &anything()).await.is_ok() }
+    });
+    slow.read.notified().await;
+    tokens.revoke(&made.token.id.to_string(), "ann").await.unwrap();
+    slow.go_on.notify_one();
+    early.await.unwrap();
+    let late = sign_in.caller(Some(&text), address(1), &anything()).await;
+    assert!(matches!(late, Err(SignInError::Refused { .. })), "{late:?}");
 }
 
 #[tokio::test(start_paused = true)]

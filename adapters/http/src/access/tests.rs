@@ -435,6 +435,17 @@ async fn limits_to_nodes_hold_everywhere() {
     };
     assert_eq!(cordon(own).await, StatusCode::OK);
     assert_eq!(cordon(other).await, StatusCode::NOT_FOUND);
+    let label = async |key: &str| {
+        let path = format!("/api/v1/clusters/east/nodes/{own}/labels");
+        let body = json!({"set": {key: "x"}});
+        stage.ask(&Method::PATCH, &path, Some(token), Some(&body)).await
+    };
+    let guarded = label("team").await;
+    assert_eq!(guarded.status, StatusCode::FORBIDDEN, "{}", guarded.text);
+    assert_eq!(label("rack").await.status, StatusCode::OK);
+    let plan = format!("/api/v1/clusters/east/nodes/{own}/drain/plan");
+    let plan = stage.ask(&Method::POST, &plan, Some(token), Some(&json!({}))).await;
+    assert_eq!(plan.body["fit"]["estimated"], false, "{}", plan.text);
     let all = json!({"kind": "cordon", "reason": "x", "targets": {"label_selector": ""}});
     let accepted = stage
         .done(Method::POST, "/api/v1/clusters/east/operations", token, all)

@@ -53,7 +53,11 @@ impl ChangesApi {
         let asked = asked(request, dry_run.0.as_deref(), &mut errors);
         let change = checked(LabelChange::parse(&body.0.set, &body.0.remove), errors)?;
         let dry_run = asked.dry_run;
-        let changed = shared.changes.label(&cluster.0, &node.0, change, asked).await?;
+        let access = Arc::clone(&caller(request).access);
+        let changed = shared
+            .changes
+            .label(&cluster.0, &node.0, change, &access, asked)
+            .await?;
         shared.answer(&cluster.0, &changed, dry_run)
     }
 

@@ -171,7 +171,8 @@ impl ClustersApi {
         shared: Data<&Arc<Shared>>,
         /// The cluster's name.
         cluster: Path<String>,
-        /// Whether operations on its nodes are cancelled, wholly, also if they have nodes of other clusters.
+        /// Whether operations on its nodes are cancelled, wholly, also if they have nodes of other clusters. Those that have not ended after
+        /// 15 s keep the cluster, unless it does not answer.
         cancel_operations: Query<Option<String>>,
         request: &Request,
     ) -> Result<Deleted, Failure<OfUnregistering>> {

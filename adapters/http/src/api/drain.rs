@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use knm_domain::{InventoryError, TargetRequest};
-use knm_model::DrainOptions;
+use knm_model::{Caller, DrainOptions};
 use poem::Request;
 use poem::web::Data;
 use poem_openapi::OpenApi;
@@ -25,7 +25,8 @@ impl DrainApi {
     /// Plan the drain of a node
     ///
     /// What a drain with these options would do, without touching anything: of each pod whether it is removed and why not; which disruption
-    /// budgets make pods wait, and in which order they could go; where they could go. Drains follow the same plan.
+    /// budgets make pods wait, and in which order they could go; where they could go, for those who see all nodes of the cluster. Drains follow
+    /// the same plan.
     #[oai(
         path = "/api/v1/clusters/:cluster/nodes/:node/drain/plan",
         method = "post",
@@ -35,6 +36,7 @@ impl DrainApi {
     async fn plan(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
         /// The node's name.
@@ -42,7 +44,8 @@ impl DrainApi {
         body: Written<DrainOptionsBody>,
     ) -> Result<Ready<DrainPlanView>, Failure<OfPlanning>> {
         let options = DrainOptions::parse(&body.0.raw()).map_err(Problem::invalid)?;
-        let preview = shared.inventory.plan_drain(&cluster.0, &node.0, &options).await?;
+        let visible = shared.inventory.visible_to(&caller.access);
+        let preview = visible.plan_drain(&cluster.0, &node.0, &options).await?;
         Ok(Ready::of(&DrainPlanView::of(&preview)))
     }
 

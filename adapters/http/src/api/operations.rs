@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use knm_domain::{OperationRequest, TargetRequest};
-use knm_model::{Caller, OperationKind, OperationQuery, QueryError, RawOperationQuery, RawStrategy, Wish, excerpt};
+use knm_model::{
+    Caller, OperationKind, OperationQuery, Permission, QueryError, RawOperationQuery, RawStrategy, Wish, excerpt,
+};
 use poem::Request;
 use poem::http::HeaderMap;
 use poem::web::Data;
@@ -142,7 +144,7 @@ impl OperationsApi {
 
     /// Show an operation
     ///
-    /// With its nodes, and of drains each pod and what it waits for.
+    /// With its nodes, and of drains each pod and what it waits for, for those who may see the pods of the node.
     #[oai(
         path = "/api/v1/operations/:id",
         method = "get",
@@ -264,7 +266,7 @@ impl OperationsApi {
         let id = parse_id(&id.0)?;
         let after = resume_after(headers, last_event_id.0).map_err(|error| Problem::invalid(vec![error]))?;
         let clusters = shared.operations.check_follow(id, after, &caller.access).await?;
-        let follower = shared.follower(&caller, clusters);
+        let follower = shared.follower(&caller, clusters, &[Permission::View, Permission::ViewPods]);
         let stream = events(shared.operations.follow(id, after), follower, shared.shutdown.clone());
         Ok(
             EventStream::new(futures::StreamExt::boxed(stream)).to_event(|event: FollowEventView| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use knm_domain::{ChangeKind, EventId, NodeChange, NodeEntry, Sight, Subscription, SubscriptionStart};
-use knm_model::{Caller, QueryError, excerpt};
+use knm_model::{Caller, Permission, QueryError, excerpt};
 use poem::http::HeaderMap;
 use poem::web::Data;
 use poem::web::sse::Event;
@@ -123,7 +123,10 @@ impl WatchApi {
             subscription,
             sight,
             shutdown: shared.shutdown.clone(),
-            shut_out: shared.follower(&caller, vec![known.name]).shut_out().boxed(),
+            shut_out: shared
+                .follower(&caller, vec![known.name], &[Permission::View])
+                .shut_out()
+                .boxed(),
             stage: Stage::Start,
         };
         let stream = events(reader);

@@ -54,7 +54,10 @@ impl Caller {
             Authority::Open => self.actor.label().to_owned(),
             Authority::Service => "service".to_owned(),
             Authority::Token(id) => format!("token:{id}"),
-            Authority::Kubernetes(identity) => format!("kubernetes:{}", identity.user),
+            // Somebody else may get the name later. The length tells where the id ends, whatever is in it.
+            Authority::Kubernetes(identity) => {
+                format!("kubernetes:{}:{}:{}", identity.uid.len(), identity.uid, identity.user)
+            }
             Authority::Oidc { subject, .. } => format!("oidc:{subject}"),
         }
     }

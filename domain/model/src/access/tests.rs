@@ -124,6 +124,22 @@ fn a_permission_of_one_grant_does_not_go_as_far_as_another_grant() {
 }
 
 #[test]
+fn labels_that_decide_what_one_may_do_are_guarded() {
+    let gpu = grant(Role::Operator, None, Some("pool=gpu,zone"));
+    let access = Access::new(vec![gpu.clone(), grant(Role::Viewer, None, Some("!secret"))]);
+    for (key, expected) in [("pool", true), ("zone", true), ("secret", true), ("team", false)] {
+        assert_eq!(access.guards_label(key), expected, "{key}");
+    }
+    assert!(!Access::unlimited().guards_label("pool"));
+    // Who may see everything gains nothing by a limited grant to see, and much by one to drain.
+    let viewer = grant(Role::Viewer, None, None);
+    assert!(Access::new(vec![viewer.clone(), gpu.clone()]).guards_label("pool"));
+    assert!(!Access::new(vec![viewer, grant(Role::Viewer, Some(&["a"]), Some("pool=gpu"))]).guards_label("pool"));
+    let elsewhere = grant(Role::Admin, Some(&["a"]), None);
+    assert!(Access::new(vec![elsewhere, gpu]).guards_label("pool"));
+}
+
+#[test]
 fn one_hands_on_what_one_has_and_no_more() {
     let all = Access::new(vec![grant(Role::Admin, None, None)]);
     let some = Access::new(vec![grant(Role::Admin, Some(&["a", "b"]), None)]);
@@ -217,6 +233,25 @@ fn tokens_are_read_back_and_a_changed_digit_is_noticed() {
 }
 
 #[test]
+fn tokens_do_not_take_the_names_of_others_in_the_audit_log() {
+    for name in [
+        "anonymous",
+        "Anonymous",
+        "service",
+        "outside",
+        "command line",
+        "binding/gpu",
+        "binding/",
+    ] {
+        let told = check_token_name(name).unwrap_err().message;
+        assert!(told.contains("reserved"), "{told}");
+    }
+    for name in ["bootstrap", "service-a", "binding", "binding.gpu"] {
+        assert_eq!(check_token_name(name), Ok(()), "{name}");
+    }
+}
+
+#[test]
 fn new_tokens_are_checked() {
     let now = Timestamp::parse("2030-01-01T00:00:00Z").unwrap();
     let viewer = RawRoleGrant {
@@ -294,6 +329,21 @@ fn rules_are_read_from_one_line() {
     ] {
         assert!(ClaimRule::parse_text(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn somebody_who_got_the_name_of_another_is_somebody_else() {
+    let caller = |uid: &str, user: &str| Caller {
+        authority: Authority::Kubernetes(KubernetesIdentity {
+            user: user.to_owned(),
+            uid: uid.to_owned(),
+            ..KubernetesIdentity::default()
+        }),
+        ..Caller::nobody()
+    };
+    assert_ne!(caller("1", "ann").identity(), caller("2", "ann").identity());
+    assert_ne!(caller("1:x", "ann").identity(), caller("1", "x:ann").identity());
+    assert_eq!(caller("1", "ann").identity(), caller("1", "ann").identity());
 }
 
 #[test]

@@ -15,6 +15,10 @@ const SECRET_DIGITS: usize = 64;
 const CHECKSUM_DIGITS: usize = 8;
 /// How long a token's name may be, in bytes.
 const LONGEST_NAME: usize = 63;
+/// Those who are called so in the audit log are no tokens.
+const RESERVED: [&str; 4] = ["anonymous", "service", "outside", "command line"];
+/// Nor are those whose names begin like this.
+const RESERVED_PREFIX: &str = "binding/";
 /// For how many days a token is valid if nobody says.
 const USUAL_DAYS: u32 = 90;
 /// For how many days a token may be valid.
@@ -90,6 +94,14 @@ pub fn looks_like_a_token(text: &str) -> bool {
 /// # Errors
 /// What is wrong with it.
 pub fn check_token_name(name: &str) -> Result<(), QueryError> {
+    let lower = name.to_ascii_lowercase();
+    if RESERVED.contains(&lower.as_str()) || lower.starts_with(RESERVED_PREFIX) {
+        let message = format!(
+            "\"{}\" is reserved, because the audit log calls somebody else so: another name is expected",
+            excerpt(name)
+        );
+        return Err(QueryError::new("name", message));
+    }
     let is_allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '@');
     if name.is_empty() || LONGEST_NAME < name.len() || !name.chars().all(is_allowed) {
         let message = format!(

@@ -33,6 +33,12 @@ pub enum ChangeError {
         /// What went wrong.
         source: StorageError,
     },
+    /// Whoever asks may do things to nodes with some labels, and wants to change one that decides it.
+    #[error("label {key} decides what the caller may do to a node, so it is for somebody without that limit to change")]
+    GuardedLabel {
+        /// Its key.
+        key: String,
+    },
     /// The node is in none of the states that the caller knows.
     #[error("node {node} is in another state, {version}, than the caller expects")]
     Stale {

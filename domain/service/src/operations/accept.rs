@@ -34,6 +34,12 @@ pub(super) fn accept(
         errors.extend(wrong.iter().cloned());
     }
     let needed = work.as_ref().map_or(&[][..], Work::needs);
+    if let Ok(work) = &work {
+        let access = &asker.caller.access;
+        if let Some(key) = work.label_keys().into_iter().find(|key| access.guards_label(key)) {
+            return Err(OperationError::GuardedLabel { key: key.to_owned() });
+        }
+    }
     let visible = inventory.visible_to(&asker.caller.access);
     let strategy = Strategy::parse(&request.strategy, request.kind).unwrap_or_else(|wrong| {
         errors.extend(wrong);

@@ -34,6 +34,12 @@ pub enum OperationError {
         /// The first such node.
         node: NodeName,
     },
+    /// Whoever asks may do things to nodes with some labels, and wants to change one that decides it.
+    #[error("label {key} decides what the caller may do to a node, so it is for somebody without that limit to change")]
+    GuardedLabel {
+        /// Its key.
+        key: String,
+    },
     /// It cannot be done in the state that the operation is in.
     #[error(transparent)]
     Refused(#[from] RefusedWish),

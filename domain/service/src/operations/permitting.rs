@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_model::{Access, ClusterName, OperationState, OperationStep, Ruling, TargetState};
+use knm_model::{Access, ClusterName, Object, OperationState, OperationStep, Ruling, TargetState};
 use knm_ports::chain;
 use serde_json::Map;
 use tokio::time::Instant;
@@ -90,7 +90,13 @@ impl Task {
         for place in places {
             let target = &job.targets[*place];
             let (cluster, node) = (target.cluster.as_str(), target.node.as_str());
-            if let Err(error @ InventoryError::NotSeenYet { .. }) = inventory.snapshot(cluster) {
+            // Labels need not be known where they decide nothing.
+            if access.decide(needed, Object::Cluster(cluster)) == Ruling::Allowed {
+                continue;
+            }
+            if access.decide(needed, Object::SomeOf(cluster)) == Ruling::Allowed
+                && let Err(error @ InventoryError::NotSeenYet { .. }) = inventory.snapshot(cluster)
+            {
                 return Err(error);
             }
             let permission = match visible.decide(needed, cluster, Some(node)) {

@@ -180,6 +180,7 @@ impl TargetStep {
             | ChangeError::NeedsConfirmation { .. }
             | ChangeError::HeldByOthers { .. }
             | ChangeError::Foreign { .. }
+            | ChangeError::GuardedLabel { .. }
             | ChangeError::UnknownHold { .. } => self.end(TargetState::Failed, Some(chain(error)), nothing(), now),
         }
     }

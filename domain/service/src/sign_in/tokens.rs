@@ -1,7 +1,7 @@
 //! API tokens: made here, shown once, kept as a hash.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use knm_model::{Access, Actor, ActorKind, ApiToken, Authority, Caller, NewToken, TokenError, TokenId, TokenText};
@@ -18,8 +18,11 @@ const BELIEVED: Duration = Duration::from_secs(2);
 const MOST_REMEMBERED: u64 = 10_000;
 /// How exactly it is known when a token was last used.
 const USE_TO_THE: Duration = Duration::from_secs(60);
-/// How many tokens there may be that are not revoked.
+/// How many tokens there may be that are worth something.
 const MOST_TOKENS: usize = 1_000;
+
+/// Who makes the first token.
+const BY_CONFIGURATION: &str = "auth.bootstrap_token_file";
 
 /// The API tokens of this service.
 pub struct Tokens {
@@ -27,6 +30,8 @@ pub struct Tokens {
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     known: Cache<TokenId, Option<Arc<Known>>>,
+    /// How often something that is known here may have become wrong: what was read before that must not be kept.
+    changes: AtomicU64,
 }
 
 /// A token that was just made. Nobody gets to see its text again.
@@ -56,7 +61,7 @@ pub enum TokenAdminError {
     #[error("the token would allow more than whoever makes it may do")]
     TooMuch,
     /// There are as many as there may be.
-    #[error("there are {MOST_TOKENS} tokens that are not revoked, which is as many as there may be")]
+    #[error("there are {MOST_TOKENS} tokens that are valid, which is as many as there may be")]
     TooMany,
     /// The file of the first token has something else in it.
     #[error("{0}")]
@@ -81,6 +86,7 @@ impl Tokens {
             store,
             clock,
             randomness,
+            changes: AtomicU64::new(0),
             known: Cache::builder()
                 .max_capacity(MOST_REMEMBERED)
                 .time_to_live(BELIEVED)
@@ -104,8 +110,8 @@ impl Tokens {
         if !by.access.includes(&new.grant.grant()) {
             return Err(TokenAdminError::TooMuch);
         }
-        let in_use = self.store.list().await?;
-        if MOST_TOKENS <= in_use.iter().filter(|token| token.revoked.is_none()).count() {
+        let (all, now) = (self.store.list().await?, self.clock.now());
+        if MOST_TOKENS <= all.iter().filter(|token| token.is_valid(now)).count() {
             return Err(TokenAdminError::TooMany);
         }
         let text = random_token(&*self.randomness);
@@ -115,17 +121,35 @@ impl Tokens {
         Ok(MadeToken { token, text })
     }
 
-    /// Takes over the token that the configuration brings along, if it is not known yet: the first one, which may do everything. Once it
-    /// was revoked or has run out it stays so.
+    /// Takes over the token that the configuration brings along, if it is not known yet: the first one, which may do everything. It takes the
+    /// place of another one under its name, which is revoked: the configuration says what is right. Once it was revoked or has run out it
+    /// stays so.
     ///
     /// # Errors
     /// [`TokenAdminError`].
     pub async fn bootstrap(&self, text: &str, new: NewToken) -> Result<(), TokenAdminError> {
         let text = TokenText::parse(text.trim())?;
-        if self.store.find(text.id()).await?.is_some() {
+        if let Some(known) = self.store.find(text.id()).await? {
+            if !known.is_valid(self.clock.now()) {
+                tracing::warn!(
+                    token = %known.id,
+                    "the token of auth.bootstrap_token_file was revoked or has run out: `kube-node-manager token generate` prints another one"
+                );
+            }
             return Ok(());
         }
-        let token = self.kept(&text, new, "auth.bootstrap_token_file");
+        let is_in_its_place = |token: &ApiToken| token.revoked.is_none() && token.name == new.name;
+        for earlier in self.store.list().await?.into_iter().filter(is_in_its_place) {
+            self.store
+                .revoke(earlier.id, self.clock.now(), BY_CONFIGURATION)
+                .await?;
+            self.forget(earlier.id).await;
+            tracing::warn!(
+                token = %earlier.id, name = earlier.name,
+                "API token revoked: auth.bootstrap_token_file has another one under its name"
+            );
+        }
+        let token = self.kept(&text, new, BY_CONFIGURATION);
         match self.add(&token).await {
             // Another replica was first.
             Err(TokenAdminError::Taken { .. }) if self.store.find(text.id()).await?.is_some() => Ok(()),
@@ -150,7 +174,7 @@ impl Tokens {
             Err(StorageError::NotFound { .. }) => return Err(unknown()),
             outcome => outcome?,
         }
-        self.known.invalidate(&id).await;
+        self.forget(id).await;
         tracing::info!(token = %id, by, "API token revoked");
         self.store.find(id).await?.ok_or_else(unknown)
     }
@@ -215,6 +239,7 @@ impl Tokens {
         if let Some(known) = self.known.get(&id).await {
             return Ok(known);
         }
+        let changes = self.changes.load(Ordering::SeqCst);
         let known = self.store.find(id).await?.map(|token| {
             Arc::new(Known {
                 access: Arc::new(Access::new(vec![token.grant.grant()])),
@@ -223,7 +248,16 @@ impl Tokens {
             })
         });
         self.known.insert(id, known.clone()).await;
+        if self.changes.load(Ordering::SeqCst) != changes {
+            self.known.invalidate(&id).await;
+        }
         Ok(known)
+    }
+
+    /// Forgets what is known of a token, also what is being read of it at the moment.
+    async fn forget(&self, id: TokenId) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.known.invalidate(&id).await;
     }
 
     /// Notes now and then that a token is used. Nobody waits for it, and a note that does not get through is made the next time.
@@ -264,7 +298,7 @@ impl Tokens {
             }),
             outcome => {
                 outcome?;
-                self.known.invalidate(&token.id).await;
+                self.forget(token.id).await;
                 Ok(())
             }
         }

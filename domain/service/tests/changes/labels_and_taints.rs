@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use knm_domain::{Asked, ChangeError, ClusterHandle, Inventory, InventoryError, NodeChanges, Uncordon};
 use knm_model::{
-    AuditAction, AuditOutcome, ClusterName, ClusterSource, HoldRequest, LabelChange, Node, NodePatch, Pod, PodPhase,
-    PodRequests, RawTaint, TaintChange,
+    Access, AuditAction, AuditOutcome, ClusterName, ClusterSource, Grant, HoldRequest, LabelChange, Node, NodePatch,
+    Permission, Permissions, Pod, PodPhase, PodRequests, RawTaint, Selector, TaintChange,
 };
 use knm_ports::{ClusterError, CountedIds, ManualClock, MockAuditLog, MockClusterGateway, NodeEvent, StorageError};
 use serde_json::json;
@@ -18,6 +18,10 @@ use crate::stage::{Stage, because, by, name};
 
 fn team(value: &str) -> LabelChange {
     LabelChange::parse(&[("team".to_owned(), value.to_owned())].into(), &[]).unwrap()
+}
+
+fn everything() -> Access {
+    Access::unlimited()
 }
 
 fn no_execute() -> TaintChange {
@@ -54,12 +58,31 @@ fn pod(phase: PodPhase) -> Pod {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_changes_a_label_that_decides_what_they_may_do() {
+    let stage = Stage::new().await;
+    let limited = |selector: &str| {
+        Access::new(vec![Grant {
+            permissions: Permissions::of(&Permission::ALL),
+            clusters: None,
+            nodes: Some(Selector::parse(selector).unwrap()),
+        }])
+    };
+    let label = async |access: Access| stage.changes.label("test", "a", team("x"), &access, by("ann")).await;
+    let refused = label(limited("team=storage")).await.unwrap_err();
+    assert!(
+        matches!(&refused, ChangeError::GuardedLabel { key } if key == "team"),
+        "{refused}"
+    );
+    assert!(label(limited("pool")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_is_recorded_with_its_difference() {
     let stage = Stage::new().await;
 
     let changed = stage
         .changes
-        .label("test", "a", team("storage"), by("ann"))
+        .label("test", "a", team("storage"), &everything(), by("ann"))
         .await
         .unwrap();
 
@@ -88,14 +111,14 @@ async fn what_the_node_has_already_changes_nothing() {
     let stage = Stage::new().await;
     stage
         .changes
-        .label("test", "a", team("storage"), by("ann"))
+        .label("test", "a", team("storage"), &everything(), by("ann"))
         .await
         .unwrap();
     let before = stage.node().await;
 
     let changed = stage
         .changes
-        .label("test", "a", team("storage"), by("ann"))
+        .label("test", "a", team("storage"), &everything(), by("ann"))
         .await
         .unwrap();
 
@@ -112,7 +135,9 @@ async fn a_change_whose_intent_cannot_be_written_is_not_made() {
 
     let changes = &stage.changes;
     for outcome in [
-        changes.label("test", "a", team("storage"), by("ann")).await,
+        changes
+            .label("test", "a", team("storage"), &everything(), by("ann"))
+            .await,
         changes.taint("test", "a", no_execute(), true, by("ann")).await,
         changes.cordon("test", "a", because("disk"), by("ann")).await,
         changes.uncordon("test", "a", Uncordon::default(), by("ann")).await,
@@ -143,7 +168,10 @@ async fn a_completion_that_cannot_be_written_is_tried_again() {
         stage.ids.clone(),
     );
 
-    changes.label("test", "a", team("storage"), by("ann")).await.unwrap();
+    changes
+        .label("test", "a", team("storage"), &everything(), by("ann"))
+        .await
+        .unwrap();
 
     tokio::time::sleep(Duration::from_secs(60)).await;
 }
@@ -153,7 +181,10 @@ async fn a_change_that_nobody_saw_end_is_recorded_as_unknown() {
     let stage = Stage::new().await;
     stage.fleet.lose();
 
-    let outcome = stage.changes.label("test", "a", team("storage"), by("ann")).await;
+    let outcome = stage
+        .changes
+        .label("test", "a", team("storage"), &everything(), by("ann"))
+        .await;
 
     let uncertain = outcome.unwrap_err();
     assert!(uncertain.is_uncertain(), "{uncertain:?}");
@@ -169,13 +200,19 @@ async fn a_change_that_nobody_saw_end_is_recorded_as_unknown() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_node_is_told_and_recorded_as_failed() {
     let stage = Stage::new().await;
-    let outcome = stage.changes.label("test", "b", team("x"), by("ann")).await;
+    let outcome = stage
+        .changes
+        .label("test", "b", team("x"), &everything(), by("ann"))
+        .await;
     let unknown =
         matches!(&outcome, Err(ChangeError::Inventory(InventoryError::UnknownNode { node, .. })) if node == "b");
     assert!(unknown, "{outcome:?}");
     let completion = stage.audit().await[0].completion.clone().unwrap();
     assert_eq!(completion.outcome, AuditOutcome::Failed);
-    let outcome = stage.changes.label("elsewhere", "a", team("x"), by("ann")).await;
+    let outcome = stage
+        .changes
+        .label("elsewhere", "a", team("x"), &everything(), by("ann"))
+        .await;
     assert!(
         matches!(
             outcome,
@@ -240,7 +277,7 @@ async fn conflicts_are_tried_again_with_the_version_that_is_there_now() {
 
     let changed = changes_of(gateway)
         .await
-        .label("test", "a", team("x"), by("ann"))
+        .label("test", "a", team("x"), &everything(), by("ann"))
         .await
         .unwrap();
 
@@ -251,7 +288,7 @@ async fn conflicts_are_tried_again_with_the_version_that_is_there_now() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_never_holds_still_is_given_up() {
     let changes = changes_of(scripted("2", |_| conflict())).await;
-    let outcome = changes.label("test", "a", team("x"), by("ann")).await;
+    let outcome = changes.label("test", "a", team("x"), &everything(), by("ann")).await;
     assert!(
         matches!(outcome, Err(ChangeError::Contended { attempts: 10, .. })),
         "{outcome:?}"
@@ -265,15 +302,20 @@ async fn a_caller_that_knows_another_state_changes_nothing() {
         ..by("ann")
     };
     let changes = changes_of(scripted("2", |_| unreachable!("nothing is to be changed"))).await;
-    let outcome = changes.label("test", "a", team("x"), known("7")).await;
+    let outcome = changes.label("test", "a", team("x"), &everything(), known("7")).await;
     assert!(matches!(outcome, Err(ChangeError::Stale { .. })), "{outcome:?}");
     // Known from watching, but the cluster is further.
     let changes = changes_of(scripted("2", |_| conflict())).await;
-    let outcome = changes.label("test", "a", team("x"), known("1")).await;
+    let outcome = changes.label("test", "a", team("x"), &everything(), known("1")).await;
     assert!(matches!(outcome, Err(ChangeError::Stale { .. })), "{outcome:?}");
     // Further than what is known from watching.
     let changes = changes_of(scripted("2", |_| Ok(node("a", "3")))).await;
-    assert!(changes.label("test", "a", team("x"), known("2")).await.is_ok());
+    assert!(
+        changes
+            .label("test", "a", team("x"), &everything(), known("2"))
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,7 +332,11 @@ async fn a_dry_run_changes_and_records_nothing() {
         until: None,
     };
 
-    let labelled = stage.changes.label("test", "a", team("x"), dry.clone()).await.unwrap();
+    let labelled = stage
+        .changes
+        .label("test", "a", team("x"), &everything(), dry.clone())
+        .await
+        .unwrap();
     let cordoned = stage.changes.cordon("test", "a", request, dry).await.unwrap();
 
     assert_eq!(json!(labelled.after), json!({"labels": {"team": "x"}}));
@@ -303,7 +349,8 @@ async fn a_dry_run_changes_and_records_nothing() {
 async fn a_change_that_has_begun_ends_though_its_caller_leaves() {
     let stage = Stage::new().await;
     {
-        let change = stage.changes.label("test", "a", team("x"), by("ann"));
+        let everything = everything();
+        let change = stage.changes.label("test", "a", team("x"), &everything, by("ann"));
         let mut change = std::pin::pin!(change);
         assert!(futures::poll!(change.as_mut()).is_pending());
     }

@@ -5,7 +5,7 @@ use knm_domain::{
     Inventory, InventoryError, NodeChanges, OperationRequest, OperationRunner, RegistryError, RunnerSettings, SignIn,
     TargetRequest, UnderWay, Ways,
 };
-use knm_model::{AuditFilter, ClusterName, OperationKind, OperationState, RawStrategy};
+use knm_model::{Access, AuditFilter, ClusterName, OperationKind, OperationState, RawStrategy};
 use knm_ports::CountedIds;
 use serde_json::{Map, json};
 use uuid::Uuid;
@@ -102,23 +102,41 @@ async fn a_cluster_goes_with_its_operations_when_they_are_to_be_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_goes_though_nobody_works_on_what_is_cancelled() {
+async fn whoever_removes_a_cluster_cancels_what_is_under_way_there_without_seeing_it() {
     let replica = Replica::on(&knm_storage_memory::open(), Some(ToyVault("a")));
     replica.register("prod", 3).await;
     let id = operation(&replica).await;
+    tokio::spawn(runner(&replica, &replica.inventory).run(replica.shutdown.clone()));
+    let mut bob = ann();
+    bob.caller.access = Arc::new(Access::default());
+
     replica
         .registry
-        .remove("prod", None, UnderWay::Cancel, ann())
+        .remove("prod", None, UnderWay::Cancel, bob)
         .await
         .unwrap();
-    assert_eq!(replica.names(), ["configured"]);
+
+    let ended = replica.operations.find(id).await.unwrap().operation.state;
+    assert!(ended.is_ended(), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_stays_until_what_is_cancelled_ended() {
+    let replica = Replica::on(&knm_storage_memory::open(), Some(ToyVault("a")));
+    replica.register("prod", 3).await;
+    let id = operation(&replica).await;
+    let remove = || replica.registry.remove("prod", None, UnderWay::Cancel, ann());
+    let refused = remove().await.unwrap_err();
+    assert!(matches!(&refused, RegistryError::Busy { operations, .. } if *operations == [id]));
     let left = replica.operations.find(id).await.unwrap().operation.state;
     assert_eq!(left, OperationState::Cancelling);
-    // Whoever takes it up finds its cluster gone, and ends it.
+    assert_eq!(replica.nodes("prod"), 3);
+    // Whoever takes it up ends it.
     tokio::spawn(runner(&replica, &replica.inventory).run(replica.shutdown.clone()));
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    remove().await.unwrap();
     let ended = replica.operations.find(id).await.unwrap().operation.state;
     assert_eq!(ended, OperationState::Cancelled);
+    assert_eq!(replica.names(), ["configured"]);
 }
 
 #[tokio::test]
@@ -140,4 +158,27 @@ async fn the_audit_of_a_cluster_that_is_gone_stays() {
     // The name is free again.
     replica.register("prod", 4).await;
     assert_eq!(replica.nodes("prod"), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_does_not_answer_goes_though_nobody_ends_what_is_cancelled() {
+    let replica = Replica::on(&knm_storage_memory::open(), Some(ToyVault("a")));
+    replica.register("prod", 3).await;
+    let id = operation(&replica).await;
+    let fleets = replica.opener.fleets.lock().unwrap().clone();
+    fleets.iter().for_each(|fleet| fleet.lose());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    replica
+        .registry
+        .remove("prod", None, UnderWay::Cancel, ann())
+        .await
+        .unwrap();
+    assert_eq!(replica.names(), ["configured"]);
+    let left = replica.operations.find(id).await.unwrap().operation.state;
+    assert_eq!(left, OperationState::Cancelling);
+    // Whoever takes it up finds its cluster gone, and ends it.
+    tokio::spawn(runner(&replica, &replica.inventory).run(replica.shutdown.clone()));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let ended = replica.operations.find(id).await.unwrap().operation.state;
+    assert_eq!(ended, OperationState::Cancelled);
 }

@@ -12,6 +12,7 @@ mod figures;
 mod holds;
 mod late;
 mod leases;
+mod limited;
 mod limits;
 #[path = "../support/meddler.rs"]
 mod meddler;

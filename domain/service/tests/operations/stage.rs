@@ -144,6 +144,25 @@ impl Stage {
         }
     }
 
+    /// Replicas that start from now on have never seen the cluster `other`, which does not answer.
+    pub(crate) async fn restart_while_other_is_away(&mut self) {
+        let away = fleet(&[]);
+        away.lose();
+        let handles = vec![
+            handle("test", self.fleet.gateway(), false),
+            handle("other", away.gateway(), false),
+        ];
+        self.inventory = Inventory::start(Arc::clone(&self.clock), handles, CancellationToken::new());
+        self.changes = NodeChanges::new(
+            Arc::clone(&self.inventory),
+            Arc::clone(&self.storage.audit),
+            Arc::clone(&self.storage.holds),
+            Arc::clone(&self.clock),
+            self.ids.clone(),
+        );
+        settle().await;
+    }
+
     /// Starts a replica.
     pub(crate) fn replica(&self, name: &str) -> Replica {
         self.replica_with(name, |_| {})
