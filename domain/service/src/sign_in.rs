@@ -29,6 +29,12 @@ const REFUSING_TAKES: Duration = Duration::from_millis(100);
 /// How long a bearer token may be, in bytes.
 const LONGEST_TOKEN: usize = 16 * 1024;
 
+/// What somebody asked for with an identity token may be begun for so long after its end: long enough for work that waits for a night, and no
+/// longer, because nothing tells whether they would still get another one.
+const WORK_OUTLIVES_TOKENS: Duration = Duration::from_secs(24 * 3_600);
+/// Whoever signed in with a token of a cluster follows something for so long: nothing tells when such a token ends, so they must show it again.
+const FOLLOWS_WITHOUT_TOKEN: Duration = Duration::from_secs(3_600);
+
 /// Tells who sends requests and what they may do.
 pub struct SignIn {
     ways: Ways,
@@ -194,13 +200,45 @@ impl SignIn {
         }
     }
 
-    /// What an authority allows now, of `permissions` in `clusters`.
+    /// What an authority allows now, of `permissions` in `clusters`, to work that it was accepted for earlier. An identity token stands for that
+    /// until 24 hours after its end.
     ///
     /// # Errors
     /// [`UnknowableError`]: then nothing is to be done by it until that is known.
     pub async fn standing(
         &self,
         authority: &Authority,
+        permissions: &[Permission],
+        clusters: &[ClusterName],
+    ) -> Result<Standing, UnknowableError> {
+        self.standing_after(authority, WORK_OUTLIVES_TOKENS, permissions, clusters)
+            .await
+    }
+
+    /// What an authority allows now, of `permissions` in `clusters`, to somebody who has followed something for `time` since they signed in. An
+    /// identity token stands for that until its end, and one of a cluster for an hour.
+    ///
+    /// # Errors
+    /// [`UnknowableError`] if that cannot be told now.
+    pub async fn following(
+        &self,
+        authority: &Authority,
+        time: Duration,
+        permissions: &[Permission],
+        clusters: &[ClusterName],
+    ) -> Result<Standing, UnknowableError> {
+        if !self.is_open() && matches!(authority, Authority::Kubernetes(_)) && FOLLOWS_WITHOUT_TOKEN <= time {
+            return Ok(Standing::Withdrawn("signed in an hour ago".to_owned()));
+        }
+        self.standing_after(authority, Duration::ZERO, permissions, clusters)
+            .await
+    }
+
+    /// The same, with identity tokens that stand for it until `grace` after their end.
+    async fn standing_after(
+        &self,
+        authority: &Authority,
+        grace: Duration,
         permissions: &[Permission],
         clusters: &[ClusterName],
     ) -> Result<Standing, UnknowableError> {
@@ -220,7 +258,8 @@ impl SignIn {
                 Some(tokens) => tokens.standing(*id).await,
                 None => not_configured("tokens"),
             },
-            Authority::Oidc { claims, .. } => match oidc {
+            Authority::Oidc { claims, exp, .. } => match oidc {
+                Some(_) if self.is_over(*exp, grace) => Ok(Standing::Withdrawn("signed in too long ago".to_owned())),
                 Some(oidc) => Ok(Standing::Access(Arc::new(oidc.access(claims)))),
                 None => not_configured("oidc"),
             },
@@ -238,6 +277,11 @@ impl SignIn {
                 None => not_configured("kubernetes"),
             },
         }
+    }
+
+    /// Whether a token ended longer than `grace` ago. One whose end is not known counts as ended.
+    fn is_over(&self, exp: Option<i64>, grace: Duration) -> bool {
+        exp.is_none_or(|exp| exp as f64 + grace.as_secs_f64() <= self.clock.now().unix_seconds())
     }
 
     /// Looks who holds a token; with `may_ask` false, only where that costs nobody else anything.

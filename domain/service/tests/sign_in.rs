@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 const VIEW: [Permission; 1] = [Permission::View];
 const START: &str = "2030-01-01T00:00:00Z";
+/// Half an hour later.
+const END: i64 = 1_893_457_800;
 
 /// Bytes that differ each time.
 #[derive(Default)]
@@ -350,6 +352,21 @@ async fn clusters_say_who_somebody_is_and_each_what_they_may_do_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_follows_with_a_token_of_a_cluster_shows_it_again_after_an_hour() {
+    let stage = Stage::with(&[("home", Some(Reviews::of("ann", &VIEW)))]);
+    let sign_in = stage.sign_in(None, Some(home()));
+    let caller = sign_in.caller(Some("ann"), address(1), &anything()).await.unwrap();
+    let clusters = [ClusterName::from_any("home")];
+    let following = async |seconds: u64| {
+        let time = Duration::from_secs(seconds);
+        let standing = sign_in.following(&caller.authority, time, &VIEW, &clusters).await;
+        matches!(standing.unwrap(), Standing::Access(access) if access.allows(Permission::View, Object::SomeOf("home")))
+    };
+    assert!(following(3_599).await);
+    assert!(!following(3_600).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permission_in_every_cluster_is_one_everywhere() {
     let allowed = [Permission::View, Permission::Change];
     let clusters = [
@@ -420,7 +437,7 @@ async fn claims_of_an_identity_token_become_permissions() {
     let mut provider = MockIdentityTokens::new();
     provider.expect_verify().returning(|token, _| match token {
         "good" => Ok(
-            json!({"sub": "s-1", "email": "ann@example.com", "groups": ["sre"], "other": 1})
+            json!({"sub": "s-1", "email": "ann@example.com", "groups": ["sre"], "other": 1, "exp": END})
                 .as_object()
                 .unwrap()
                 .clone(),
@@ -461,6 +478,21 @@ async fn claims_of_an_identity_token_become_permissions() {
     );
     let standing = sign_in.standing(&caller.authority, &VIEW, &[]).await.unwrap();
     assert_eq!(standing, Standing::Access(Arc::clone(&caller.access)));
+    let following = async |minutes: u64| {
+        let time = Duration::from_secs(minutes * 60);
+        sign_in.following(&caller.authority, time, &VIEW, &[]).await.unwrap()
+    };
+    assert_eq!(following(29).await, standing);
+    stage.clock.advance(Duration::from_secs(1_800));
+    assert!(
+        matches!(following(30).await, Standing::Withdrawn(_)),
+        "the token has ended"
+    );
+    let later = async || sign_in.standing(&caller.authority, &VIEW, &[]).await.unwrap();
+    stage.clock.advance(Duration::from_secs(86_399));
+    assert_eq!(later().await, standing, "what was asked for may be begun for a day");
+    stage.clock.advance(Duration::from_secs(1));
+    assert_eq!(later().await, Standing::Withdrawn("signed in too long ago".to_owned()));
     for token in ["nameless", "odd", "bad"] {
         let refused = sign_in.caller(Some(token), address(1), &anything()).await;
         assert!(
@@ -491,6 +523,7 @@ async fn what_was_withdrawn_allows_nothing_later() {
         Authority::Oidc {
             subject: "s".to_owned(),
             claims: Map::new(),
+            exp: None,
         },
     ] {
         assert!(matches!(standing(authority).await, Standing::Withdrawn(_)));

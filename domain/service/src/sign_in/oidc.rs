@@ -55,6 +55,8 @@ impl OidcSignIn {
             authority: Authority::Oidc {
                 subject: subject.to_owned(),
                 claims: self.rules.relevant(&claims),
+                // Whole seconds are enough, and a time that is too far away is the last one.
+                exp: claims.get("exp").and_then(Value::as_f64).map(|end| end as i64),
             },
             access: Arc::new(self.access(&claims)),
         }))
