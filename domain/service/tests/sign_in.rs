@@ -433,6 +433,28 @@ async fn a_guesser_does_not_make_the_service_ask_the_cluster() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_was_let_in_before_is_let_in_from_an_address_that_others_guess_at() {
+    let here = Reviews::of("ann", &VIEW);
+    let stage = Stage::with(&[("home", Some(here.clone()))]);
+    let sign_in = stage.sign_in(None, Some(home().forgetful()));
+    assert!(sign_in.caller(Some("ann"), address(1), &anything()).await.is_ok());
+    for guess in 0..30 {
+        let guess = format!("guess-{guess}");
+        sign_in.caller(Some(&guess), address(1), &anything()).await.unwrap_err();
+    }
+    let asked = here.asked.load(Ordering::Relaxed);
+    assert!(sign_in.caller(Some("ann"), address(1), &anything()).await.is_ok());
+    assert_eq!(
+        here.asked.load(Ordering::Relaxed),
+        asked + 2,
+        "her token is asked about"
+    );
+    let slowed = sign_in.caller(Some("guess-0"), address(1), &anything()).await;
+    assert!(matches!(slowed, Err(SignInError::Slowed { .. })), "{slowed:?}");
+    assert_eq!(here.asked.load(Ordering::Relaxed), asked + 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn claims_of_an_identity_token_become_permissions() {
     let mut provider = MockIdentityTokens::new();
     provider.expect_verify().returning(|token, _| match token {

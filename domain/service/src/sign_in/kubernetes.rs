@@ -19,6 +19,8 @@ use crate::inventory::Inventory;
 const BELIEVED: Duration = Duration::from_secs(10);
 /// Of how many tokens it is remembered whose they are.
 const MOST_TOKENS: u64 = 10_000;
+/// For how long a token that was accepted is asked about whatever others at the same address do: a day's work.
+const NO_GUESS_FOR: Duration = Duration::from_secs(12 * 3_600);
 /// How many answers about permissions are remembered.
 const MOST_ANSWERS: u64 = 100_000;
 /// How long a cluster may take to say something of somebody.
@@ -31,6 +33,8 @@ pub struct KubernetesSignIn {
     /// Whom the tokens must be for; empty: for the API server.
     audiences: Vec<String>,
     holders: Cache<[u8; 32], Option<Arc<KubernetesIdentity>>>,
+    /// Tokens that were accepted when they were asked about last. They say nothing of whether they still are.
+    accepted: Cache<[u8; 32], ()>,
     answers: Cache<(Arc<KubernetesIdentity>, ClusterName, Permission), bool>,
 }
 
@@ -45,6 +49,10 @@ impl KubernetesSignIn {
                 .max_capacity(MOST_TOKENS)
                 .time_to_live(BELIEVED)
                 .build(),
+            accepted: Cache::builder()
+                .max_capacity(MOST_TOKENS)
+                .time_to_live(NO_GUESS_FOR)
+                .build(),
             answers: Cache::builder()
                 .max_capacity(MOST_ANSWERS)
                 .time_to_live(BELIEVED)
@@ -52,7 +60,17 @@ impl KubernetesSignIn {
         }
     }
 
-    /// Who holds a token; with `may_ask` false only whom it was asked about lately.
+    /// The same without any belief in what a cluster said before: it is asked each time.
+    #[must_use]
+    pub fn forgetful(self) -> Self {
+        Self {
+            holders: Cache::builder().time_to_live(Duration::ZERO).build(),
+            answers: Cache::builder().time_to_live(Duration::ZERO).build(),
+            ..self
+        }
+    }
+
+    /// Who holds a token; with `may_ask` false only if it was accepted before: many may be behind one address, and one of them guess.
     pub(super) async fn look(
         &self,
         inventory: &Inventory,
@@ -65,7 +83,9 @@ impl KubernetesSignIn {
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let known = match self.holders.get(&key).await {
             Some(known) => known,
-            None if !may_ask => return Ok(Found::Nobody("too many attempts: the cluster is not asked".to_owned())),
+            None if !may_ask && !self.accepted.contains_key(&key) => {
+                return Ok(Found::Nobody("too many attempts: the cluster is not asked".to_owned()));
+            }
             None => {
                 let reviews = reviews(inventory, &self.home).ok_or_else(|| UnknowableError::NoCluster {
                     cluster: self.home.to_string(),
@@ -79,11 +99,13 @@ impl KubernetesSignIn {
             }
         };
         let Some(identity) = known else {
+            self.accepted.invalidate(&key).await;
             return Ok(Found::Nobody(format!(
                 "cluster {} does not accept the token",
                 self.home
             )));
         };
+        self.accepted.insert(key, ()).await;
         let access = self.access(inventory, &identity, wanted).await?;
         Ok(Found::Caller(Caller {
             actor: Actor::signed_in(ActorKind::Kubernetes, identity.user.clone(), address),
