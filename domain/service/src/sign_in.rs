@@ -3,6 +3,7 @@
 mod failures;
 mod kubernetes;
 mod oidc;
+mod silence;
 mod tokens;
 
 use std::fmt;

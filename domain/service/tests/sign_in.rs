@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,6 +45,8 @@ struct Reviews {
     allowed: Vec<Permission>,
     asked: AtomicUsize,
     is_away: bool,
+    /// It gives no answer about permissions.
+    hangs: AtomicBool,
 }
 
 impl Reviews {
@@ -54,6 +56,7 @@ impl Reviews {
             allowed: allowed.to_vec(),
             asked: AtomicUsize::new(0),
             is_away: false,
+            hangs: AtomicBool::new(false),
         })
     }
 
@@ -63,6 +66,7 @@ impl Reviews {
             allowed: Vec::new(),
             asked: AtomicUsize::new(0),
             is_away: true,
+            hangs: AtomicBool::new(false),
         })
     }
 
@@ -86,6 +90,10 @@ impl AccessReviews for Reviews {
     }
 
     async fn may(&self, identity: &KubernetesIdentity, permission: Permission) -> Result<bool, ClusterError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
         self.answer(identity.user == self.user && self.allowed.contains(&permission))
     }
 }
@@ -411,6 +419,29 @@ async fn a_cluster_that_cannot_be_asked_lets_nobody_do_anything() {
     };
     let alone = sign_in.caller(Some("ann"), address(1), &wanted).await;
     assert!(matches!(alone, Err(SignInError::Unavailable(_))), "{alone:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_cluster_makes_one_request_wait_and_not_each() {
+    let there = Reviews::of("ann", &VIEW);
+    there.hangs.store(true, Ordering::Relaxed);
+    let stage = Stage::with(&[("home", Some(Reviews::of("ann", &VIEW))), ("east", Some(there.clone()))]);
+    let sign_in = stage.sign_in(None, Some(home()));
+    let sees_east = async || {
+        let began = tokio::time::Instant::now();
+        let caller = sign_in.caller(Some("ann"), address(1), &anything()).await.unwrap();
+        assert!(caller.access.allows(Permission::View, Object::Cluster("home")));
+        let sees = caller.access.allows(Permission::View, Object::SomeOf("east"));
+        (sees, began.elapsed().as_secs())
+    };
+    assert_eq!(sees_east().await, (false, 5));
+    for _ in 0..10 {
+        assert_eq!(sees_east().await, (false, 0));
+    }
+    assert_eq!(there.asked.load(Ordering::Relaxed), 1);
+    there.hangs.store(false, Ordering::Relaxed);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(sees_east().await, (true, 0), "it is asked again");
 }
 
 #[tokio::test(start_paused = true)]

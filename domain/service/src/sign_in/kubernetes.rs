@@ -12,6 +12,7 @@ use knm_ports::{AccessReviews, ClusterError};
 use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
+use super::silence::Silence;
 use super::{Found, UnknowableError, Wanted};
 use crate::inventory::Inventory;
 
@@ -36,6 +37,7 @@ pub struct KubernetesSignIn {
     /// Tokens that were accepted when they were asked about last. They say nothing of whether they still are.
     accepted: Cache<[u8; 32], ()>,
     answers: Cache<(Arc<KubernetesIdentity>, ClusterName, Permission), bool>,
+    silence: Silence,
 }
 
 impl KubernetesSignIn {
@@ -57,6 +59,7 @@ impl KubernetesSignIn {
                 .max_capacity(MOST_ANSWERS)
                 .time_to_live(BELIEVED)
                 .build(),
+            silence: Silence::default(),
         }
     }
 
@@ -189,21 +192,31 @@ impl KubernetesSignIn {
             return Ok(Permissions::NONE);
         };
         let identity = Arc::new(identity);
-        let asked = permissions.iter().map(|permission| {
-            let (identity, reviews) = (Arc::clone(&identity), Arc::clone(&reviews));
-            async move {
-                let key = (Arc::clone(&identity), cluster.clone(), *permission);
-                let asking = in_time(reviews.may(&identity, *permission));
-                match self.answers.try_get_with(key, asking).await {
-                    Ok(may) => Ok(may.then_some(*permission)),
-                    Err(source) => Err(unknowable(cluster, source)),
-                }
+        let key = |permission: Permission| (Arc::clone(&identity), cluster.clone(), permission);
+        let (mut allowed, mut unknown) = (Vec::new(), Vec::new());
+        for permission in permissions {
+            match self.answers.get(&key(*permission)).await {
+                Some(may) => allowed.extend(may.then_some(*permission)),
+                None => unknown.push(*permission),
             }
-        });
-        let mut allowed = Vec::new();
-        for answer in join_all(asked).await {
-            allowed.extend(answer?);
         }
+        if unknown.is_empty() {
+            return Ok(Permissions::of(&allowed));
+        }
+        let since = self.silence.ask(cluster, DEADLINE);
+        let since = since.map_err(|source| unknowable(cluster, source))?;
+        let asked = unknown.into_iter().map(|permission| {
+            let asking = in_time(reviews.may(&identity, permission));
+            let answer = self.answers.try_get_with(key(permission), asking);
+            async move { answer.await.map(|may| may.then_some(permission)) }
+        });
+        for answer in join_all(asked).await {
+            allowed.extend(answer.map_err(|source| {
+                self.silence.note(cluster, since, &source);
+                unknowable(cluster, source)
+            })?);
+        }
+        self.silence.over(cluster);
         Ok(Permissions::of(&allowed))
     }
 }
