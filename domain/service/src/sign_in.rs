@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_model::{Access, Authority, Caller, ClusterName, Permission, looks_like_a_token};
+use knm_model::{Access, Authority, Caller, ClusterName, Permission, looks_like_a_token, unprintable};
 use knm_ports::{Clock, ClusterError, IdentityTokenError, StorageError};
 use metrics::counter;
 use tokio::time::{Instant, sleep_until};
@@ -27,6 +27,8 @@ use kubernetes::of_cluster;
 
 /// How long it takes to refuse somebody, whatever was wrong: a quicker answer would tell how far a guess got.
 const REFUSING_TAKES: Duration = Duration::from_millis(100);
+/// How long a name may be, in bytes: it goes into the audit log and onto nodes.
+const LONGEST_NAME: usize = 253;
 /// How long a bearer token may be, in bytes.
 const LONGEST_TOKEN: usize = 16 * 1024;
 
@@ -308,26 +310,29 @@ impl SignIn {
                 None => Ok(Found::Nobody("auth.mode does not name tokens".to_owned())),
             };
         }
-        let mut nobody = Found::Nobody("it is no token of this service".to_owned());
+        let mut so_far = Ok(Found::Nobody("it is no token of this service".to_owned()));
         if let Some(oidc) = oidc {
-            match oidc.look(token, address.clone(), self.clock.now()).await {
-                // Another way may know it.
-                Err(error) if kubernetes.is_none() => return Err(error),
-                Err(error) => {
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "a token could not be looked at"
-                    );
-                }
-                Ok(found @ Found::Caller(_)) => return Ok(found),
-                Ok(found @ Found::Nobody(_)) => nobody = found,
+            so_far = oidc.look(token, address.clone(), self.clock.now()).await;
+            // What says to be of the provider is shown to nobody else.
+            if matches!(so_far, Ok(Found::Caller(_))) || oidc.is_meant(token) {
+                return so_far;
             }
         }
-        if let Some(kubernetes) = kubernetes {
-            nobody = kubernetes
-                .look(&self.inventory, token, address, wanted, may_ask)
-                .await?;
+        let Some(kubernetes) = kubernetes else {
+            return so_far;
+        };
+        let found = kubernetes
+            .look(&self.inventory, token, address, wanted, may_ask)
+            .await?;
+        match (found, so_far) {
+            // That the cluster does not know it says nothing while the provider may.
+            (Found::Nobody(_), Err(error)) => Err(error),
+            (found, _) => Ok(found),
         }
-        Ok(nobody)
     }
+}
+
+/// Whether somebody may be called that: names go into annotations, logs and events.
+fn is_name(text: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&text.len()) && unprintable(text).is_none()
 }

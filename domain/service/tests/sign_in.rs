@@ -417,8 +417,80 @@ async fn a_cluster_that_cannot_be_asked_lets_nobody_do_anything() {
         permissions: &VIEW,
         cluster: Some("east"),
     };
-    let alone = sign_in.caller(Some("ann"), address(1), &wanted).await;
-    assert!(matches!(alone, Err(SignInError::Unavailable(_))), "{alone:?}");
+    let alone = sign_in.caller(Some("ann"), address(1), &wanted).await.unwrap();
+    assert!(
+        !alone.access.allows(Permission::View, Object::SomeOf("east")),
+        "it looks as if it were not there"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_cannot_be_asked_is_told_to_whom_it_showed_itself() {
+    let there = Reviews::of("ann", &VIEW);
+    let stage = Stage::with(&[("home", Some(Reviews::of("ann", &VIEW))), ("east", Some(there.clone()))]);
+    let sign_in = stage.sign_in(None, Some(home().forgetful()));
+    let wanted = Wanted {
+        permissions: &VIEW,
+        cluster: Some("east"),
+    };
+    let caller = sign_in.caller(Some("ann"), address(1), &wanted).await.unwrap();
+    assert!(caller.access.allows(Permission::View, Object::SomeOf("east")));
+    there.hangs.store(true, Ordering::Relaxed);
+    let silent = sign_in.caller(Some("ann"), address(1), &wanted).await;
+    assert!(matches!(silent, Err(SignInError::Unavailable(_))), "{silent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_called_what_cannot_be_written() {
+    let long: &'static str = "a".repeat(254).leak();
+    for user in ["", "ann\n", "ann\u{202e}", long] {
+        let stage = Stage::with(&[("home", Some(Reviews::of(user, &VIEW)))]);
+        let sign_in = stage.sign_in(None, Some(home()));
+        let refused = sign_in.caller(Some("ann"), address(1), &anything()).await;
+        assert!(
+            matches!(refused, Err(SignInError::Refused { .. })),
+            "{user:?}: {refused:?}"
+        );
+    }
+    let stage = Stage::with(&[("home", Some(Reviews::of(&long[1..], &VIEW)))]);
+    let sign_in = stage.sign_in(None, Some(home()));
+    assert!(sign_in.caller(Some("ann"), address(1), &anything()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_away_is_told_and_its_tokens_are_shown_to_no_cluster() {
+    let here = Reviews::of("ann", &VIEW);
+    let stage = Stage::with(&[("home", Some(here.clone()))]);
+    let mut provider = MockIdentityTokens::new();
+    provider.expect_verify().returning(|token, _| match token {
+        "forged" => Err(IdentityTokenError::Refused {
+            why: "the signature is wrong".to_owned(),
+        }),
+        _ => Err(IdentityTokenError::Unavailable { source: "away".into() }),
+    });
+    provider
+        .expect_names_issuer()
+        .returning(|token| matches!(token, "meant" | "forged"));
+    let oidc = OidcSignIn {
+        tokens: Arc::new(provider),
+        name_claim: "email".to_owned(),
+        rules: ClaimRules::default(),
+    };
+    let sign_in = stage.sign_in(Some(oidc), Some(home()));
+    for _ in 0..30 {
+        let away = sign_in.caller(Some("meant"), address(1), &anything()).await;
+        assert!(matches!(away, Err(SignInError::Unavailable(_))), "{away:?}");
+    }
+    let forged = sign_in.caller(Some("forged"), address(1), &anything()).await;
+    assert!(
+        matches!(forged, Err(SignInError::Refused { .. })),
+        "the others were no guesses: {forged:?}"
+    );
+    assert_eq!(here.asked.load(Ordering::Relaxed), 0);
+    // What only the cluster knows is known; what it does not know either may be known by the provider.
+    assert!(sign_in.caller(Some("ann"), address(1), &anything()).await.is_ok());
+    let away = sign_in.caller(Some("bob"), address(1), &anything()).await;
+    assert!(matches!(away, Err(SignInError::Unavailable(_))), "{away:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,7 +568,7 @@ async fn claims_of_an_identity_token_become_permissions() {
                 .clone(),
         ),
         "nameless" => Ok(json!({"sub": "s-1", "groups": ["sre"]}).as_object().unwrap().clone()),
-        "odd" => Ok(json!({"sub": "s-1", "email": "a\nb", "groups": ["sre"]})
+        "odd" => Ok(json!({"sub": "s-1", "email": "a\u{202e}b", "groups": ["sre"]})
             .as_object()
             .unwrap()
             .clone()),
@@ -505,6 +577,7 @@ async fn claims_of_an_identity_token_become_permissions() {
             why: "the signature is wrong".to_owned(),
         }),
     });
+    provider.expect_names_issuer().returning(|_| true);
     let oidc = OidcSignIn {
         tokens: Arc::new(provider),
         name_claim: "email".to_owned(),

@@ -13,7 +13,7 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
 use super::silence::Silence;
-use super::{Found, UnknowableError, Wanted};
+use super::{Found, UnknowableError, Wanted, is_name};
 use crate::inventory::Inventory;
 
 /// How long it is believed what a cluster said of somebody.
@@ -24,6 +24,8 @@ const MOST_TOKENS: u64 = 10_000;
 const NO_GUESS_FOR: Duration = Duration::from_secs(12 * 3_600);
 /// How many answers about permissions are remembered.
 const MOST_ANSWERS: u64 = 100_000;
+/// How long it is told to somebody who could see a cluster that it cannot be asked. To others it looks as if it were not there.
+const REMEMBERED: Duration = Duration::from_secs(600);
 /// How long a cluster may take to say something of somebody.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -37,6 +39,8 @@ pub struct KubernetesSignIn {
     /// Tokens that were accepted when they were asked about last. They say nothing of whether they still are.
     accepted: Cache<[u8; 32], ()>,
     answers: Cache<(Arc<KubernetesIdentity>, ClusterName, Permission), bool>,
+    /// Who could see which cluster when that was asked last.
+    seen: Cache<(Arc<KubernetesIdentity>, ClusterName), ()>,
     silence: Silence,
 }
 
@@ -58,6 +62,10 @@ impl KubernetesSignIn {
             answers: Cache::builder()
                 .max_capacity(MOST_ANSWERS)
                 .time_to_live(BELIEVED)
+                .build(),
+            seen: Cache::builder()
+                .max_capacity(MOST_ANSWERS)
+                .time_to_live(REMEMBERED)
                 .build(),
             silence: Silence::default(),
         }
@@ -108,6 +116,10 @@ impl KubernetesSignIn {
                 self.home
             )));
         };
+        if !is_name(&identity.user) {
+            let why = format!("cluster {} calls them by a name that cannot be written", self.home);
+            return Ok(Found::Nobody(why));
+        }
         self.accepted.insert(key, ()).await;
         let access = self.access(inventory, &identity, wanted).await?;
         Ok(Found::Caller(Caller {
@@ -136,8 +148,8 @@ impl KubernetesSignIn {
         for (cluster, allowed) in join_all(asked).await {
             match allowed {
                 Ok(permissions) => grants.push(of_cluster(cluster, permissions)),
-                // Of one cluster that is asked for alone it is told that it cannot be asked; among others it allows nothing.
-                Err(error) if wanted.cluster.is_some() => return Err(error),
+                // Of one cluster that is asked for alone it is told that it cannot be asked, to those who know of it; among others it allows nothing.
+                Err(error) if wanted.cluster.is_some() && self.has_seen(identity, cluster) => return Err(error),
                 Err(error) => {
                     tracing::debug!(
                         %cluster,
@@ -184,14 +196,9 @@ impl KubernetesSignIn {
         cluster: &ClusterName,
         permissions: &[Permission],
     ) -> Result<Permissions, UnknowableError> {
-        let identity = match *cluster == self.home {
-            true => Some(identity.clone()),
-            false => identity.elsewhere(),
-        };
-        let (Some(identity), Some(reviews)) = (identity, reviews(inventory, cluster)) else {
+        let (Some(identity), Some(reviews)) = (self.known_as(identity, cluster), reviews(inventory, cluster)) else {
             return Ok(Permissions::NONE);
         };
-        let identity = Arc::new(identity);
         let key = |permission: Permission| (Arc::clone(&identity), cluster.clone(), permission);
         let (mut allowed, mut unknown) = (Vec::new(), Vec::new());
         for permission in permissions {
@@ -217,7 +224,29 @@ impl KubernetesSignIn {
             })?);
         }
         self.silence.over(cluster);
-        Ok(Permissions::of(&allowed))
+        let allowed = Permissions::of(&allowed);
+        if permissions.contains(&Permission::View) {
+            let key = (Arc::clone(&identity), cluster.clone());
+            match allowed.contains(Permission::View) {
+                true => self.seen.insert(key, ()).await,
+                false => self.seen.invalidate(&key).await,
+            }
+        }
+        Ok(allowed)
+    }
+
+    /// Whether somebody could see a cluster when that was asked last.
+    fn has_seen(&self, identity: &KubernetesIdentity, cluster: &ClusterName) -> bool {
+        let known = self.known_as(identity, cluster);
+        known.is_some_and(|identity| self.seen.contains_key(&(identity, cluster.clone())))
+    }
+
+    /// Who somebody is in a cluster, `None`: nobody.
+    fn known_as(&self, identity: &KubernetesIdentity, cluster: &ClusterName) -> Option<Arc<KubernetesIdentity>> {
+        match *cluster == self.home {
+            true => Some(Arc::new(identity.clone())),
+            false => identity.elsewhere().map(Arc::new),
+        }
     }
 }
 
