@@ -72,6 +72,9 @@ pub trait IdentityTokens: Send + Sync + 'static {
     /// # Errors
     /// [`IdentityTokenError`].
     async fn verify(&self, token: &str, now: Timestamp) -> Result<Map<String, Value>, IdentityTokenError>;
+
+    /// Whether a token says to be of this issuer, which anybody can write into one.
+    fn names_issuer(&self, token: &str) -> bool;
 }
 
 /// Why the claims of an identity token are not to be believed. The texts are for the log and repeat nothing of the token.

@@ -10,6 +10,7 @@ use knm_model::{Caller, ClusterName, Object, Permission, Ruling};
 use percent_encoding::percent_decode_str;
 use poem::Request;
 use poem::http::header;
+use tokio::time::Instant;
 
 use crate::access::{Part, need};
 use crate::origin;
@@ -129,10 +130,15 @@ pub(crate) struct Follower {
 impl Follower {
     /// Ends when they may not see it any more. While that cannot be told they go on.
     pub(crate) async fn shut_out(self) {
+        let since = Instant::now();
         loop {
             tokio::time::sleep(LOOK_AT_FOLLOWERS).await;
             let authority = &self.caller.authority;
-            match self.sign_in.standing(authority, self.permissions, &self.clusters).await {
+            match self
+                .sign_in
+                .following(authority, since.elapsed(), self.permissions, &self.clusters)
+                .await
+            {
                 Ok(Standing::Access(access)) => {
                     let sees = |cluster: &ClusterName| {
                         access.decide(self.permissions, Object::SomeOf(cluster.as_str())) == Ruling::Allowed

@@ -171,6 +171,10 @@ impl IdentityTokens for OidcIdentityTokens {
             Verdict::UnknownKey => Err(refused("no key of the issuer made its signature")),
         }
     }
+
+    fn names_issuer(&self, token: &str) -> bool {
+        token::named_issuer(token).as_ref() == Some(&self.expected.issuer)
+    }
 }
 
 fn refused(why: &'static str) -> IdentityTokenError {

@@ -66,6 +66,17 @@ impl<'a> Token<'a> {
     }
 }
 
+/// The issuer that a token names, whatever else is wrong with it.
+pub(crate) fn named_issuer(text: &str) -> Option<String> {
+    if LONGEST_TOKEN < text.len() {
+        return None;
+    }
+    match object(text.split('.').nth(1)?)?.remove("iss") {
+        Some(Value::String(issuer)) => Some(issuer),
+        _ => None,
+    }
+}
+
 /// An issuer signs other things with the same keys, which were never meant as a proof of who somebody is: messages about a logout, for one.
 fn is_a_type_of_ours(value: &Value) -> bool {
     let Some(text) = value.as_str() else {

@@ -76,5 +76,6 @@ pub use selector::{Operator, Requirement, Selector, SelectorError};
 pub use summary::{ClusterSummary, StatusCounts};
 pub use taint::{Taint, TaintEffect, TaintError, TaintFilter};
 pub use template::{Binding, Drift, RawBinding, RawTemplate, Template};
+pub use text::unprintable;
 pub use time::{Timestamp, TimestampError, go_duration};
 pub use work::{AppliedTemplate, Work};

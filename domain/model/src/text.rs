@@ -2,7 +2,8 @@
 
 /// The first character of `text` that does not stand there as what it is: control characters end lines and colour terminals, separators of
 /// lines do so for some readers, and others turn the direction of what follows, so that it is read as something else.
-pub(crate) fn unprintable(text: &str) -> Option<char> {
+#[must_use]
+pub fn unprintable(text: &str) -> Option<char> {
     text.chars().find(|character| is_unprintable(*character))
 }
 

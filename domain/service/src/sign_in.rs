@@ -3,6 +3,7 @@
 mod failures;
 mod kubernetes;
 mod oidc;
+mod silence;
 mod tokens;
 
 use std::fmt;
@@ -10,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knm_model::{Access, Authority, Caller, ClusterName, Permission, looks_like_a_token};
+use knm_model::{Access, Authority, Caller, ClusterName, Permission, looks_like_a_token, unprintable};
 use knm_ports::{Clock, ClusterError, IdentityTokenError, StorageError};
 use metrics::counter;
 use tokio::time::{Instant, sleep_until};
@@ -26,8 +27,16 @@ use kubernetes::of_cluster;
 
 /// How long it takes to refuse somebody, whatever was wrong: a quicker answer would tell how far a guess got.
 const REFUSING_TAKES: Duration = Duration::from_millis(100);
+/// How long a name may be, in bytes: it goes into the audit log and onto nodes.
+const LONGEST_NAME: usize = 253;
 /// How long a bearer token may be, in bytes.
 const LONGEST_TOKEN: usize = 16 * 1024;
+
+/// What somebody asked for with an identity token may be begun for so long after its end: long enough for work that waits for a night, and no
+/// longer, because nothing tells whether they would still get another one.
+const WORK_OUTLIVES_TOKENS: Duration = Duration::from_secs(24 * 3_600);
+/// Whoever signed in with a token of a cluster follows something for so long: nothing tells when such a token ends, so they must show it again.
+const FOLLOWS_WITHOUT_TOKEN: Duration = Duration::from_secs(3_600);
 
 /// Tells who sends requests and what they may do.
 pub struct SignIn {
@@ -194,13 +203,45 @@ impl SignIn {
         }
     }
 
-    /// What an authority allows now, of `permissions` in `clusters`.
+    /// What an authority allows now, of `permissions` in `clusters`, to work that it was accepted for earlier. An identity token stands for that
+    /// until 24 hours after its end.
     ///
     /// # Errors
     /// [`UnknowableError`]: then nothing is to be done by it until that is known.
     pub async fn standing(
         &self,
         authority: &Authority,
+        permissions: &[Permission],
+        clusters: &[ClusterName],
+    ) -> Result<Standing, UnknowableError> {
+        self.standing_after(authority, WORK_OUTLIVES_TOKENS, permissions, clusters)
+            .await
+    }
+
+    /// What an authority allows now, of `permissions` in `clusters`, to somebody who has followed something for `time` since they signed in. An
+    /// identity token stands for that until its end, and one of a cluster for an hour.
+    ///
+    /// # Errors
+    /// [`UnknowableError`] if that cannot be told now.
+    pub async fn following(
+        &self,
+        authority: &Authority,
+        time: Duration,
+        permissions: &[Permission],
+        clusters: &[ClusterName],
+    ) -> Result<Standing, UnknowableError> {
+        if !self.is_open() && matches!(authority, Authority::Kubernetes(_)) && FOLLOWS_WITHOUT_TOKEN <= time {
+            return Ok(Standing::Withdrawn("signed in an hour ago".to_owned()));
+        }
+        self.standing_after(authority, Duration::ZERO, permissions, clusters)
+            .await
+    }
+
+    /// The same, with identity tokens that stand for it until `grace` after their end.
+    async fn standing_after(
+        &self,
+        authority: &Authority,
+        grace: Duration,
         permissions: &[Permission],
         clusters: &[ClusterName],
     ) -> Result<Standing, UnknowableError> {
@@ -220,7 +261,8 @@ impl SignIn {
                 Some(tokens) => tokens.standing(*id).await,
                 None => not_configured("tokens"),
             },
-            Authority::Oidc { claims, .. } => match oidc {
+            Authority::Oidc { claims, exp, .. } => match oidc {
+                Some(_) if self.is_over(*exp, grace) => Ok(Standing::Withdrawn("signed in too long ago".to_owned())),
                 Some(oidc) => Ok(Standing::Access(Arc::new(oidc.access(claims)))),
                 None => not_configured("oidc"),
             },
@@ -238,6 +280,11 @@ impl SignIn {
                 None => not_configured("kubernetes"),
             },
         }
+    }
+
+    /// Whether a token ended longer than `grace` ago. One whose end is not known counts as ended.
+    fn is_over(&self, exp: Option<i64>, grace: Duration) -> bool {
+        exp.is_none_or(|exp| exp as f64 + grace.as_secs_f64() <= self.clock.now().unix_seconds())
     }
 
     /// Looks who holds a token; with `may_ask` false, only where that costs nobody else anything.
@@ -263,26 +310,29 @@ impl SignIn {
                 None => Ok(Found::Nobody("auth.mode does not name tokens".to_owned())),
             };
         }
-        let mut nobody = Found::Nobody("it is no token of this service".to_owned());
+        let mut so_far = Ok(Found::Nobody("it is no token of this service".to_owned()));
         if let Some(oidc) = oidc {
-            match oidc.look(token, address.clone(), self.clock.now()).await {
-                // Another way may know it.
-                Err(error) if kubernetes.is_none() => return Err(error),
-                Err(error) => {
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "a token could not be looked at"
-                    );
-                }
-                Ok(found @ Found::Caller(_)) => return Ok(found),
-                Ok(found @ Found::Nobody(_)) => nobody = found,
+            so_far = oidc.look(token, address.clone(), self.clock.now()).await;
+            // What says to be of the provider is shown to nobody else.
+            if matches!(so_far, Ok(Found::Caller(_))) || oidc.is_meant(token) {
+                return so_far;
             }
         }
-        if let Some(kubernetes) = kubernetes {
-            nobody = kubernetes
-                .look(&self.inventory, token, address, wanted, may_ask)
-                .await?;
+        let Some(kubernetes) = kubernetes else {
+            return so_far;
+        };
+        let found = kubernetes
+            .look(&self.inventory, token, address, wanted, may_ask)
+            .await?;
+        match (found, so_far) {
+            // That the cluster does not know it says nothing while the provider may.
+            (Found::Nobody(_), Err(error)) => Err(error),
+            (found, _) => Ok(found),
         }
-        Ok(nobody)
     }
+}
+
+/// Whether somebody may be called that: names go into annotations, logs and events.
+fn is_name(text: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&text.len()) && unprintable(text).is_none()
 }

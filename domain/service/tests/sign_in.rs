@@ -27,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 const VIEW: [Permission; 1] = [Permission::View];
 const START: &str = "2030-01-01T00:00:00Z";
+/// Half an hour later.
+const END: i64 = 1_893_457_800;
 
 /// Bytes that differ each time.
 #[derive(Default)]
@@ -44,6 +46,8 @@ struct Reviews {
     allowed: Vec<Permission>,
     asked: AtomicUsize,
     is_away: bool,
+    /// It gives no answer about permissions.
+    hangs: AtomicBool,
 }
 
 impl Reviews {
@@ -53,6 +57,7 @@ impl Reviews {
             allowed: allowed.to_vec(),
             asked: AtomicUsize::new(0),
             is_away: false,
+            hangs: AtomicBool::new(false),
         })
     }
 
@@ -62,6 +67,7 @@ impl Reviews {
             allowed: Vec::new(),
             asked: AtomicUsize::new(0),
             is_away: true,
+            hangs: AtomicBool::new(false),
         })
     }
 
@@ -85,6 +91,10 @@ impl AccessReviews for Reviews {
     }
 
     async fn may(&self, identity: &KubernetesIdentity, permission: Permission) -> Result<bool, ClusterError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
         self.answer(identity.user == self.user && self.allowed.contains(&permission))
     }
 }
@@ -468,6 +478,21 @@ async fn clusters_say_who_somebody_is_and_each_what_they_may_do_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_follows_with_a_token_of_a_cluster_shows_it_again_after_an_hour() {
+    let stage = Stage::with(&[("home", Some(Reviews::of("ann", &VIEW)))]);
+    let sign_in = stage.sign_in(None, Some(home()));
+    let caller = sign_in.caller(Some("ann"), address(1), &anything()).await.unwrap();
+    let clusters = [ClusterName::from_any("home")];
+    let following = async |seconds: u64| {
+        let time = Duration::from_secs(seconds);
+        let standing = sign_in.following(&caller.authority, time, &VIEW, &clusters).await;
+        matches!(standing.unwrap(), Standing::Access(access) if access.allows(Permission::View, Object::SomeOf("home")))
+    };
+    assert!(following(3_599).await);
+    assert!(!following(3_600).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permission_in_every_cluster_is_one_everywhere() {
     let allowed = [Permission::View, Permission::Change];
     let clusters = [
@@ -510,8 +535,103 @@ async fn a_cluster_that_cannot_be_asked_lets_nobody_do_anything() {
         permissions: &VIEW,
         cluster: Some("east"),
     };
-    let alone = sign_in.caller(Some("ann"), address(1), &wanted).await;
-    assert!(matches!(alone, Err(SignInError::Unavailable(_))), "{alone:?}");
+    let alone = sign_in.caller(Some("ann"), address(1), &wanted).await.unwrap();
+    assert!(
+        !alone.access.allows(Permission::View, Object::SomeOf("east")),
+        "it looks as if it were not there"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_cannot_be_asked_is_told_to_whom_it_showed_itself() {
+    let there = Reviews::of("ann", &VIEW);
+    let stage = Stage::with(&[("home", Some(Reviews::of("ann", &VIEW))), ("east", Some(there.clone()))]);
+    let sign_in = stage.sign_in(None, Some(home().forgetful()));
+    let wanted = Wanted {
+        permissions: &VIEW,
+        cluster: Some("east"),
+    };
+    let caller = sign_in.caller(Some("ann"), address(1), &wanted).await.unwrap();
+    assert!(caller.access.allows(Permission::View, Object::SomeOf("east")));
+    there.hangs.store(true, Ordering::Relaxed);
+    let silent = sign_in.caller(Some("ann"), address(1), &wanted).await;
+    assert!(matches!(silent, Err(SignInError::Unavailable(_))), "{silent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_called_what_cannot_be_written() {
+    let long: &'static str = "a".repeat(254).leak();
+    for user in ["", "ann\n", "ann\u{202e}", long] {
+        let stage = Stage::with(&[("home", Some(Reviews::of(user, &VIEW)))]);
+        let sign_in = stage.sign_in(None, Some(home()));
+        let refused = sign_in.caller(Some("ann"), address(1), &anything()).await;
+        assert!(
+            matches!(refused, Err(SignInError::Refused { .. })),
+            "{user:?}: {refused:?}"
+        );
+    }
+    let stage = Stage::with(&[("home", Some(Reviews::of(&long[1..], &VIEW)))]);
+    let sign_in = stage.sign_in(None, Some(home()));
+    assert!(sign_in.caller(Some("ann"), address(1), &anything()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_away_is_told_and_its_tokens_are_shown_to_no_cluster() {
+    let here = Reviews::of("ann", &VIEW);
+    let stage = Stage::with(&[("home", Some(here.clone()))]);
+    let mut provider = MockIdentityTokens::new();
+    provider.expect_verify().returning(|token, _| match token {
+        "forged" => Err(IdentityTokenError::Refused {
+            why: "the signature is wrong".to_owned(),
+        }),
+        _ => Err(IdentityTokenError::Unavailable { source: "away".into() }),
+    });
+    provider
+        .expect_names_issuer()
+        .returning(|token| matches!(token, "meant" | "forged"));
+    let oidc = OidcSignIn {
+        tokens: Arc::new(provider),
+        name_claim: "email".to_owned(),
+        rules: ClaimRules::default(),
+    };
+    let sign_in = stage.sign_in(Some(oidc), Some(home()));
+    for _ in 0..30 {
+        let away = sign_in.caller(Some("meant"), address(1), &anything()).await;
+        assert!(matches!(away, Err(SignInError::Unavailable(_))), "{away:?}");
+    }
+    let forged = sign_in.caller(Some("forged"), address(1), &anything()).await;
+    assert!(
+        matches!(forged, Err(SignInError::Refused { .. })),
+        "the others were no guesses: {forged:?}"
+    );
+    assert_eq!(here.asked.load(Ordering::Relaxed), 0);
+    // What only the cluster knows is known; what it does not know either may be known by the provider.
+    assert!(sign_in.caller(Some("ann"), address(1), &anything()).await.is_ok());
+    let away = sign_in.caller(Some("bob"), address(1), &anything()).await;
+    assert!(matches!(away, Err(SignInError::Unavailable(_))), "{away:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_cluster_makes_one_request_wait_and_not_each() {
+    let there = Reviews::of("ann", &VIEW);
+    there.hangs.store(true, Ordering::Relaxed);
+    let stage = Stage::with(&[("home", Some(Reviews::of("ann", &VIEW))), ("east", Some(there.clone()))]);
+    let sign_in = stage.sign_in(None, Some(home()));
+    let sees_east = async || {
+        let began = tokio::time::Instant::now();
+        let caller = sign_in.caller(Some("ann"), address(1), &anything()).await.unwrap();
+        assert!(caller.access.allows(Permission::View, Object::Cluster("home")));
+        let sees = caller.access.allows(Permission::View, Object::SomeOf("east"));
+        (sees, began.elapsed().as_secs())
+    };
+    assert_eq!(sees_east().await, (false, 5));
+    for _ in 0..10 {
+        assert_eq!(sees_east().await, (false, 0));
+    }
+    assert_eq!(there.asked.load(Ordering::Relaxed), 1);
+    there.hangs.store(false, Ordering::Relaxed);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(sees_east().await, (true, 0), "it is asked again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -534,17 +654,39 @@ async fn a_guesser_does_not_make_the_service_ask_the_cluster() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_was_let_in_before_is_let_in_from_an_address_that_others_guess_at() {
+    let here = Reviews::of("ann", &VIEW);
+    let stage = Stage::with(&[("home", Some(here.clone()))]);
+    let sign_in = stage.sign_in(None, Some(home().forgetful()));
+    assert!(sign_in.caller(Some("ann"), address(1), &anything()).await.is_ok());
+    for guess in 0..30 {
+        let guess = format!("guess-{guess}");
+        sign_in.caller(Some(&guess), address(1), &anything()).await.unwrap_err();
+    }
+    let asked = here.asked.load(Ordering::Relaxed);
+    assert!(sign_in.caller(Some("ann"), address(1), &anything()).await.is_ok());
+    assert_eq!(
+        here.asked.load(Ordering::Relaxed),
+        asked + 2,
+        "her token is asked about"
+    );
+    let slowed = sign_in.caller(Some("guess-0"), address(1), &anything()).await;
+    assert!(matches!(slowed, Err(SignInError::Slowed { .. })), "{slowed:?}");
+    assert_eq!(here.asked.load(Ordering::Relaxed), asked + 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn claims_of_an_identity_token_become_permissions() {
     let mut provider = MockIdentityTokens::new();
     provider.expect_verify().returning(|token, _| match token {
         "good" => Ok(
-            json!({"sub": "s-1", "email": "ann@example.com", "groups": ["sre"], "other": 1})
+            json!({"sub": "s-1", "email": "ann@example.com", "groups": ["sre"], "other": 1, "exp": END})
                 .as_object()
                 .unwrap()
                 .clone(),
         ),
         "nameless" => Ok(json!({"sub": "s-1", "groups": ["sre"]}).as_object().unwrap().clone()),
-        "odd" => Ok(json!({"sub": "s-1", "email": "a\nb", "groups": ["sre"]})
+        "odd" => Ok(json!({"sub": "s-1", "email": "a\u{202e}b", "groups": ["sre"]})
             .as_object()
             .unwrap()
             .clone()),
@@ -553,6 +695,7 @@ async fn claims_of_an_identity_token_become_permissions() {
             why: "the signature is wrong".to_owned(),
         }),
     });
+    provider.expect_names_issuer().returning(|_| true);
     let oidc = OidcSignIn {
         tokens: Arc::new(provider),
         name_claim: "email".to_owned(),
@@ -579,6 +722,21 @@ async fn claims_of_an_identity_token_become_permissions() {
     );
     let standing = sign_in.standing(&caller.authority, &VIEW, &[]).await.unwrap();
     assert_eq!(standing, Standing::Access(Arc::clone(&caller.access)));
+    let following = async |minutes: u64| {
+        let time = Duration::from_secs(minutes * 60);
+        sign_in.following(&caller.authority, time, &VIEW, &[]).await.unwrap()
+    };
+    assert_eq!(following(29).await, standing);
+    stage.clock.advance(Duration::from_secs(1_800));
+    assert!(
+        matches!(following(30).await, Standing::Withdrawn(_)),
+        "the token has ended"
+    );
+    let later = async || sign_in.standing(&caller.authority, &VIEW, &[]).await.unwrap();
+    stage.clock.advance(Duration::from_secs(86_399));
+    assert_eq!(later().await, standing, "what was asked for may be begun for a day");
+    stage.clock.advance(Duration::from_secs(1));
+    assert_eq!(later().await, Standing::Withdrawn("signed in too long ago".to_owned()));
     for token in ["nameless", "odd", "bad"] {
         let refused = sign_in.caller(Some(token), address(1), &anything()).await;
         assert!(
@@ -609,6 +767,7 @@ async fn what_was_withdrawn_allows_nothing_later() {
         Authority::Oidc {
             subject: "s".to_owned(),
             claims: Map::new(),
+            exp: None,
         },
     ] {
         assert!(matches!(standing(authority).await, Standing::Withdrawn(_)));

@@ -106,6 +106,26 @@ async fn a_token_of_each_algorithm_is_accepted_and_gives_its_claims() {
 }
 
 #[tokio::test]
+async fn a_token_that_names_the_issuer_is_known_whatever_else_is_wrong_with_it() {
+    let key = TestKey::p256("k");
+    let issuer = ScriptedIssuer::start(&[&key]).await;
+    let tokens = open(&issuer).await;
+    let mut expired = claims(&issuer);
+    expired["exp"] = json!(1);
+    let good = key.token("ES256", &claims(&issuer));
+    let unsigned = signing::unsigned(&json!({"alg": "none"}), &claims(&issuer));
+    for token in [&good, &key.token("ES256", &expired), &unsigned, &format!("{unsigned}.")] {
+        assert!(tokens.names_issuer(token), "{token}");
+    }
+    let mut other = claims(&issuer);
+    other["iss"] = json!("https://kubernetes.default.svc");
+    let long = format!("{good}{}", "x".repeat(20_000));
+    for token in ["", ".", "a.b.c", &key.token("ES256", &other), &long] {
+        assert!(!tokens.names_issuer(token), "{token}");
+    }
+}
+
+#[tokio::test]
 async fn each_wrong_claim_is_refused() {
     let key = TestKey::p256("k");
     let issuer = ScriptedIssuer::start(&[&key]).await;

@@ -9,6 +9,9 @@ use super::TokenId;
 
 /// By what somebody may do something. It is stored with what takes longer, and asked again before that begins: permissions that were
 /// withdrawn meanwhile count no more.
+///
+/// Of identity tokens the end is kept. Of tokens of a cluster nothing tells when they end: their holders are asked about by the groups that they
+/// had when they signed in, and what they follow ends after an hour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Authority {
@@ -26,6 +29,9 @@ pub enum Authority {
         subject: String,
         /// The claims that the configuration makes permissions of.
         claims: Map<String, Value>,
+        /// When the token ended or will end, in seconds since 1970; `None`: that is not known.
+        #[serde(default)]
+        exp: Option<i64>,
     },
 }
 

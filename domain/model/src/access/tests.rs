@@ -360,10 +360,16 @@ fn authorities_are_read_back() {
         Authority::Oidc {
             subject: "s".to_owned(),
             claims: object(&json!({"groups": ["sre"]})),
+            exp: Some(1_900_000_000),
         },
     ] {
         assert_eq!(Authority::from_json(&authority.to_json()), Some(authority));
     }
+    let without_end = Authority::from_json(r#"{"oidc":{"subject":"s","claims":{}}}"#);
+    assert!(
+        matches!(without_end, Some(Authority::Oidc { exp: None, .. })),
+        "{without_end:?}"
+    );
     assert_eq!(Authority::from_json("{}"), None);
 }
 

@@ -12,15 +12,20 @@ use knm_ports::{AccessReviews, ClusterError};
 use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
-use super::{Found, UnknowableError, Wanted};
+use super::silence::Silence;
+use super::{Found, UnknowableError, Wanted, is_name};
 use crate::inventory::Inventory;
 
 /// How long it is believed what a cluster said of somebody.
 const BELIEVED: Duration = Duration::from_secs(10);
 /// Of how many tokens it is remembered whose they are.
 const MOST_TOKENS: u64 = 10_000;
+/// For how long a token that was accepted is asked about whatever others at the same address do: a day's work.
+const NO_GUESS_FOR: Duration = Duration::from_secs(12 * 3_600);
 /// How many answers about permissions are remembered.
 const MOST_ANSWERS: u64 = 100_000;
+/// How long it is told to somebody who could see a cluster that it cannot be asked. To others it looks as if it were not there.
+const REMEMBERED: Duration = Duration::from_secs(600);
 /// How long a cluster may take to say something of somebody.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -31,7 +36,12 @@ pub struct KubernetesSignIn {
     /// Whom the tokens must be for; empty: for the API server.
     audiences: Vec<String>,
     holders: Cache<[u8; 32], Option<Arc<KubernetesIdentity>>>,
+    /// Tokens that were accepted when they were asked about last. They say nothing of whether they still are.
+    accepted: Cache<[u8; 32], ()>,
     answers: Cache<(Arc<KubernetesIdentity>, ClusterName, Permission), bool>,
+    /// Who could see which cluster when that was asked last.
+    seen: Cache<(Arc<KubernetesIdentity>, ClusterName), ()>,
+    silence: Silence,
 }
 
 impl KubernetesSignIn {
@@ -45,14 +55,33 @@ impl KubernetesSignIn {
                 .max_capacity(MOST_TOKENS)
                 .time_to_live(BELIEVED)
                 .build(),
+            accepted: Cache::builder()
+                .max_capacity(MOST_TOKENS)
+                .time_to_live(NO_GUESS_FOR)
+                .build(),
             answers: Cache::builder()
                 .max_capacity(MOST_ANSWERS)
                 .time_to_live(BELIEVED)
                 .build(),
+            seen: Cache::builder()
+                .max_capacity(MOST_ANSWERS)
+                .time_to_live(REMEMBERED)
+                .build(),
+            silence: Silence::default(),
         }
     }
 
-    /// Who holds a token; with `may_ask` false only whom it was asked about lately.
+    /// The same without any belief in what a cluster said before: it is asked each time.
+    #[must_use]
+    pub fn forgetful(self) -> Self {
+        Self {
+            holders: Cache::builder().time_to_live(Duration::ZERO).build(),
+            answers: Cache::builder().time_to_live(Duration::ZERO).build(),
+            ..self
+        }
+    }
+
+    /// Who holds a token; with `may_ask` false only if it was accepted before: many may be behind one address, and one of them guess.
     pub(super) async fn look(
         &self,
         inventory: &Inventory,
@@ -65,7 +94,9 @@ impl KubernetesSignIn {
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let known = match self.holders.get(&key).await {
             Some(known) => known,
-            None if !may_ask => return Ok(Found::Nobody("too many attempts: the cluster is not asked".to_owned())),
+            None if !may_ask && !self.accepted.contains_key(&key) => {
+                return Ok(Found::Nobody("too many attempts: the cluster is not asked".to_owned()));
+            }
             None => {
                 let reviews = reviews(inventory, &self.home).ok_or_else(|| UnknowableError::NoCluster {
                     cluster: self.home.to_string(),
@@ -79,11 +110,17 @@ impl KubernetesSignIn {
             }
         };
         let Some(identity) = known else {
+            self.accepted.invalidate(&key).await;
             return Ok(Found::Nobody(format!(
                 "cluster {} does not accept the token",
                 self.home
             )));
         };
+        if !is_name(&identity.user) {
+            let why = format!("cluster {} calls them by a name that cannot be written", self.home);
+            return Ok(Found::Nobody(why));
+        }
+        self.accepted.insert(key, ()).await;
         let access = self.access(inventory, &identity, wanted).await?;
         Ok(Found::Caller(Caller {
             actor: Actor::signed_in(ActorKind::Kubernetes, identity.user.clone(), address),
@@ -111,8 +148,8 @@ impl KubernetesSignIn {
         for (cluster, allowed) in join_all(asked).await {
             match allowed {
                 Ok(permissions) => grants.push(of_cluster(cluster, permissions)),
-                // Of one cluster that is asked for alone it is told that it cannot be asked; among others it allows nothing.
-                Err(error) if wanted.cluster.is_some() => return Err(error),
+                // Of one cluster that is asked for alone it is told that it cannot be asked, to those who know of it; among others it allows nothing.
+                Err(error) if wanted.cluster.is_some() && self.has_seen(identity, cluster) => return Err(error),
                 Err(error) => {
                     tracing::debug!(
                         %cluster,
@@ -159,30 +196,57 @@ impl KubernetesSignIn {
         cluster: &ClusterName,
         permissions: &[Permission],
     ) -> Result<Permissions, UnknowableError> {
-        let identity = match *cluster == self.home {
-            true => Some(identity.clone()),
-            false => identity.elsewhere(),
-        };
-        let (Some(identity), Some(reviews)) = (identity, reviews(inventory, cluster)) else {
+        let (Some(identity), Some(reviews)) = (self.known_as(identity, cluster), reviews(inventory, cluster)) else {
             return Ok(Permissions::NONE);
         };
-        let identity = Arc::new(identity);
-        let asked = permissions.iter().map(|permission| {
-            let (identity, reviews) = (Arc::clone(&identity), Arc::clone(&reviews));
-            async move {
-                let key = (Arc::clone(&identity), cluster.clone(), *permission);
-                let asking = in_time(reviews.may(&identity, *permission));
-                match self.answers.try_get_with(key, asking).await {
-                    Ok(may) => Ok(may.then_some(*permission)),
-                    Err(source) => Err(unknowable(cluster, source)),
-                }
+        let key = |permission: Permission| (Arc::clone(&identity), cluster.clone(), permission);
+        let (mut allowed, mut unknown) = (Vec::new(), Vec::new());
+        for permission in permissions {
+            match self.answers.get(&key(*permission)).await {
+                Some(may) => allowed.extend(may.then_some(*permission)),
+                None => unknown.push(*permission),
             }
-        });
-        let mut allowed = Vec::new();
-        for answer in join_all(asked).await {
-            allowed.extend(answer?);
         }
-        Ok(Permissions::of(&allowed))
+        if unknown.is_empty() {
+            return Ok(Permissions::of(&allowed));
+        }
+        let since = self.silence.ask(cluster, DEADLINE);
+        let since = since.map_err(|source| unknowable(cluster, source))?;
+        let asked = unknown.into_iter().map(|permission| {
+            let asking = in_time(reviews.may(&identity, permission));
+            let answer = self.answers.try_get_with(key(permission), asking);
+            async move { answer.await.map(|may| may.then_some(permission)) }
+        });
+        for answer in join_all(asked).await {
+            allowed.extend(answer.map_err(|source| {
+                self.silence.note(cluster, since, &source);
+                unknowable(cluster, source)
+            })?);
+        }
+        self.silence.over(cluster);
+        let allowed = Permissions::of(&allowed);
+        if permissions.contains(&Permission::View) {
+            let key = (Arc::clone(&identity), cluster.clone());
+            match allowed.contains(Permission::View) {
+                true => self.seen.insert(key, ()).await,
+                false => self.seen.invalidate(&key).await,
+            }
+        }
+        Ok(allowed)
+    }
+
+    /// Whether somebody could see a cluster when that was asked last.
+    fn has_seen(&self, identity: &KubernetesIdentity, cluster: &ClusterName) -> bool {
+        let known = self.known_as(identity, cluster);
+        known.is_some_and(|identity| self.seen.contains_key(&(identity, cluster.clone())))
+    }
+
+    /// Who somebody is in a cluster, `None`: nobody.
+    fn known_as(&self, identity: &KubernetesIdentity, cluster: &ClusterName) -> Option<Arc<KubernetesIdentity>> {
+        match *cluster == self.home {
+            true => Some(Arc::new(identity.clone())),
+            false => identity.elsewhere().map(Arc::new),
+        }
     }
 }
 

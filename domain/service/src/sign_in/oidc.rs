@@ -6,10 +6,7 @@ use knm_model::{Access, Actor, ActorKind, Authority, Caller, ClaimRules, Timesta
 use knm_ports::{IdentityTokenError, IdentityTokens};
 use serde_json::{Map, Value};
 
-use super::{Found, UnknowableError};
-
-/// How long a name may be, in bytes: it goes into the audit log and onto nodes.
-const LONGEST_NAME: usize = 253;
+use super::{Found, UnknowableError, is_name};
 
 /// Signs in whoever an OpenID provider knows.
 pub struct OidcSignIn {
@@ -25,6 +22,11 @@ impl OidcSignIn {
     /// What claims allow, by the rules as they are now.
     pub(super) fn access(&self, claims: &Map<String, Value>) -> Access {
         self.rules.access(claims)
+    }
+
+    /// Whether a token says to be of the provider, so that it is nobody else's business.
+    pub(super) fn is_meant(&self, token: &str) -> bool {
+        self.tokens.names_issuer(token)
     }
 
     /// Who holds a token.
@@ -55,13 +57,10 @@ impl OidcSignIn {
             authority: Authority::Oidc {
                 subject: subject.to_owned(),
                 claims: self.rules.relevant(&claims),
+                // Whole seconds are enough, and a time that is too far away is the last one.
+                exp: claims.get("exp").and_then(Value::as_f64).map(|end| end as i64),
             },
             access: Arc::new(self.access(&claims)),
         }))
     }
-}
-
-/// Names go into annotations, logs and events.
-fn is_name(text: &str) -> bool {
-    (1..=LONGEST_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
 }

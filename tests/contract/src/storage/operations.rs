@@ -95,6 +95,7 @@ pub async fn by_what_an_operation_may_be_done_is_returned_as_it_was_stored(fixtu
         Authority::Oidc {
             subject: "248289761001 100% 'x'".to_owned(),
             claims: object(claims),
+            exp: Some(1_900_000_000),
         },
     ];
     let asked: Vec<Operation> = (1..)
