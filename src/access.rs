@@ -59,13 +59,13 @@ pub async fn sign_in(
                 })?,
             };
             tracing::info!(cluster = %home, "callers sign in with tokens of a cluster");
-            Some(KubernetesSignIn::new(home, kubernetes.audiences.clone()))
+            Some(Arc::new(KubernetesSignIn::new(home, kubernetes.audiences.clone())))
         }
     };
     let ways = Ways::Closed {
         tokens: settings.tokens.then(|| Arc::clone(tokens)),
         oidc: match &settings.oidc {
-            Some(oidc) => Some(openid(oidc).await?),
+            Some(oidc) => Some(Arc::new(openid(oidc).await?)),
             None => None,
         },
         kubernetes,

@@ -22,6 +22,8 @@ pub struct Target {
     pub path: String,
     /// Sent as `If-None-Match`.
     pub etag: Option<String>,
+    /// Sent as a bearer token.
+    pub token: Option<String>,
     /// The status that every answer must have; another one is a failure of the run.
     pub status: u16,
 }
@@ -68,16 +70,25 @@ impl Target {
             port,
             path: path.to_owned(),
             etag: None,
+            token: None,
             status: 200,
         }
     }
 
-    fn request(&self) -> Vec<u8> {
+    pub(crate) fn request(&self) -> Vec<u8> {
         let condition = match &self.etag {
             Some(etag) => format!("if-none-match: {etag}\r\n"),
             None => String::new(),
         };
-        format!("GET {} HTTP/1.1\r\nhost: localhost\r\n{condition}\r\n", self.path).into_bytes()
+        let token = match &self.token {
+            Some(token) => format!("authorization: Bearer {token}\r\n"),
+            None => String::new(),
+        };
+        format!(
+            "GET {} HTTP/1.1\r\nhost: localhost\r\n{condition}{token}\r\n",
+            self.path
+        )
+        .into_bytes()
     }
 }
 

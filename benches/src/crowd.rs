@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::Failure;
-use crate::client::Connection;
+use crate::client::{Connection, Target};
 
 /// How long a valid caller thinks between two pairs of requests.
 const THINKING: Duration = Duration::from_millis(50);
@@ -47,6 +47,8 @@ pub struct Wanted {
     pub list: String,
     /// Its entity tag.
     pub etag: String,
+    /// The API token of the callers.
+    pub token: String,
     /// The path of a node.
     pub node: String,
 }
@@ -132,11 +134,13 @@ pub async fn ask(wanted: &Wanted, callers: usize, time: Duration) -> Seen {
 
 async fn keep_asking(wanted: Wanted, number: usize, end: Instant) -> Seen {
     let source = Ipv4Addr::new(127, 1, 0, u8::try_from(number % 250).unwrap_or_default() + 1);
-    let list = format!(
-        "GET {} HTTP/1.1\r\nhost: localhost\r\nif-none-match: {}\r\n\r\n",
-        wanted.list, wanted.etag
-    );
-    let node = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", wanted.node);
+    let target = |path: &str, etag: Option<&str>| Target {
+        etag: etag.map(str::to_owned),
+        token: Some(wanted.token.clone()),
+        ..Target::get(wanted.port, path)
+    };
+    let list = target(&wanted.list, Some(&wanted.etag)).request();
+    let node = target(&wanted.node, None).request();
     let mut seen = Seen::default();
     let mut connection = None;
     for pair in 0.. {
@@ -163,7 +167,7 @@ async fn exchange(
     connection: &mut Option<Connection>,
     source: Ipv4Addr,
     port: u16,
-    request: &str,
+    request: &[u8],
     status: u16,
 ) -> Result<(), Failure> {
     let asking = async {
@@ -172,11 +176,11 @@ async fn exchange(
             Some(open) => open,
             None => Connection::of(connect(source, port).await?),
         };
-        let answer = match open.exchange(request.as_bytes(), false).await {
+        let answer = match open.exchange(request, false).await {
             // Any server may close a connection that it thinks idle at the moment at which the next request is sent; every client asks again.
             Err(_) if is_kept => {
                 open = Connection::of(connect(source, port).await?);
-                open.exchange(request.as_bytes(), false).await?
+                open.exchange(request, false).await?
             }
             answer => answer?,
         };
@@ -255,7 +259,9 @@ async fn behave(manner: Manner, stream: &mut TcpStream) -> std::io::Result<()> {
             let mut buffer = vec![0; 64 * 1_024];
             loop {
                 stream
-                    .write_all(b"GET /api/v1/clusters HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                    .write_all(
+                        b"GET /api/v1/clusters HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer guess\r\n\r\n",
+                    )
                     .await?;
                 if stream.read(&mut buffer).await? == 0 {
                     return Ok(());

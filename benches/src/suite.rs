@@ -108,6 +108,7 @@ impl Suite {
         let unchanged = |port, path: &str| Target {
             port,
             path: path.to_owned(),
+            token: None,
             etag: Some(etag.clone()),
             status: 304,
         };

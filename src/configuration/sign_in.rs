@@ -38,7 +38,6 @@ pub struct KubernetesSignInSettings {
 
 /// How the tokens of an OpenID provider are looked at.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_field_names, reason = "the words of OpenID")]
 pub struct OidcSettings {
     pub issuer: String,
     pub audiences: Vec<String>,

@@ -133,7 +133,7 @@ async fn what_was_allowed_once_is_not_asked_when_the_rules_are_stricter() {
         &ClusterName::from_any("a"),
         &with_token("https://127.0.0.1:1", Some(&pem), None),
     );
-    let error = gateway.unwrap().server_version().await.unwrap_err();
+    let error = gateway.unwrap().gateway.server_version().await.unwrap_err();
     assert!(
         knm_ports::chain(&error).contains("loopback"),
         "{}",

@@ -1,6 +1,6 @@
 //! What each operation needs: the one place that says so. Tests walk the whole document and hold every operation against it.
 
-use knm_model::Permission::{self, Administer, Change, Drain, Force, View, ViewPods};
+use knm_model::Permission::{self, Administer, Change, Drain, Force, NoExecute, View, ViewPods};
 use poem::http::Method;
 
 /// What an operation needs of its caller.
@@ -48,7 +48,11 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         "/docs" | "/openapi.json" | "/openapi.yaml" => need(Part::Docs, &[], &[]),
 
         // Nobody hands on what they do not have, so all of that is looked at.
-        "/api/v1/tokens" if !is_read => need(Part::Everything, &[Administer], &[View, ViewPods, Change, Drain, Force]),
+        "/api/v1/tokens" if !is_read => need(
+            Part::Everything,
+            &[Administer],
+            &[View, ViewPods, Change, Drain, Force, NoExecute],
+        ),
         "/api/v1/tokens" | "/api/v1/tokens/{id}" => need(Part::Everything, &[Administer], &[]),
 
         // Operations on the nodes of a cluster may have to be cancelled with it.
@@ -62,7 +66,9 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         | "/api/v1/clusters/{cluster}/summary"
         | "/api/v1/clusters/{cluster}/nodes"
         | "/api/v1/clusters/{cluster}/watch" => need(Part::SomeOfCluster, &[View], &[]),
-        "/api/v1/clusters/{cluster}/operations" => need(Part::SomeOfCluster, &[View, Change], &[Drain, Force]),
+        "/api/v1/clusters/{cluster}/operations" => {
+            need(Part::SomeOfCluster, &[View, Change], &[Drain, Force, NoExecute])
+        }
 
         "/api/v1/clusters/{cluster}/nodes/{node}" | "/api/v1/clusters/{cluster}/nodes/{node}/history" => {
             need(Part::Node, &[View], &[])
@@ -70,8 +76,8 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         "/api/v1/clusters/{cluster}/nodes/{node}/pods" | "/api/v1/clusters/{cluster}/nodes/{node}/drain/plan" => {
             need(Part::Node, &[View, ViewPods], &[])
         }
+        "/api/v1/clusters/{cluster}/nodes/{node}/taints" => need(Part::Node, &[View, Change], &[NoExecute]),
         "/api/v1/clusters/{cluster}/nodes/{node}/labels"
-        | "/api/v1/clusters/{cluster}/nodes/{node}/taints"
         | "/api/v1/clusters/{cluster}/nodes/{node}/cordon"
         | "/api/v1/clusters/{cluster}/nodes/{node}/uncordon" => need(Part::Node, &[View, Change], &[]),
         "/api/v1/clusters/{cluster}/nodes/{node}/drain" => need(Part::Node, &[View, Change, Drain], &[Force]),
@@ -82,13 +88,13 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
         | "/api/v1/operations/{id}/cancel"
         | "/api/v1/operations/{id}/pause"
         | "/api/v1/operations/{id}/resume"
-        | "/api/v1/operations/{id}/retry" => need(Part::Anything, &[View, Change], &[Drain, Force]),
+        | "/api/v1/operations/{id}/retry" => need(Part::Anything, &[View, Change], &[Drain, Force, NoExecute]),
 
         "/api/v1/templates/{template}/preview" => need(Part::Anything, &[View], &[]),
         "/api/v1/templates" | "/api/v1/templates/{template}" | "/api/v1/bindings" | "/api/v1/bindings/{binding}"
             if !is_read =>
         {
-            need(Part::Everything, &[View, Change], &[])
+            need(Part::Everything, &[View, Change], &[NoExecute])
         }
         "/api/v1/templates"
         | "/api/v1/templates/{template}"

@@ -94,9 +94,7 @@ impl Gate {
                 ruling
             }
         };
-        if let Ruling::Refused(permission) = ruling {
-            return Err(refused(&caller, permission, in_cluster));
-        }
+        permit(&caller, ruling, in_cluster)?;
         request.set_data(Arc::new(caller));
         Ok(())
     }
@@ -121,7 +119,7 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Ends when they may not see it any more. While that cannot be told they go on.
-    pub(crate) async fn is_shut_out(self) {
+    pub(crate) async fn shut_out(self) {
         loop {
             tokio::time::sleep(LOOK_AT_FOLLOWERS).await;
             let authority = &self.caller.authority;
@@ -150,6 +148,18 @@ impl Follower {
     }
 }
 
+/// Tells somebody that they may not do what is decided otherwise.
+///
+/// # Errors
+/// What is missing.
+pub(crate) fn permit(caller: &Caller, ruling: Ruling, cluster: Option<&str>) -> Result<(), Problem> {
+    match ruling {
+        // What may not be seen was answered before anybody got here.
+        Ruling::Allowed | Ruling::Hidden => Ok(()),
+        Ruling::Refused(permission) => Err(refused(caller, permission, cluster)),
+    }
+}
+
 fn refused(caller: &Caller, permission: Permission, cluster: Option<&str>) -> Problem {
     let place = match cluster {
         Some(cluster) => format!(" in cluster {cluster}"),
@@ -157,10 +167,12 @@ fn refused(caller: &Caller, permission: Permission, cluster: Option<&str>) -> Pr
     };
     let limit = match permission {
         Permission::View | Permission::ViewPods => "",
-        Permission::Change | Permission::Drain | Permission::Force | Permission::Administer => match cluster {
-            Some(_) => " for what is named",
-            None => " without a limit to clusters or nodes",
-        },
+        Permission::Change | Permission::Drain | Permission::Force | Permission::NoExecute | Permission::Administer => {
+            match cluster {
+                Some(_) => " for what is named",
+                None => " without a limit to clusters or nodes",
+            }
+        }
     };
     Problem::new(
         Kind::Forbidden,

@@ -25,9 +25,9 @@ const REST: Duration = Duration::from_secs(3);
 
 const DETAILS: &str = "\
 What is measured:
-  The service, with its defaults and a simulated fleet, and a crowd of connections on the same cores. Most of the crowd \
+  The service, with its defaults, API tokens and a simulated fleet, and a crowd of connections on the same cores. Most of the crowd \
 means ill: a quarter connects and says nothing, a quarter sends a head byte by byte, a quarter asks once and stays, a \
-quarter sends what is no HTTP, and 16 connections of one address ask as fast as they can; all come back when they are cut \
+quarter sends what is no HTTP, and 16 connections of one address guess tokens as fast as they can; all come back when they are cut \
 off. Valid callers ask for an unchanged list and for one node, and come by a new connection after every 40 requests. What \
 they wait is measured from before the connection to the end of the answer.
 
@@ -118,10 +118,21 @@ async fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     for (variable, _) in service::UNLIMITED {
         command.env_remove(variable);
     }
-    command.args(["--demo", "--demo-changes-per-second", "0"]);
-    command.args(["--demo-nodes", &arguments.nodes.to_string()]);
+    let program = service::binary(arguments.binary.as_deref())?;
+    let token = Command::new(program).args(["token", "generate"]).output()?;
+    let token = String::from_utf8(token.stdout)?.trim().to_owned();
+    let file = folder.path().join("token");
+    std::fs::write(&file, &token)?;
+    let nodes = arguments.nodes;
+    command
+        .env("KNM__AUTH__MODE", "tokens")
+        .env("KNM__AUTH__BOOTSTRAP_TOKEN_FILE", &file)
+        .env(
+            "KNM__CLUSTERS",
+            format!("[{{name: demo, source: {{demo: {{nodes: {nodes}, changes_per_second: 0}}}}}}]"),
+        );
     let (process, _) = Process::start(command, port, "/health/ready", &folder.path().join("log")).await?;
-    let wanted = wanted(port, arguments.nodes).await?;
+    let wanted = wanted(port, token, arguments.nodes).await?;
 
     let time = Duration::from_secs(arguments.seconds);
     let alone = ask(&wanted, arguments.valid, time / 6).await;
@@ -175,8 +186,11 @@ fn latency(what: &'static str, seen: &Seen, bar: Bar) -> Row {
 }
 
 /// The list as it is once all nodes with their pods are there, and its first node.
-async fn wanted(port: u16, nodes: usize) -> Result<Wanted, Failure> {
-    let target = Target::get(port, CLUSTER);
+async fn wanted(port: u16, token: String, nodes: usize) -> Result<Wanted, Failure> {
+    let target = Target {
+        token: Some(token.clone()),
+        ..Target::get(port, CLUSTER)
+    };
     loop {
         let answer = fetch(&target).await?;
         let list: serde_json::Value = serde_json::from_slice(&answer.body)?;
@@ -187,6 +201,7 @@ async fn wanted(port: u16, nodes: usize) -> Result<Wanted, Failure> {
                 port,
                 list: CLUSTER.to_owned(),
                 etag: answer.etag.ok_or("a list came without a tag")?,
+                token,
                 node: format!("{CLUSTER}/{name}"),
             });
         }

@@ -31,6 +31,8 @@ pub enum Permission {
     Drain,
     /// To have pods deleted whatever disruption budgets and controllers say.
     Force,
+    /// To taint nodes so that pods are evicted at once, whatever disruption budgets say (`confirm_no_execute`).
+    NoExecute,
     /// To say who may do what, and which clusters there are.
     Administer,
 }
@@ -100,16 +102,17 @@ pub enum Ruling {
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::View,
         Self::ViewPods,
         Self::Change,
         Self::Drain,
         Self::Force,
+        Self::NoExecute,
         Self::Administer,
     ];
 
-    /// `view`, `view-pods`, `change`, `drain`, `force` or `administer`.
+    /// `view`, `view-pods`, `change`, `drain`, `force`, `no-execute` or `administer`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -118,6 +121,7 @@ impl Permission {
             Self::Change => "change",
             Self::Drain => "drain",
             Self::Force => "force",
+            Self::NoExecute => "no-execute",
             Self::Administer => "administer",
         }
     }
@@ -129,7 +133,8 @@ impl Permission {
             Self::Change => 1 << 2,
             Self::Drain => 1 << 3,
             Self::Force => 1 << 4,
-            Self::Administer => 1 << 5,
+            Self::NoExecute => 1 << 5,
+            Self::Administer => 1 << 6,
         }
     }
 }

@@ -100,8 +100,16 @@ impl Work {
     /// What somebody must be allowed to do to have it done.
     #[must_use]
     pub fn needs(&self) -> &'static [Permission] {
-        use Permission::{Change, Drain, Force, View};
+        use Permission::{Change, Drain, Force, NoExecute, View};
         match self {
+            Self::Taint {
+                confirm_no_execute: true,
+                ..
+            }
+            | Self::ApplyTemplate {
+                confirm_no_execute: true,
+                ..
+            } => &[View, Change, NoExecute],
             Self::Cordon(_)
             | Self::Uncordon { .. }
             | Self::Label(_)

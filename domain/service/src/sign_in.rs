@@ -46,9 +46,9 @@ pub enum Ways {
         /// By API tokens of this service.
         tokens: Option<Arc<Tokens>>,
         /// By tokens of an OpenID provider.
-        oidc: Option<OidcSignIn>,
+        oidc: Option<Arc<OidcSignIn>>,
         /// By tokens of a cluster.
-        kubernetes: Option<KubernetesSignIn>,
+        kubernetes: Option<Arc<KubernetesSignIn>>,
     },
 }
 

@@ -128,8 +128,8 @@ impl Stage {
     fn sign_in(&self, oidc: Option<OidcSignIn>, kubernetes: Option<KubernetesSignIn>) -> Arc<SignIn> {
         let ways = Ways::Closed {
             tokens: Some(Arc::clone(&self.tokens)),
-            oidc,
-            kubernetes,
+            oidc: oidc.map(Arc::new),
+            kubernetes: kubernetes.map(Arc::new),
         };
         SignIn::new(ways, Arc::clone(&self.inventory), self.clock.clone())
     }

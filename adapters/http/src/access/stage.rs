@@ -6,13 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{
-    Audit, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, KubernetesSignIn, NodeChanges, Operations,
-    SignIn, Templates, Tokens, Ways,
+    Audit, ClusterHandle, ClusterRegistry, Health, HealthSettings, Idempotency, Inventory, KubernetesSignIn,
+    NodeChanges, Operations, RegistryParts, RegistrySettings, SignIn, Templates, Tokens, Ways,
 };
-use knm_model::{ClusterName, ClusterSource, KubernetesIdentity, Permission};
+use knm_model::{AccessRules, ClusterName, ClusterSource, KubernetesIdentity, Permission};
 use knm_ports::{
-    AccessReviews, Clock, ClusterError, CountedIds, IdSource, ManualClock, MockMetricsExposition, MockSystemStats,
-    ProcessStats, Randomness,
+    AccessReviews, Clock, ClusterError, CountedIds, IdSource, ManualClock, MockClusterOpener, MockMetricsExposition,
+    MockSystemStats, ProcessStats, Randomness,
 };
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, Request, Response};
@@ -97,15 +97,42 @@ impl Stage {
         let ways = Ways::Closed {
             tokens: Some(Arc::clone(&tokens)),
             oidc: None,
-            kubernetes: Some(KubernetesSignIn::new(ClusterName::from_any(CLUSTERS[0]), Vec::new())),
+            kubernetes: Some(Arc::new(KubernetesSignIn::new(
+                ClusterName::from_any(CLUSTERS[0]),
+                Vec::new(),
+            ))),
         };
         let mut stats = MockSystemStats::new();
         stats.expect_process().returning(ProcessStats::default);
         stats.expect_live_tasks().returning(|| 1);
         stats.expect_hostname().returning(|| "host".to_owned());
         let mut exposition = MockMetricsExposition::new();
-        exposition.expect_render().returning(String::new);
+        exposition.expect_render().returning(|_| String::new());
+        let operations = Operations::new(
+            Arc::clone(&inventory),
+            Arc::clone(&storage.operations),
+            &*storage.wakes,
+            Arc::clone(&clock),
+            Arc::clone(&ids),
+            Duration::from_secs(1),
+        );
+        let registry = ClusterRegistry::new(RegistryParts {
+            inventory: Arc::clone(&inventory),
+            store: Arc::clone(&storage.registered),
+            vault: None,
+            opener: Arc::new(MockClusterOpener::new()),
+            audit: Arc::clone(&storage.audit),
+            operations: Arc::clone(&operations),
+            clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
+            settings: RegistrySettings {
+                rules: AccessRules::default(),
+                max_clusters: 1,
+                watch_pods: false,
+            },
+        });
         let app = App {
+            registry,
             changes: NodeChanges::new(
                 Arc::clone(&inventory),
                 Arc::clone(&storage.audit),
@@ -113,14 +140,7 @@ impl Stage {
                 Arc::clone(&clock),
                 Arc::clone(&ids),
             ),
-            operations: Operations::new(
-                Arc::clone(&inventory),
-                Arc::clone(&storage.operations),
-                &*storage.wakes,
-                Arc::clone(&clock),
-                ids,
-                Duration::from_secs(1),
-            ),
+            operations,
             templates: Templates::new(
                 Arc::clone(&inventory),
                 Arc::clone(&storage.definitions),

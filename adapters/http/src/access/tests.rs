@@ -128,7 +128,7 @@ fn what_is_under_api_needs_a_caller_and_probes_do_not() {
 /// What the README says of roles and operations.
 fn tables() -> String {
     let mut text =
-        "| permission | lets one | viewer | operator | admin | with kubectl |\n|---|---|---|---|---|---|\n".to_owned();
+        "| permission | lets one | viewer | operator | admin | `force` | with kubectl |\n|---|---|---|---|---|---|---|\n".to_owned();
     for permission in Permission::ALL {
         let meaning = match permission {
             View => "see nodes, operations and the audit log",
@@ -136,6 +136,7 @@ fn tables() -> String {
             Change => "change labels, taints and cordons, and write templates and bindings",
             Drain => "have pods evicted as disruption budgets allow",
             Force => "drain with `force`, `disable_eviction` or `after_deadline: force`",
+            NoExecute => "add `NoExecute` taints to nodes with running pods (`confirm_no_execute`)",
             Administer => "make and revoke API tokens, register clusters",
         };
         let has = |role: Role| {
@@ -146,9 +147,14 @@ fn tables() -> String {
             }
         };
         let [viewer, operator, admin] = Role::ALL.map(has);
+        let forces = if matches!(permission, Force | NoExecute) {
+            "yes"
+        } else {
+            ""
+        };
         let rules: Vec<String> = permission.kubernetes().iter().map(ToString::to_string).collect();
         text.push_str(&format!(
-            "| `{}` | {meaning} | {viewer} | {operator} | {admin} | {} |\n",
+            "| `{}` | {meaning} | {viewer} | {operator} | {admin} | {forces} | {} |\n",
             permission.as_str(),
             rules.join(", ")
         ));
@@ -332,6 +338,36 @@ async fn what_the_body_asks_for_is_decided_too() {
         json!({"disable_eviction": true}),
         json!({"timeout_seconds": 60, "after_deadline": "force"}),
     ];
+    let taint = json!({"add": [{"key": "a", "effect": "NoExecute"}], "confirm_no_execute": true});
+    let evicts = somebody(&["east"], &[View, Change, NoExecute]);
+    let taints = format!("/api/v1/clusters/east/nodes/{}/taints", things.node);
+    let bulk = json!({"kind": "taint", "targets": {"nodes": [things.node]}, "options": taint});
+    for (token, expected) in [(&changes, [403, 403]), (&evicts, [200, 202])] {
+        let single = stage.ask(&Method::PATCH, &taints, Some(token), Some(&taint)).await;
+        let many = stage
+            .ask(
+                &Method::POST,
+                "/api/v1/clusters/east/operations",
+                Some(token),
+                Some(&bulk),
+            )
+            .await;
+        assert_eq!(
+            [single.status.as_u16(), many.status.as_u16()],
+            expected,
+            "{}{}",
+            single.text,
+            many.text
+        );
+    }
+    let binding = json!({"name": "evicting", "template": "t", "label_selector": "pool", "reconcile": true, "confirm_no_execute": true});
+    for (permissions, expected) in [(&[View, Change][..], 403), (&[View, Change, NoExecute], 201)] {
+        let token = somebody(&CLUSTERS, permissions);
+        let answer = stage
+            .ask(&Method::POST, "/api/v1/bindings", Some(&token), Some(&binding))
+            .await;
+        assert_eq!(answer.status.as_u16(), expected, "{}", answer.text);
+    }
     let path = "/api/v1/clusters/east/operations";
     let drain = format!("/api/v1/clusters/east/nodes/{}/drain", things.node);
     let status = async |token: &str, path: &str, body: &Value| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use knm_domain::{Asked, Asker, NodeChanged, Uncordon};
-use knm_model::{Caller, HoldRequest, LabelChange, QueryError, TaintChange, check_reason, excerpt};
+use knm_model::{Caller, HoldRequest, LabelChange, Permission, QueryError, TaintChange, check_reason, excerpt};
 use poem::Request;
 use poem::http::{HeaderMap, header};
 use poem::web::Data;
@@ -16,7 +16,7 @@ use crate::Shared;
 use crate::answer::Changed;
 use crate::body::Written;
 use crate::edge::RequestId;
-use crate::gate::caller;
+use crate::gate;
 use crate::list::{changed_tag, node_state};
 use crate::problem::{Failure, OfChanging, Problem};
 use crate::view::{ChangedNodeView, CordonBody, LabelChangeBody, TaintChangeBody, UncordonBody};
@@ -70,6 +70,7 @@ impl ChangesApi {
     async fn taints(
         &self,
         shared: Data<&Arc<Shared>>,
+        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
         /// The node's name.
@@ -85,6 +86,11 @@ impl ChangesApi {
         let remove: Vec<_> = body.0.remove.iter().map(|taint| taint.raw()).collect();
         let change = checked(TaintChange::parse(&add, &remove), errors)?;
         let (confirmed, dry_run) = (body.0.confirm_no_execute, asked.dry_run);
+        if confirmed {
+            let visible = shared.inventory.visible_to(&caller.access);
+            let ruling = visible.decide(&[Permission::NoExecute], &cluster.0, Some(&node.0));
+            gate::permit(&caller, ruling, Some(&cluster.0))?;
+        }
         let changed = shared
             .changes
             .taint(&cluster.0, &node.0, change, confirmed, asked)
@@ -182,7 +188,7 @@ fn asked(request: &Request, dry_run: Option<&str>, errors: &mut Vec<QueryError>)
 /// Who asks, and by which request.
 pub(super) fn asker(request: &Request) -> Asker {
     Asker {
-        caller: Caller::clone(&caller(request)),
+        caller: Caller::clone(&gate::caller(request)),
         request_id: request.data::<RequestId>().map(|id| id.0.clone()),
     }
 }

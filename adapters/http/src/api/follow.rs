@@ -72,7 +72,7 @@ pub(super) fn events(
     let reader = Reader {
         batches: Box::pin(batches),
         shutdown,
-        shut_out: follower.is_shut_out().boxed(),
+        shut_out: follower.shut_out().boxed(),
         ready: Vec::new().into_iter(),
         is_over: false,
     };

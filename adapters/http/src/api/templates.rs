@@ -15,6 +15,7 @@ use super::changes::{asker, known};
 use crate::Shared;
 use crate::answer::{Created, Deleted, Ready, Tagged};
 use crate::body::Written;
+use crate::gate;
 use crate::problem::{Failure, OfAudit, OfComparing, OfDefining, OfRedefining, OfRemoving, OfStored, Problem};
 use crate::view::{
     BindingBody, BindingListView, BindingView, ComparisonView, NewBindingBody, NewTemplateBody, PreviewBody,
@@ -222,6 +223,7 @@ impl TemplatesApi {
     ) -> Result<Created<BindingView>, Failure<OfDefining>> {
         let (name, content) = body.0.split();
         shared.check_binding(&content).await?;
+        permit_binding(&gate::caller(request), &content)?;
         let by = asker(request).caller.actor;
         let stored = shared.templates.create(&name, content, &by).await?;
         Ok(Created::new(stored.version, &BindingView::of(&stored)))
@@ -267,6 +269,7 @@ impl TemplatesApi {
         let (known, by) = (known(request.headers()), asker(request).caller.actor);
         let content = body.0.raw();
         shared.check_binding(&content).await?;
+        permit_binding(&gate::caller(request), &content)?;
         let stored = shared
             .templates
             .update(&binding.0, known.as_deref(), content, &by)
@@ -353,6 +356,15 @@ impl TemplatesApi {
 fn sees_binding(caller: &Caller, binding: &RawBinding) -> bool {
     let cluster = binding.cluster.as_deref();
     cluster.is_none_or(|cluster| caller.access.allows(Permission::View, Object::SomeOf(cluster)))
+}
+
+/// A binding that evicts pods does so without asking again.
+fn permit_binding(caller: &Caller, binding: &RawBinding) -> Result<(), Problem> {
+    if !binding.confirm_no_execute {
+        return Ok(());
+    }
+    let ruling = caller.access.decide(&[Permission::NoExecute], Object::Everything);
+    gate::permit(caller, ruling, None)
 }
 
 fn unknown_binding(name: &str) -> TemplateError {

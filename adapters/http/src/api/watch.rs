@@ -123,7 +123,7 @@ impl WatchApi {
             subscription,
             sight,
             shutdown: shared.shutdown.clone(),
-            shut_out: shared.follower(&caller, vec![known.name]).is_shut_out().boxed(),
+            shut_out: shared.follower(&caller, vec![known.name]).shut_out().boxed(),
             stage: Stage::Start,
         };
         let stream = events(reader);

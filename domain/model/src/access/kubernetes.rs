@@ -26,7 +26,8 @@ impl Permission {
         match self {
             Self::View => const { &[core("get", "nodes", ""), core("list", "nodes", "")] },
             Self::ViewPods => const { &[core("list", "pods", "")] },
-            Self::Change => const { &[core("patch", "nodes", "")] },
+            // kubectl needs no more for a taint that evicts pods.
+            Self::Change | Self::NoExecute => const { &[core("patch", "nodes", "")] },
             Self::Drain => const { &[core("create", "pods", "eviction")] },
             Self::Force => const { &[core("delete", "pods", "")] },
             Self::Administer => const { &[ADMINISTER] },

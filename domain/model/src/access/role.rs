@@ -26,7 +26,7 @@ pub enum Role {
 pub struct RoleGrant {
     /// The role.
     pub role: Role,
-    /// Whether `force` comes with it.
+    /// Whether `force` comes with it: [`Permission::Force`] and [`Permission::NoExecute`].
     pub force: bool,
     /// The clusters that it is limited to.
     pub clusters: Option<BTreeSet<ClusterName>>,
@@ -132,7 +132,7 @@ impl RoleGrant {
     #[must_use]
     pub fn grant(&self) -> Grant {
         let force = match self.force {
-            true => Permissions::of(&[Permission::Force]),
+            true => Permissions::of(&[Permission::Force, Permission::NoExecute]),
             false => Permissions::NONE,
         };
         let nodes = self.nodes.as_deref().map(Selector::parse);

@@ -151,7 +151,9 @@ async fn a_configured_cluster_goes_before_a_registered_one_of_its_name() {
 /// An operation may be taken by a replica that has not heard of its cluster yet.
 #[tokio::test(start_paused = true)]
 async fn an_operation_waits_a_moment_for_its_cluster_to_be_known() {
-    use knm_domain::{Inventory, NodeChanges, OperationRequest, OperationRunner, RunnerSettings, TargetRequest};
+    use knm_domain::{
+        Inventory, NodeChanges, OperationRequest, OperationRunner, RunnerSettings, SignIn, TargetRequest, Ways,
+    };
     use knm_ports::CountedIds;
     use std::sync::Arc;
 
@@ -186,6 +188,7 @@ async fn an_operation_waits_a_moment_for_its_cluster_to_be_known() {
             lease: Duration::from_secs(30),
             max_concurrent_evictions: None,
             own_pod: None,
+            sign_in: SignIn::new(Ways::Open, Arc::clone(&other.inventory), other.clock.clone()),
         },
     );
     tokio::spawn(runner.run(other.shutdown.clone()));

@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_domain::{
-    Inventory, InventoryError, NodeChanges, OperationRequest, OperationRunner, RegistryError, RunnerSettings,
-    TargetRequest, UnderWay,
+    Inventory, InventoryError, NodeChanges, OperationRequest, OperationRunner, RegistryError, RunnerSettings, SignIn,
+    TargetRequest, UnderWay, Ways,
 };
 use knm_model::{AuditFilter, ClusterName, OperationKind, OperationState, RawStrategy};
 use knm_ports::CountedIds;
@@ -50,6 +50,7 @@ fn runner(replica: &Replica, inventory: &Arc<Inventory>) -> OperationRunner {
             lease: Duration::from_secs(10),
             max_concurrent_evictions: None,
             own_pod: None,
+            sign_in: SignIn::new(Ways::Open, Arc::clone(&replica.inventory), replica.clock.clone()),
         },
     )
 }

@@ -12,8 +12,7 @@ use knm_domain::{
 use knm_model::{
     Access, Actor, ActorKind, AuditFilter, AuditRecord, Authority, Caller, ClusterName, ClusterSource, Controller,
     DisruptionBudget, DrainProgress, Hold, Node, NodeName, NodePatch, ObjectName, OperationEvent, OperationKind,
-    OperationState, OperationTarget, Pod, PodPhase, PodRequests, RawStrategy, Selector, Timestamp, TokenId,
-    UnhealthyPods, Wish,
+    OperationState, OperationTarget, Pod, PodPhase, PodRequests, RawStrategy, Selector, Timestamp, UnhealthyPods, Wish,
 };
 use knm_ports::{Clock, ClusterGateway, CountedIds, OperationWork, Storage};
 use serde_json::{Map, Value};
