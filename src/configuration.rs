@@ -2,6 +2,8 @@
 
 mod cluster_list;
 mod dsn;
+#[cfg(test)]
+mod hostile_tests;
 mod nearest;
 mod resolve;
 mod schema;

@@ -28,6 +28,9 @@ pub fn parse(text: &str) -> Result<Place, String> {
     if is_words(text) {
         return Ok(Place::Postgres(text.to_owned()));
     }
+    if credentials(text).is_some() {
+        return Err("it looks like one of PostgreSQL that does not start with postgres://".to_owned());
+    }
     file(
         text.strip_prefix("sqlite:")
             .or_else(|| text.strip_prefix("file:"))
@@ -47,6 +50,19 @@ fn file(path: &str) -> Result<Place, String> {
 fn is_words(text: &str) -> bool {
     let first = text.split_once('=').map_or("", |(name, _)| name.trim());
     ["host", "port", "user", "password", "dbname", "sslmode"].contains(&first)
+}
+
+/// What comes before the password and after it, if a text without `://` has one nevertheless: a part of a connection string, or one with
+/// a slip. Nobody's file is called like that, and its name would be shown.
+fn credentials(text: &str) -> Option<(&str, &str)> {
+    if ["/", "./", "../", "sqlite:", "file:"]
+        .iter()
+        .any(|start| text.starts_with(start))
+    {
+        return None;
+    }
+    let (user, place) = text.rsplit_once('@')?;
+    Some((user.split_once(':')?.0, place))
 }
 
 /// Says whether a text is a connection string that this build can use.
@@ -70,7 +86,10 @@ pub fn masked(text: &str) -> String {
         None => text.to_owned(),
     };
     let Some((scheme, rest)) = text.split_once("://") else {
-        return text;
+        return match credentials(&text) {
+            Some((user, place)) => format!("{user}:{MASKED}@{place}"),
+            None => text,
+        };
     };
     // The last @ and not the first: a password may hold one although it should not.
     let Some((user, place)) = rest.rsplit_once('@') else {
@@ -98,7 +117,16 @@ mod tests {
         let words = "host=a password=b dbname=c";
         assert_eq!(parse(words), Ok(Place::Postgres(words.to_owned())));
         assert_eq!(parse("./data/host=a.db"), sqlite("./data/host=a.db"));
-        for text in ["mysql://x", "", "sqlite://", ":memory:"] {
+        assert_eq!(parse("/data/a:b@c.db"), sqlite("/data/a:b@c.db"));
+        for text in [
+            "mysql://x",
+            "",
+            "sqlite://",
+            ":memory:",
+            "postgres:/user:pass@host/db",
+            "postgres:user:pass@host/db",
+            "user:pass@host/db",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }
@@ -117,6 +145,9 @@ mod tests {
             ("host=a password=hunter2 dbname=c", "host=a password=***"),
             ("host = a password = hunter2", "host = a password=***"),
             ("./data/x.db", "./data/x.db"),
+            ("./data/a:b@x.db", "./data/a:b@x.db"),
+            ("user:hunter2@host/db", "user:***@host/db"),
+            ("postgres:/user:hunter2@host/db", "postgres:***@host/db"),
         ];
         for (text, expected) in cases {
             assert_eq!(masked(text), expected);

@@ -144,8 +144,9 @@ impl Resolved {
             ValueKind::Table(table) => table,
             ValueKind::Nil => return,
             _ => {
+                // What stands there is not repeated: it may be a connection string with its password.
                 problems.push(format!(
-                    "{place}: \"{value}\" ({origin}) is not allowed: a section with keys is"
+                    "{place} ({origin}) is not a section with keys, which is allowed"
                 ));
                 return;
             }

@@ -176,8 +176,8 @@ pub fn shown(key: &Key, text: &str) -> String {
     match key.kind {
         Kind::Secret if text.is_empty() => String::new(),
         Kind::Secret => MASKED.to_owned(),
-        Kind::Dsn => dsn::masked(text),
-        _ => text.to_owned(),
+        // Also where no connection string belongs: somebody may have put one there.
+        _ => dsn::masked(text),
     }
 }
 

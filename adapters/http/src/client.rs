@@ -92,6 +92,7 @@ fn address_in(entry: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use poem::http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -194,5 +195,40 @@ mod tests {
                 .map(|network| network.holds([10, 9, 9, 9].into())),
             Ok(true)
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_the_caller_is_somebody_whom_a_trusted_proxy_named(
+            way in proptest::collection::vec(prop_oneof![
+                any::<[u8; 4]>().prop_map(|address| IpAddr::from(address).to_string()),
+                any::<[u8; 16]>().prop_map(|address| IpAddr::from(address).to_string()),
+                (0_u8..=255).prop_map(|last| format!("10.0.0.{last}")),
+                "[ -~]{0,20}".prop_map(|text| text),
+            ], 0..8),
+        ) {
+            let trusted = ["10.0.0.0/24"];
+            let line = way.join(",");
+            // Nobody is believed but a proxy.
+            prop_assert_eq!(found("198.51.100.7", &[&line], &trusted), "198.51.100.7");
+            let told = found("10.0.0.1", &[&line], &trusted);
+            let network: Network = trusted[0].parse().unwrap();
+            let entries: Vec<&str> = line.split(',').map(str::trim).collect();
+            let is_trusted = |text: &str| address_in(text).is_some_and(|address| network.holds(address));
+            let proxies = entries.iter().rev().take_while(|entry| is_trusted(entry)).count();
+            let named = entries.iter().rev().nth(proxies).and_then(|entry| address_in(entry));
+            let last = proxies.checked_sub(1).and_then(|last| address_in(entries[entries.len() - 1 - last]));
+            let expected = named.or(last).map_or("10.0.0.1".to_owned(), |address| address.to_string());
+            prop_assert_eq!(told, expected);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff], 0..80), text in "\\PC*") {
+            let mut headers = HeaderMap::new();
+            headers.insert(FORWARDED_FOR, HeaderValue::from_bytes(&bytes).unwrap());
+            let everybody: Network = "0.0.0.0/0".parse().unwrap();
+            let _ = behind([10, 0, 0, 1].into(), &headers, &[everybody]);
+            let _ = text.parse::<Network>();
+        }
     }
 }

@@ -259,6 +259,8 @@ impl From<UnknowableError> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -296,5 +298,17 @@ mod tests {
         assert_eq!(read("/api/v1/clusters/%61/nodes"), (some("a"), None));
         assert_eq!(read("/api/v1/clusters/a/nodes/n%2F1/pods"), (some("a"), some("n/1")));
         assert_eq!(read("/api/v1/clusters/a/operations"), (some("a"), None));
+    }
+
+    proptest! {
+        #[test]
+        fn no_credentials_make_it_panic(bytes in proptest::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff], 0..60), token in "[!-~]{1,60}", path in "/api/v1/clusters/[%/0-9a-zA-Z]{0,40}") {
+            let of = |bytes: &[u8]| Request::builder().header(header::AUTHORIZATION, bytes).finish();
+            let _ = bearer(&of(&bytes));
+            let text = format!("Bearer {token}");
+            let request = of(text.as_bytes());
+            prop_assert_eq!(bearer(&request), Some(&*token));
+            let _ = place(&path);
+        }
     }
 }

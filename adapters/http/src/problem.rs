@@ -381,7 +381,7 @@ impl From<TokenAdminError> for Problem {
     fn from(error: TokenAdminError) -> Self {
         let text = error.to_string();
         match error {
-            TokenAdminError::Unknown { .. } => Self::new(Kind::NotFound, text),
+            TokenAdminError::Unknown { .. } | TokenAdminError::NoId => Self::new(Kind::NotFound, text),
             TokenAdminError::Taken { .. } | TokenAdminError::TooMany => Self::new(Kind::Conflict, text),
             TokenAdminError::TooMuch => Self::new(Kind::Forbidden, text),
             TokenAdminError::Text(_) => Self::new(Kind::Invalid, text),

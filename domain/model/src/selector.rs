@@ -217,6 +217,16 @@ mod tests {
         }
 
         #[test]
+        fn what_is_wrong_is_wrong_somewhere_in_the_text(text in any::<String>(), shape in "(\\(|\\)|!|,|=|<|>| in | notin |a){0,60}", times in 1_usize..100) {
+            for text in [text, shape.repeat(times), shape] {
+                if let Err(error) = Selector::parse(&text) {
+                    prop_assert!((1..=text.chars().count() + 1).contains(&error.position), "{}", error);
+                    prop_assert!(error.message.len() < 2_000, "{}", error);
+                }
+            }
+        }
+
+        #[test]
         fn a_set_of_values_holds_for_each_of_them(values in proptest::collection::btree_set("[a-z0-9]{1,8}", 1..6)) {
             let text = format!("key in ({})", values.iter().cloned().collect::<Vec<_>>().join(","));
             let negated = format!("key notin ({})", values.iter().cloned().collect::<Vec<_>>().join(", "));

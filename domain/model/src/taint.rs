@@ -121,6 +121,8 @@ impl TaintFilter {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn taint(key: &str, value: &str, effect: TaintEffect) -> Taint {
@@ -161,6 +163,24 @@ mod tests {
         ] {
             let error = TaintFilter::parse(text).unwrap_err();
             assert_eq!(error.position, position, "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*|[a-z./]{0,80}[=:]{0,3}[a-zA-Z=:\u{0}\u{e4}-]{0,40}") {
+            if let Err(error) = TaintFilter::parse(&text) {
+                prop_assert!((1..=text.chars().count() + 1).contains(&error.position), "{}", error);
+            }
+        }
+
+        #[test]
+        fn a_filter_is_what_was_written(key in "([a-z]{1,8}/)?[a-z]{1,8}", value in proptest::option::of("[a-z]{0,8}"), effect in 0_usize..4) {
+            let effect = TaintEffect::ALL.get(effect).copied();
+            let mut text = key.clone();
+            text.extend(value.iter().flat_map(|value| ["=", value.as_str()]));
+            text.extend(effect.iter().flat_map(|effect| [":", effect.as_str()]));
+            prop_assert_eq!(TaintFilter::parse(&text), Ok(TaintFilter { key, value, effect }));
         }
     }
 }

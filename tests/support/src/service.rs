@@ -257,11 +257,11 @@ impl Drop for Service {
     }
 }
 
-/// The address in the line that announces it, in the format `json`.
+/// The address in the line that announces it, in any format of the log.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    line["message"].as_str()?.strip_prefix("server starting")?;
-    line["fields"]["address"].as_str()?.parse().ok()
+    let (_, told) = line.split_once("server starting")?;
+    told.split(|character: char| !(character.is_ascii_digit() || ".:".contains(character)))
+        .find_map(|part| part.trim_matches(':').parse().ok())
 }
 
 fn read_answer(text: &str) -> Option<Answer> {

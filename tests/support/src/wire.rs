@@ -172,16 +172,24 @@ impl Wire {
     /// What the connection said, or that this is no HTTP answer.
     pub fn reply(&mut self) -> io::Result<Reply> {
         let mut reply = self.head()?;
-        let is_chunked = reply.header("transfer-encoding") == Some("chunked");
-        let length = reply.header("content-length").map(str::parse::<usize>);
-        reply.body = match (is_chunked, length) {
-            (true, _) => self.chunks()?,
-            (false, Some(Ok(length))) => self.take(length)?,
-            (false, Some(Err(_))) => return Err(broken("the content-length is no number")),
-            (false, None) if matches!(reply.status, 204 | 304) => Vec::new(),
-            (false, None) => self.rest()?,
-        };
+        reply.body = self.body_of(&reply)?;
         Ok(reply)
+    }
+
+    /// Reads the body of an answer whose head was read.
+    ///
+    /// # Errors
+    /// What the connection said, or that this is no body.
+    pub fn body_of(&mut self, head: &Reply) -> io::Result<Vec<u8>> {
+        let is_chunked = head.header("transfer-encoding") == Some("chunked");
+        let length = head.header("content-length").map(str::parse::<usize>);
+        match (is_chunked, length) {
+            (true, _) => self.chunks(),
+            (false, Some(Ok(length))) => self.take(length),
+            (false, Some(Err(_))) => Err(broken("the content-length is no number")),
+            (false, None) if matches!(head.status, 204 | 304) => Ok(Vec::new()),
+            (false, None) => self.rest(),
+        }
     }
 
     /// Reads the head of an answer.

@@ -268,6 +268,7 @@ pub(super) fn checked<T>(parsed: Result<T, Vec<QueryError>>, mut errors: Vec<Que
 #[cfg(test)]
 mod tests {
     use poem::http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -287,5 +288,24 @@ mod tests {
         assert_eq!(known(&headers(&["\"a-1\"", "\"a-2\""])), both);
         // Pods that came or went do not matter.
         assert_eq!(known(&headers(&["\"a-1+5f\", W/\"a-2+0\""])), both);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic_or_means_any_state(bytes in proptest::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff, Just(b','), Just(b'"')], 0..60)) {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_MATCH, HeaderValue::from_bytes(&bytes).unwrap());
+            // Whoever sends a condition that is none changes nothing, unless it says any state.
+            prop_assert!(known(&headers).is_some_and(|states| !states.is_empty()) || bytes.contains(&b'*'));
+        }
+
+        #[test]
+        fn states_are_read_as_they_were_written(states in proptest::collection::vec("[a-z0-9-]{1,12}", 1..5), weak in any::<bool>()) {
+            let prefix = if weak { "W/" } else { "" };
+            let tags: Vec<String> = states.iter().map(|state| format!("{prefix}\"{state}\"")).collect();
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_MATCH, HeaderValue::from_str(&tags.join(", ")).unwrap());
+            prop_assert_eq!(known(&headers), Some(states));
+        }
     }
 }

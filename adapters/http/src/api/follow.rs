@@ -40,12 +40,16 @@ pub(super) fn resume_after(headers: &HeaderMap, parameter: Option<String>) -> Re
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match asked.or(parameter).filter(|text| !text.is_empty()) {
         None => Ok(0),
-        Some(text) => text.parse().map_err(|_| {
-            let text = excerpt(&text);
-            let message =
-                format!("\"{text}\" is not the id of an event: the id of an event of this operation is expected");
-            QueryError::new("last_event_id", message)
-        }),
+        // Only digits: a number may have a sign, and an id has none.
+        Some(text) => match text.parse() {
+            Ok(number) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+            Ok(_) | Err(_) => {
+                let text = excerpt(&text);
+                let message =
+                    format!("\"{text}\" is not the id of an event: the id of an event of this operation is expected");
+                Err(QueryError::new("last_event_id", message))
+            }
+        },
     }
 }
 
@@ -119,5 +123,40 @@ fn told(kind: &'static str, number: Option<u64>, data: &Value) -> FollowEventVie
         kind,
         number,
         data: String::from_utf8_lossy(&written(data)).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use poem::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn after(header: Option<&[u8]>, parameter: Option<&str>) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        if let Some(bytes) = header {
+            headers.insert("last-event-id", HeaderValue::from_bytes(bytes).unwrap());
+        }
+        resume_after(&headers, parameter.map(str::to_owned)).ok()
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_goes_on_after_the_event_that_it_names(number in any::<u64>(), other in any::<u64>()) {
+            let text = number.to_string();
+            prop_assert_eq!(after(Some(text.as_bytes()), Some(&other.to_string())), Some(number));
+            prop_assert_eq!(after(None, Some(&text)), Some(number));
+            for odd in [format!("+{text}"), format!("-{text}"), format!(" {text}"), format!("{text}.0"), format!("0x{text}"), format!("9{}", u64::MAX)] {
+                prop_assert_eq!(after(None, Some(&odd)), None, "{}", odd);
+            }
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(bytes in proptest::collection::vec(0x20_u8..0x7f, 0..40), high in proptest::collection::vec(0x80_u8..=0xff, 0..8)) {
+            let all = [bytes, high].concat();
+            let is_number = all.iter().all(u8::is_ascii_digit) && all.len() < 20;
+            prop_assert_eq!(after(Some(&all), None).is_some(), is_number);
+        }
     }
 }

@@ -396,6 +396,50 @@ proptest! {
         let _ = TokenText::parse(&text);
     }
 
+    #[test]
+    fn a_token_is_read_as_it_was_written(id in any::<[u8; 8]>(), secret in any::<[u8; 32]>(), place in 0_usize..93, other in "\\PC") {
+        let token = TokenText::new(TokenId::new(id), secret);
+        let text = token.reveal();
+        let read = TokenText::parse(&text).unwrap();
+        prop_assert_eq!((read.id(), read.secret()), (token.id(), &secret));
+        prop_assert_eq!(TokenId::parse(&token.id().to_string()), Some(token.id()));
+        // No other text means the same token.
+        let mut changed = text.clone();
+        changed.replace_range(place..=place, &other);
+        prop_assert!(changed == text || TokenText::parse(&changed).is_err(), "{}", changed);
+        let shown = format!("{token:?}");
+        prop_assert!(!shown.contains(&text[21..]));
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_of_rules_panic(text in "\\PC*|(=|->| in | on |\\||\\+force|[a-z(]){0,40}") {
+        let _ = ClaimRule::parse_text(&text);
+    }
+
+    #[test]
+    fn a_rule_is_read_as_it_was_written(
+        claim in "[a-z_.]{1,20}",
+        value in "[a-z*][a-z =,()/-]{0,20}[a-z]|\\*",
+        role in 0_usize..3,
+        force in any::<bool>(),
+        clusters in proptest::option::of(proptest::collection::vec("[a-z]{1,8}", 1..4)),
+        nodes in proptest::option::of("[a-z]{1,8}(=[a-z]{1,8})?| [a-z]{1,8} in \\([a-z]{1,3}, [a-z]{1,3}\\)"),
+    ) {
+        let mut text = format!("{claim}={value} -> {}", Role::ALL[role].as_str());
+        text.push_str(if force { "+force" } else { "" });
+        if let Some(clusters) = &clusters {
+            text.push_str(&format!(" in {}", clusters.join("|")));
+        }
+        if let Some(nodes) = &nodes {
+            text.push_str(&format!(" on {nodes}"));
+        }
+        let nodes = nodes.map(|nodes| nodes.trim().to_owned());
+        let role = Role::ALL[role].as_str().to_owned();
+        let raw = RawClaimRule { claim, value, grant: RawRoleGrant { role, force, clusters, nodes } };
+        prop_assert_eq!(ClaimRule::parse_text(&text), ClaimRule::parse(&raw));
+        prop_assert!(ClaimRule::parse(&raw).is_ok());
+    }
+
     /// The rule in other words: a permission is there if some grant has it and goes as far.
     #[test]
     fn more_grants_never_allow_less(bits in proptest::collection::vec((0_usize..3, 0_usize..3, 0_usize..3), 0..5)) {

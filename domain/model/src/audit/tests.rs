@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn some(text: &str) -> Option<String> {
@@ -123,4 +125,32 @@ fn a_span_that_ends_before_it_begins_is_refused() {
     };
     let errors = AuditQuery::parse(&raw).unwrap_err();
     assert_eq!((errors.len(), errors[0].parameter.as_ref()), (1, "until"));
+}
+
+proptest! {
+    #[test]
+    fn no_parameter_makes_it_panic(texts in proptest::collection::vec(proptest::option::of("\\PC{0,40}|[0-9a-fA-F-]{30,40}|[0-9TZ:+.-]{0,30}"), 11)) {
+        let mut texts = texts.into_iter();
+        let mut next = || texts.next().flatten();
+        let _ = AuditQuery::parse(&RawAuditQuery {
+            cluster: next(),
+            node: next(),
+            actor: next(),
+            action: next(),
+            outcome: next(),
+            from: next(),
+            until: next(),
+            reason: next(),
+            operation: next(),
+            limit: next(),
+            cursor: next(),
+        });
+    }
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written(id in any::<u128>()) {
+        let id = Uuid::from_u128(id);
+        let raw = RawAuditQuery { cursor: Some(id.to_string()), ..RawAuditQuery::default() };
+        prop_assert_eq!(AuditQuery::parse(&raw).unwrap().before, Some(id));
+    }
 }

@@ -385,4 +385,60 @@ proptest! {
         let _ = ClusterCredentials::parse(&of_kubeconfig(&text), &STRICT);
         let _ = ClusterCredentials::parse(&of_kubeconfig(&kubeconfig(&cluster, &user)), &STRICT);
     }
+
+    #[test]
+    fn what_is_sealed_is_opened_as_it_was(token in "[!-~]{1,40}", name in proptest::option::of("[a-z.]{1,20}"), insecure in any::<bool>()) {
+        let raw = RawClusterAccess {
+            server: Some("https://10.0.0.1".to_owned()),
+            token: Some(token.as_str().into()),
+            tls_server_name: name,
+            insecure_skip_tls_verify: Some(insecure),
+            ..RawClusterAccess::default()
+        };
+        let credentials = ClusterCredentials::parse(&raw, &AccessRules { allow_insecure_tls: true, ..STRICT }).unwrap();
+        let shown = format!("{credentials:?}");
+        prop_assert!(token.len() < 12 || !shown.contains(&token));
+        let sealed = credentials.to_bytes();
+        let opened = ClusterCredentials::from_bytes(sealed.expose_secret().as_bytes()).unwrap();
+        let again = opened.to_bytes();
+        prop_assert_eq!(again.expose_secret(), sealed.expose_secret());
+        prop_assert_eq!(opened.check(&STRICT).is_ok(), !insecure);
+    }
+
+    #[test]
+    fn no_bytes_are_too_odd_to_be_opened(bytes in any::<Vec<u8>>(), text in "\\{(\"(server|token|key)\":(\"[a-z:/]{0,20}\"|null|1),?){0,8}\\}") {
+        let _ = ClusterCredentials::from_bytes(&bytes);
+        let _ = ClusterCredentials::from_bytes(text.as_bytes());
+    }
+}
+
+/// Documents that grow when they are read, or go deep: each is refused without being built.
+#[test]
+fn a_kubeconfig_that_explodes_is_refused() {
+    let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..30 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        laughs.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+    }
+    let merges: String = (1..30)
+        .map(|level| format!("b{level}: &b{level} {{<<: [*b{0}, *b{0}], k{level}: 1}}\n", level - 1))
+        .collect();
+    for text in [
+        laughs.clone(),
+        laughs + "current-context: c\nusers: *a29\n",
+        format!("b0: &b0 {{x: 1}}\n{merges}"),
+        "[".repeat(100_000),
+        "{a: ".repeat(100_000),
+        "- ".repeat(100_000),
+        "? ".repeat(100_000),
+        "!".repeat(100_000),
+        "&a ".repeat(100_000),
+        "\"".to_owned() + &"\\".repeat(100_001),
+        "a: *a".to_owned(),
+        "&a [*a]".to_owned(),
+        "\u{feff}\u{0}".to_owned(),
+    ] {
+        let refused = ClusterCredentials::parse(&of_kubeconfig(&text), &STRICT).unwrap_err();
+        assert!(refused.iter().all(|error| error.to_string().len() < 500), "{refused:?}");
+    }
 }

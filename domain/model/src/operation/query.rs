@@ -123,6 +123,8 @@ fn state(text: &str) -> Result<OperationState, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -171,5 +173,26 @@ mod tests {
             ["cluster", "node", "kind", "state", "actor", "until", "limit", "cursor"]
         );
         assert!(errors[3].message.contains("\"lost\"") && errors[3].message.contains("partly_failed"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_parameter_makes_it_panic(texts in proptest::collection::vec(proptest::option::of("\\PC{0,40}|[0-9a-fA-F-]{30,40}|[0-9TZ:+.-]{0,30}"), 9)) {
+            let mut texts = texts.into_iter().map(Option::unwrap_or_default).map(Some);
+            let mut next = || texts.next().flatten();
+            let _ = OperationQuery::parse(&RawOperationQuery {
+                cluster: next(), node: next(), kind: next(), state: next(), actor: next(), from: next(), until: next(), limit: next(), cursor: next(),
+            });
+        }
+
+        #[test]
+        fn a_cursor_is_read_as_it_was_written_and_in_no_other_form(id in any::<u128>()) {
+            let id = Uuid::from_u128(id);
+            let read = |text: String| OperationQuery::parse(&RawOperationQuery { cursor: Some(text), ..RawOperationQuery::default() });
+            prop_assert_eq!(read(id.to_string()).unwrap().before, Some(id));
+            for other in [id.simple().to_string(), id.braced().to_string(), id.urn().to_string(), format!("{id} "), format!("+{id}")] {
+                prop_assert!(read(other).is_err());
+            }
+        }
     }
 }

@@ -255,3 +255,21 @@ impl fmt::Display for EventId {
         write!(f, "{:x}-{}", self.epoch, self.sequence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_id_is_read_in_the_form_in_which_it_is_told_and_in_no_other(epoch in any::<u64>(), sequence in any::<u64>(), text in "\\PC*|\\+?[0-9a-fA-F]{0,20}-\\+?[0-9]{0,22}") {
+            let id = EventId { epoch, sequence };
+            prop_assert_eq!(EventId::parse(&id.to_string()), Some(id));
+            for other in [format!("0{id}"), format!("+{id}"), format!("{id} "), format!("{epoch:x}-0{sequence}"), format!("{id}-0"), text] {
+                prop_assert!(EventId::parse(&other).is_none_or(|read| read.to_string() == other), "{}", other);
+            }
+        }
+    }
+}

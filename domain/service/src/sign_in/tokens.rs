@@ -49,8 +49,11 @@ pub enum TokenAdminError {
     #[error("there is no token \"{id}\"")]
     Unknown {
         /// The id.
-        id: String,
+        id: TokenId,
     },
+    /// It is no id at all. Nothing of it is repeated: whoever has the whole token at hand may have given that.
+    #[error("that is no id of a token: 16 hexadecimal digits are expected, what stands there instead is not repeated")]
+    NoId,
     /// There is one of this name that is not revoked.
     #[error("there is a token \"{name}\" already: revoke it first, or take another name")]
     Taken {
@@ -164,12 +167,10 @@ impl Tokens {
     /// Revokes a token for good: here at once, in other replicas within two seconds.
     ///
     /// # Errors
-    /// [`TokenAdminError::Unknown`], or what the store says.
+    /// [`TokenAdminError::Unknown`] or [`TokenAdminError::NoId`], or what the store says.
     pub async fn revoke(&self, id: &str, by: &str) -> Result<ApiToken, TokenAdminError> {
-        let unknown = || TokenAdminError::Unknown {
-            id: knm_model::excerpt(id),
-        };
-        let id = TokenId::parse(id).ok_or_else(unknown)?;
+        let id = TokenId::parse(id).ok_or(TokenAdminError::NoId)?;
+        let unknown = || TokenAdminError::Unknown { id };
         match self.store.revoke(id, self.clock.now(), by).await {
             Err(StorageError::NotFound { .. }) => return Err(unknown()),
             outcome => outcome?,
