@@ -117,7 +117,8 @@ fn what_is_under_api_needs_a_caller_and_probes_do_not() {
             .any(|probe| path.starts_with(probe));
         assert_eq!(needs_caller, !is_probe, "{method} {path}");
         let is_api = path.starts_with("/api/");
-        assert_eq!(!need.permissions.is_empty(), is_api, "{method} {path}");
+        let is_shown = is_api || path == "/metrics";
+        assert_eq!(!need.permissions.is_empty(), is_shown, "{method} {path}");
         assert!(!is_api || need.permissions == [Administer] || need.permissions.contains(&View));
         let changes = method != Method::GET && !path.ends_with("/plan") && !path.ends_with("/preview");
         let may_change = need.permissions.contains(&Change) || need.permissions.contains(&Administer);
@@ -173,8 +174,8 @@ fn tables() -> String {
         };
         let place = match need.part {
             Part::Public => "nothing",
-            Part::Metrics => "nobody, unless `metrics.require_auth`",
-            Part::Docs => "nobody, unless `docs.require_auth`",
+            Part::Metrics => " of something where `metrics.require_auth` is set, else nothing",
+            Part::Docs => "nothing, or any caller where `docs.require_auth` is set",
             Part::Anything => "; shows what one may see",
             Part::SomeOfCluster => " in the cluster",
             Part::Node => " on the node",
