@@ -421,6 +421,43 @@ async fn limits_to_nodes_hold_everywhere() {
 }
 
 #[tokio::test]
+async fn an_answer_is_not_repeated_to_whoever_may_not_see_its_operation_any_more() {
+    let stage = Stage::new().await;
+    let things = things(&stage).await;
+    let root = everybody();
+    let new = json!({"name": "storage", "role": "operator", "nodes": "team=storage"});
+    let made = stage.done(Method::POST, "/api/v1/tokens", &root, new).await;
+    let token = made["secret"].as_str().unwrap();
+    let sees = async |total: u64| {
+        while stage.ask(&Method::GET, "/api/v1/nodes", Some(token), None).await.body["total"] != total {
+            tokio::task::yield_now().await;
+        }
+    };
+    sees(1).await;
+    let begin = json!({"kind": "cordon", "reason": "x", "targets": [{"cluster": "east", "nodes": [things.node]}]});
+    let once = async |path: &str, key: &str, body: Option<&Value>| {
+        let key = [("idempotency-key", key)];
+        stage.ask_with(&Method::POST, path, Some(token), body, &key).await
+    };
+    let accepted = once("/api/v1/operations", "k", Some(&begin)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{}", accepted.text);
+    assert_eq!(once("/api/v1/operations", "k", Some(&begin)).await.body, accepted.body);
+    let cancel = format!("/api/v1/operations/{}/cancel", accepted.body["id"].as_str().unwrap());
+    let cancelled = once(&cancel, "c", None).await;
+    assert_eq!(cancelled.status, StatusCode::OK, "{}", cancelled.text);
+    assert_eq!(once(&cancel, "c", None).await.body, cancelled.body);
+
+    let labels = format!("/api/v1/clusters/east/nodes/{}/labels", things.node);
+    stage
+        .done(Method::PATCH, &labels, &root, json!({"set": {"team": "web"}}))
+        .await;
+    sees(0).await;
+    let again = once("/api/v1/operations", "k", Some(&begin)).await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND, "{}", again.text);
+    assert_eq!(once(&cancel, "c", None).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_token_is_shown_once_and_revoked_for_good() {
     let stage = Stage::new().await;
     let root = everybody();
