@@ -357,6 +357,36 @@ fn a_request_with_a_key_is_done_once_and_answered_alike() {
 }
 
 #[test]
+fn what_changes_nothing_is_not_kept_and_its_key_is_ignored() {
+    let service = still(&[]);
+    let path = format!("{NODES}/{}", node_of(&service));
+    let key = ["idempotency-key: k"];
+    for (method, part, body) in [
+        ("POST", "drain/plan", json!({})),
+        ("PATCH", "labels?dry_run=true", json!({"set": {"a": "b"}})),
+        ("POST", "cordon?dry_run=true", json!({"reason": "disk"})),
+    ] {
+        for _ in 0..2 {
+            let reply = send(&service, method, &format!("{path}/{part}"), &key, &body);
+            assert_eq!(
+                (reply.status, reply.header("idempotency-replayed")),
+                (200, None),
+                "{part}"
+            );
+        }
+    }
+    // The key is free.
+    let reply = send(
+        &service,
+        "POST",
+        &format!("{path}/cordon"),
+        &key,
+        &json!({"reason": "disk"}),
+    );
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+#[test]
 fn one_of_several_requests_with_a_key_at_once_is_done() {
     let service = still(&[]);
     let path = format!("{NODES}/{}/labels", node_of(&service));

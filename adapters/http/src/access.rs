@@ -44,7 +44,7 @@ pub(crate) fn need(template: &str, method: &Method) -> Need {
     match template {
         "/health" | "/health/live" | "/health/ready" | "/health/detailed" | "/livez" | "/livez/{check}" | "/readyz"
         | "/readyz/{check}" => need(Part::Public, &[], &[]),
-        "/metrics" => need(Part::Metrics, &[], &[]),
+        "/metrics" => need(Part::Metrics, &[View], &[]),
         "/docs" | "/openapi.json" | "/openapi.yaml" => need(Part::Docs, &[], &[]),
 
         // Nobody hands on what they do not have, so all of that is looked at.

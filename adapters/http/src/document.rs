@@ -300,12 +300,14 @@ fn complete_operation(operation: &mut Value) {
             media["example"] = example::of_body(&id).unwrap_or_default();
         }
     }
-    if (operation.get("requestBody").is_some() || is_wish(&id)) && id != "createToken" {
+    let takes_body = operation.get("requestBody").is_some();
+    // What changes nothing ignores the key, and the secret of a token is not kept.
+    if (takes_body || is_wish(&id)) && !matches!(id.as_str(), "planDrain" | "previewTemplate" | "createToken") {
         let header = json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
             "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
             "description": "Any text of 1 to 255 printable ASCII characters: the same request with the same key is done once and answered alike for 24 hours. Another request with it is a 422, one that \
-                comes while the first is being worked on a 409.",
+                comes while the first is being worked on a 409. With `dry_run` of anything but a drain it is ignored.",
             "example": example::of_parameter(&id, "Idempotency-Key"),
         });
         if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {

@@ -70,8 +70,8 @@ impl Gate {
         request.set_data(Arc::clone(&caller));
         let access = Arc::clone(&caller.access);
         let ruling = match need.part {
-            Part::Public | Part::Metrics | Part::Docs => Ruling::Allowed,
-            Part::Anything => access.decide(need.permissions, Object::Anything),
+            Part::Public | Part::Docs => Ruling::Allowed,
+            Part::Metrics | Part::Anything => access.decide(need.permissions, Object::Anything),
             Part::Everything => access.decide(need.permissions, Object::Everything),
             Part::SomeOfCluster => {
                 let cluster = cluster.as_deref().unwrap_or_default();

@@ -224,7 +224,7 @@ pub(crate) fn router(
         inventory: app.inventory,
         registry: app.registry,
         changes: app.changes,
-        operations: app.operations,
+        operations: Arc::clone(&app.operations),
         templates: app.templates,
         audit: app.audit,
         sign_in: app.sign_in,
@@ -239,7 +239,7 @@ pub(crate) fn router(
         shared,
     };
     Edge::new(
-        Once::new(operations, app.idempotency),
+        Once::new(operations, app.idempotency, app.operations),
         gate,
         app.settings,
         limits.clone(),

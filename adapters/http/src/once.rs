@@ -6,21 +6,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::Either;
-use knm_domain::{Idempotency, Turn};
-use knm_model::{KeptAnswer, KeyClaim, check_idempotency_key, excerpt};
+use knm_domain::{Idempotency, Operations, Turn};
+use knm_model::{Caller, KeptAnswer, KeyClaim, check_idempotency_key, excerpt};
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use poem::{Endpoint, Request, Response};
 use sha2::{Digest, Sha256};
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::answer::location;
 use crate::edge::RequestId;
 use crate::gate::caller;
 use crate::problem::{Kind, Problem};
+use crate::route::{self, UNMATCHED};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says of an answer that it was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// How large an answer may be that is kept. Beyond that a request that is sent again is done again: changes are such that this changes
+/// nothing, and operations know the request that they were opened by.
+const MOST_KEPT_BYTES: usize = 64 * 1024;
 
 /// A SHA-256 of a request with its caller and its key: what it opens knows it by this, also where nothing is known of its key any more,
 /// because what was answered was an error.
@@ -31,13 +36,15 @@ pub(crate) struct SentOnce(pub(crate) [u8; 32]);
 pub(crate) struct Once<E> {
     inner: Arc<E>,
     idempotency: Arc<Idempotency>,
+    operations: Arc<Operations>,
 }
 
 impl<E: Endpoint<Output = Response> + 'static> Once<E> {
-    pub(crate) fn new(inner: E, idempotency: Arc<Idempotency>) -> Self {
+    pub(crate) fn new(inner: E, idempotency: Arc<Idempotency>, operations: Arc<Operations>) -> Self {
         Self {
             inner: Arc::new(inner),
             idempotency,
+            operations,
         }
     }
 
@@ -47,12 +54,16 @@ impl<E: Endpoint<Output = Response> + 'static> Once<E> {
             return Err(Problem::new(Kind::Malformed, detail));
         }
         let key = key(request.headers())?;
-        let caller = caller(&request).identity();
+        let asking = caller(&request);
+        let caller = asking.identity();
         let (mut request, fingerprint) = fingerprinted(request).await?;
         request.set_data(SentOnce(digest_of(&[caller.as_bytes(), key.as_bytes(), &fingerprint])));
         match self.idempotency.begin(&caller, &key, fingerprint).await? {
             Turn::Work(claim) => self.work(request, claim).await,
-            Turn::Answered(answer) => Ok(replayed(answer)),
+            Turn::Answered(answer) => {
+                self.check_visible(request.uri().path(), &answer, &asking).await?;
+                Ok(replayed(answer))
+            }
             Turn::Running => Err(Problem::new(
                 Kind::Conflict,
                 format!(
@@ -68,6 +79,26 @@ impl<E: Endpoint<Output = Response> + 'static> Once<E> {
                 ),
             )),
         }
+    }
+
+    /// That `caller` may still see the operation that a kept answer shows: what is in the path of other requests was looked at on the way
+    /// here.
+    async fn check_visible(&self, path: &str, answer: &KeptAnswer, caller: &Caller) -> Result<(), Problem> {
+        if !(200..300).contains(&answer.status) {
+            return Ok(());
+        }
+        let in_path = || {
+            path.strip_prefix("/api/v1/operations/")?
+                .split('/')
+                .next()
+                .map(str::to_owned)
+        };
+        if let Some(id) = accepted(answer).or_else(in_path)
+            && let Ok(id) = Uuid::try_parse(&id)
+        {
+            self.operations.find_visible(id, &caller.access).await?;
+        }
+        Ok(())
     }
 
     /// Does the request and keeps its answer, even if whoever sent it leaves.
@@ -106,12 +137,26 @@ impl<E: Endpoint<Output = Response> + 'static> Endpoint for Once<E> {
     type Output = Response;
 
     fn call(&self, request: Request) -> impl Future<Output = poem::Result<Response>> + Send {
-        if *request.method() == Method::GET || !request.headers().contains_key(KEY) {
+        if !request.headers().contains_key(KEY) || changes_nothing(&request) {
             return Either::Left(self.inner.call(request));
         }
         let once = async move { Ok(self.once(request).await.unwrap_or_else(Problem::into_response)) };
         Either::Right(once.boxed())
     }
+}
+
+/// Whether nothing is changed, so that there is nothing to do only once.
+fn changes_nothing(request: &Request) -> bool {
+    let template = route::template(request.uri().path()).unwrap_or(UNMATCHED);
+    let is_dry_run = || {
+        let query = request.uri().query().unwrap_or_default();
+        query.split('&').any(|pair| pair == "dry_run=true")
+    };
+    *request.method() == Method::GET
+        || template.ends_with("/drain/plan")
+        || template.ends_with("/preview")
+        // A drain that is only tried is an operation, too.
+        || (is_dry_run() && !template.ends_with("/drain"))
 }
 
 fn key(headers: &HeaderMap) -> Result<String, Problem> {
@@ -173,6 +218,10 @@ async fn kept(mut response: Response, request_id: &str) -> (Response, Option<Kep
         let value = response.headers().get(name).and_then(|value| value.to_str().ok());
         value.map(str::to_owned)
     };
+    if MOST_KEPT_BYTES < body.len() {
+        response.set_body(body);
+        return (response, None);
+    }
     let answer = KeptAnswer {
         status: response.status().as_u16(),
         content_type: text(header::CONTENT_TYPE),
@@ -183,17 +232,17 @@ async fn kept(mut response: Response, request_id: &str) -> (Response, Option<Kep
     (response, Some(answer))
 }
 
-/// Where what was accepted can be followed: its id says so.
-fn accepted_at(answer: &KeptAnswer) -> Option<String> {
+/// The id of the operation that was accepted.
+fn accepted(answer: &KeptAnswer) -> Option<String> {
     if answer.status != StatusCode::ACCEPTED.as_u16() {
         return None;
     }
     let body: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-    Some(location(body.get("id")?.as_str()?))
+    body.get("id")?.as_str().map(str::to_owned)
 }
 
 fn replayed(answer: KeptAnswer) -> Response {
-    let location = accepted_at(&answer);
+    let location = accepted(&answer).map(|id| location(&id));
     let mut response = Response::builder()
         .status(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK))
         .header(REPLAYED, "true")
@@ -208,4 +257,37 @@ fn replayed(answer: KeptAnswer) -> Response {
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn large_answers_are_given_and_not_kept() {
+        for (size, is_kept) in [(0, true), (MOST_KEPT_BYTES, true), (MOST_KEPT_BYTES + 1, false)] {
+            let (response, answer) = kept(Response::builder().body(vec![b'x'; size]), "id").await;
+            assert_eq!(answer.map(|answer| answer.body.len()), is_kept.then_some(size));
+            assert_eq!(response.into_body().into_bytes().await.unwrap().len(), size);
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_not_done_only_once() {
+        let node = "/api/v1/clusters/c/nodes/n";
+        for (method, path, nothing) in [
+            (Method::GET, node.to_owned(), true),
+            (Method::POST, format!("{node}/drain/plan"), true),
+            (Method::POST, "/api/v1/templates/t/preview".to_owned(), true),
+            (Method::PATCH, format!("{node}/labels?dry_run=true"), true),
+            (Method::PATCH, format!("{node}/labels?dry_run=false"), false),
+            (Method::POST, format!("{node}/cordon?a=b&dry_run=true"), true),
+            (Method::POST, format!("{node}/cordon"), false),
+            (Method::POST, format!("{node}/drain?dry_run=true"), false),
+            (Method::POST, "/api/v1/operations".to_owned(), false),
+        ] {
+            let request = Request::builder().method(method).uri_str(&path).finish();
+            assert_eq!(changes_nothing(&request), nothing, "{path}");
+        }
+    }
 }

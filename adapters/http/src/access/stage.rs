@@ -198,10 +198,24 @@ impl Stage {
     }
 
     pub(super) async fn ask(&self, method: &Method, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        self.ask_with(method, path, token, body, &[]).await
+    }
+
+    pub(super) async fn ask_with(
+        &self,
+        method: &Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         let mut request = Request::builder()
             .method(method.clone())
             .uri_str(path)
             .header("host", "knm");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }

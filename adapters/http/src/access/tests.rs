@@ -117,7 +117,8 @@ fn what_is_under_api_needs_a_caller_and_probes_do_not() {
             .any(|probe| path.starts_with(probe));
         assert_eq!(needs_caller, !is_probe, "{method} {path}");
         let is_api = path.starts_with("/api/");
-        assert_eq!(!need.permissions.is_empty(), is_api, "{method} {path}");
+        let is_shown = is_api || path == "/metrics";
+        assert_eq!(!need.permissions.is_empty(), is_shown, "{method} {path}");
         assert!(!is_api || need.permissions == [Administer] || need.permissions.contains(&View));
         let changes = method != Method::GET && !path.ends_with("/plan") && !path.ends_with("/preview");
         let may_change = need.permissions.contains(&Change) || need.permissions.contains(&Administer);
@@ -179,8 +180,8 @@ fn tables() -> String {
         };
         let place = match need.part {
             Part::Public => "nothing",
-            Part::Metrics => "nobody, unless `metrics.require_auth`",
-            Part::Docs => "nobody, unless `docs.require_auth`",
+            Part::Metrics => " of something where `metrics.require_auth` is set, else nothing",
+            Part::Docs => "nothing, or any caller where `docs.require_auth` is set",
             Part::Anything => "; shows what one may see",
             Part::SomeOfCluster => " in the cluster",
             Part::Node => " on the node",
@@ -464,6 +465,43 @@ async fn limits_to_nodes_hold_everywhere() {
     assert!(!listed.text.contains(id), "{}", listed.text);
     assert_eq!(get("/api/v1/tokens").await.status, StatusCode::FORBIDDEN);
     assert_eq!(get("/api/v1/clusters/west/nodes").await.body["total"], 0);
+}
+
+#[tokio::test]
+async fn an_answer_is_not_repeated_to_whoever_may_not_see_its_operation_any_more() {
+    let stage = Stage::new().await;
+    let things = things(&stage).await;
+    let root = everybody();
+    let new = json!({"name": "storage", "role": "operator", "nodes": "team=storage"});
+    let made = stage.done(Method::POST, "/api/v1/tokens", &root, new).await;
+    let token = made["secret"].as_str().unwrap();
+    let sees = async |total: u64| {
+        while stage.ask(&Method::GET, "/api/v1/nodes", Some(token), None).await.body["total"] != total {
+            tokio::task::yield_now().await;
+        }
+    };
+    sees(1).await;
+    let begin = json!({"kind": "cordon", "reason": "x", "targets": [{"cluster": "east", "nodes": [things.node]}]});
+    let once = async |path: &str, key: &str, body: Option<&Value>| {
+        let key = [("idempotency-key", key)];
+        stage.ask_with(&Method::POST, path, Some(token), body, &key).await
+    };
+    let accepted = once("/api/v1/operations", "k", Some(&begin)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{}", accepted.text);
+    assert_eq!(once("/api/v1/operations", "k", Some(&begin)).await.body, accepted.body);
+    let cancel = format!("/api/v1/operations/{}/cancel", accepted.body["id"].as_str().unwrap());
+    let cancelled = once(&cancel, "c", None).await;
+    assert_eq!(cancelled.status, StatusCode::OK, "{}", cancelled.text);
+    assert_eq!(once(&cancel, "c", None).await.body, cancelled.body);
+
+    let labels = format!("/api/v1/clusters/east/nodes/{}/labels", things.node);
+    stage
+        .done(Method::PATCH, &labels, &root, json!({"set": {"team": "web"}}))
+        .await;
+    sees(0).await;
+    let again = once("/api/v1/operations", "k", Some(&begin)).await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND, "{}", again.text);
+    assert_eq!(once(&cancel, "c", None).await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

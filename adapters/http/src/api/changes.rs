@@ -53,7 +53,7 @@ impl ChangesApi {
         let asked = asked(request, dry_run.0.as_deref(), &mut errors);
         let change = checked(LabelChange::parse(&body.0.set, &body.0.remove), errors)?;
         let dry_run = asked.dry_run;
-        let access = Arc::clone(&caller(request).access);
+        let access = Arc::clone(&gate::caller(request).access);
         let changed = shared
             .changes
             .label(&cluster.0, &node.0, change, &access, asked)
