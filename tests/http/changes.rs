@@ -368,11 +368,21 @@ fn what_changes_nothing_is_not_kept_and_its_key_is_ignored() {
     ] {
         for _ in 0..2 {
             let reply = send(&service, method, &format!("{path}/{part}"), &key, &body);
-            assert_eq!((reply.status, reply.header("idempotency-replayed")), (200, None), "{part}");
+            assert_eq!(
+                (reply.status, reply.header("idempotency-replayed")),
+                (200, None),
+                "{part}"
+            );
         }
     }
     // The key is free.
-    let reply = send(&service, "POST", &format!("{path}/cordon"), &key, &json!({"reason": "disk"}));
+    let reply = send(
+        &service,
+        "POST",
+        &format!("{path}/cordon"),
+        &key,
+        &json!({"reason": "disk"}),
+    );
     assert_eq!(reply.status, 200, "{}", reply.text());
 }
 

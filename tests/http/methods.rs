@@ -183,7 +183,10 @@ fn pages_of_configured_origins_may_read_everything() {
         );
         assert_eq!(reply.header("access-control-allow-methods"), Some("GET, HEAD, OPTIONS"));
         let sent = reply.header("access-control-allow-headers").unwrap();
-        assert!(sent.contains("if-none-match") && sent.contains("authorization"), "{sent}");
+        assert!(
+            sent.contains("if-none-match") && sent.contains("authorization"),
+            "{sent}"
+        );
         assert_eq!(reply.header("access-control-max-age"), Some("600"));
     }
     for origin in [

@@ -162,7 +162,8 @@ fn a_fragment_and_a_whole_url_are_understood() {
     wire.send("GET http://knm/health HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .unwrap();
     assert_eq!(wire.reply().unwrap().status, 200);
-    wire.send("GET /health#part HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    wire.send("GET /health#part HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .unwrap();
     let reply = wire.reply().unwrap();
     assert_sane(&reply, "/health#part");
 }
