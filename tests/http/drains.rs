@@ -11,7 +11,7 @@ fn plan(service: &Service, node: &str, body: &Value) -> Reply {
     let body = body.to_string();
     let mut wire = Wire::open(service.address());
     wire.send(format!(
-        "POST {NODES}/{node}/drain/plan HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {NODES}/{node}/drain/plan HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     ))
     .unwrap();

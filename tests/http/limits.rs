@@ -87,7 +87,7 @@ fn a_caller_has_so_many_event_streams_and_one_more_when_it_closes_one() {
     assert_problem(&refused, 429);
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(ask(&service, "GET", NODES, &[]).status, 200);
-    // What there is not takes no place.
+    // What is not there needs no place.
     assert_problem(&ask(&service, "GET", "/api/v1/clusters/nowhere/watch", &[]), 404);
     open.pop();
     service.wait_until("a stream may be opened", || {
