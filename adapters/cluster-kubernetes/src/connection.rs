@@ -1,5 +1,6 @@
 //! Calls to one API server: credentials that are renewed, deadlines, metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +35,7 @@ pub(crate) struct Connection {
     page_size: u32,
     pub(crate) request_timeout: Duration,
     pace: Pace,
-    current: Mutex<Current>,
+    current: Arc<Mutex<Current>>,
 }
 
 /// What is asked of an API server.
@@ -88,13 +89,25 @@ impl Connection {
             page_size: options.page_size.max(1),
             request_timeout: options.request_timeout,
             pace: Pace::new(options.max_requests_per_second),
-            current: Mutex::new(Current {
+            current: Arc::new(Mutex::new(Current {
                 client: None,
                 fingerprint,
                 generation: 0,
                 renewed_at: None,
                 looked_at: None,
-            }),
+            })),
+        }
+    }
+
+    /// The same client at another pace.
+    pub(crate) fn at(&self, pace: Pace) -> Self {
+        Self {
+            cluster: self.cluster.clone(),
+            source: self.source.clone(),
+            page_size: self.page_size,
+            request_timeout: self.request_timeout,
+            pace,
+            current: Arc::clone(&self.current),
         }
     }
 

@@ -41,6 +41,7 @@ use connection::{Connection, encoded};
 use convert::PolicyVersion;
 use error::Failure;
 use metric::Call;
+use pace::Pace;
 use watch::Watched;
 use watched::{Nodes, Pods};
 use wire::{Version, WireBudget, WirePod};
@@ -69,11 +70,12 @@ pub struct KubernetesOptions {
     pub page_size: u32,
     /// How long one answer may take.
     pub request_timeout: Duration,
-    /// How many requests are sent in a second at most, all together; 0 is no limit.
+    /// How many requests are sent in a second at most, all together; 0 is no limit. Questions about people come on top: as many, and 50 at most.
     pub max_requests_per_second: u32,
 }
 
-/// A cluster, by each of the ports that it answers to. They share one connection, with its pace and its deadlines.
+/// A cluster, by each of the ports that it answers to. They share one connection with its deadlines; questions about
+/// people have a pace of their own.
 #[derive(Clone)]
 pub struct KubernetesCluster {
     /// Its nodes and pods.
@@ -94,15 +96,22 @@ pub async fn open(options: KubernetesOptions) -> Result<KubernetesCluster, OpenE
 
 /// The access to a cluster whose files have this fingerprint.
 fn cluster(options: KubernetesOptions, fingerprint: u64) -> KubernetesCluster {
-    let cluster = Arc::new(KubernetesGateway {
-        connection: Arc::new(Connection::new(options, fingerprint)),
-        only_beta_budgets: AtomicBool::new(false),
-        only_beta_evictions: AtomicBool::new(false),
-    });
+    let of_reviews = Pace::of_reviews(options.max_requests_per_second);
+    let connection = Connection::new(options, fingerprint);
     KubernetesCluster {
-        gateway: Arc::clone(&cluster) as Arc<dyn ClusterGateway>,
-        reviews: cluster,
+        reviews: Arc::new(KubernetesReviews {
+            connection: connection.at(of_reviews),
+        }),
+        gateway: Arc::new(KubernetesGateway {
+            connection: Arc::new(connection),
+            only_beta_budgets: AtomicBool::new(false),
+            only_beta_evictions: AtomicBool::new(false),
+        }),
     }
+}
+
+struct KubernetesReviews {
+    connection: Connection,
 }
 
 struct KubernetesGateway {
@@ -199,7 +208,7 @@ impl ClusterGateway for KubernetesGateway {
 }
 
 #[async_trait]
-impl AccessReviews for KubernetesGateway {
+impl AccessReviews for KubernetesReviews {
     async fn identify(&self, token: &str, audiences: &[String]) -> Result<Option<KubernetesIdentity>, ClusterError> {
         Ok(review::identify(&self.connection, token, audiences).await?)
     }

@@ -17,7 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// sides memory. A server that takes a tenth of a second still gets more than 500 requests a second.
 const MOST_AT_ONCE: usize = 64;
 
-/// The pace of all requests to one API server.
+/// The same of questions about people, which anybody who sends tokens can cause. They have a pace of their own, so that drains and watches neither
+/// wait for them nor are silent with them.
+const MOST_REVIEWS_AT_ONCE: usize = 16;
+/// How many of these are sent in a second at most, where the limit for the rest is not lower.
+const MOST_REVIEWS_PER_SECOND: u32 = 50;
+
+/// The pace of requests to one API server.
 pub(crate) struct Pace {
     /// `None`: there is no limit.
     limiter: Option<DefaultDirectRateLimiter>,
@@ -29,10 +35,19 @@ pub(crate) struct Pace {
 impl Pace {
     /// At most `per_second` requests a second, evenly; 0 is no limit.
     pub(crate) fn new(per_second: u32) -> Self {
+        Self::with(per_second, MOST_AT_ONCE)
+    }
+
+    /// The pace of questions about people beside requests of which there are `per_second` at most, 0 being no limit.
+    pub(crate) fn of_reviews(per_second: u32) -> Self {
+        Self::with(reviews_per_second(per_second), MOST_REVIEWS_AT_ONCE)
+    }
+
+    fn with(per_second: u32, at_once: usize) -> Self {
         Self {
             limiter: quota(per_second).map(RateLimiter::direct),
             quiet_until: Mutex::default(),
-            at_once: Semaphore::new(MOST_AT_ONCE),
+            at_once: Semaphore::new(at_once),
         }
     }
 
@@ -84,6 +99,14 @@ impl Pace {
     }
 }
 
+/// How many questions about people are sent in a second beside so many other requests.
+fn reviews_per_second(others: u32) -> u32 {
+    match others {
+        0 => MOST_REVIEWS_PER_SECOND,
+        limit => limit.min(MOST_REVIEWS_PER_SECOND),
+    }
+}
+
 /// One request at a time, so that no second ever has more than the limit.
 fn quota(per_second: u32) -> Option<Quota> {
     let rate = NonZeroU32::new(per_second)?;
@@ -103,6 +126,14 @@ mod tests {
         );
         assert!(quota_is_kept(&Pace::new(50)));
         assert_eq!(super::quota(0), None);
+    }
+
+    #[test]
+    fn questions_about_people_are_slower_and_always_limited() {
+        assert_eq!([0, 500, 7].map(reviews_per_second), [50, 50, 7]);
+        let pace = Pace::of_reviews(0);
+        assert!(quota_is_kept(&pace));
+        assert_eq!(pace.at_once.available_permits(), 16);
     }
 
     /// Whether of two requests at the same moment one has to wait.

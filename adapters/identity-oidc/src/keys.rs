@@ -9,8 +9,10 @@ use serde_json::Value;
 use crate::algorithm::Algorithm;
 use crate::token::Token;
 
-/// Issuers have a few. Each token without the name of its key tries all of them.
+/// Issuers have a few.
 const MOST_KEYS: usize = 100;
+/// How many keys a token tries, the first ones: whoever leaves out the name of its key, or many keys of one name, must not make each token dear.
+const MOST_TRIED: usize = 10;
 /// RSA keys of fewer bytes are not believed.
 const LEAST_MODULUS: usize = 256;
 /// Larger ones cost too much to check.
@@ -92,6 +94,7 @@ impl Keys {
             .iter()
             .filter(is_named)
             .filter(|key| key.fits(token.algorithm))
+            .take(MOST_TRIED)
             .peekable();
         if candidates.peek().is_none() {
             return Verdict::UnknownKey;

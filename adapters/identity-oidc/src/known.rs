@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::fetch::{FetchError, Issuer};
 use crate::keys::Keys;
@@ -13,6 +14,8 @@ use crate::keys::Keys;
 const REFRESH_EVERY: Duration = Duration::from_secs(600);
 /// After how long the issuer is asked again if it did not tell.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// How long keys count without a word of the issuer: it may have withdrawn them since, and whoever can keep it away from here must not win by that.
+const COUNT_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// The issuer is left alone for that long after each question, whoever wants to know: tokens with keys that nobody has are easily made.
 const REST: Duration = Duration::from_secs(10);
 
@@ -28,8 +31,8 @@ struct State {
     phase: Phase,
     /// How often the issuer was asked.
     attempts: u64,
-    /// Those of the last time that it told, however long ago.
-    keys: Option<Arc<Keys>>,
+    /// Those of the last time that it told, and when that was.
+    keys: Option<(Arc<Keys>, Instant)>,
     /// Why it did not tell the last time.
     failure: Option<Arc<FetchError>>,
 }
@@ -42,6 +45,14 @@ enum Phase {
     Resting,
     /// It can be asked.
     Ready,
+}
+
+impl State {
+    /// The keys that count now.
+    fn counting(&self) -> Option<Arc<Keys>> {
+        let (keys, since) = self.keys.as_ref()?;
+        (since.elapsed() < COUNT_FOR).then(|| Arc::clone(keys))
+    }
 }
 
 /// Nobody asks the issuer any more: the process ends.
@@ -70,7 +81,7 @@ impl KnownKeys {
 
     /// The keys that are known; if there are none, those of a question that is waited for.
     pub(crate) async fn now(&self) -> Result<Arc<Keys>, Box<dyn std::error::Error + Send + Sync>> {
-        let known = self.state.borrow().keys.clone();
+        let known = self.state.borrow().counting();
         match known {
             Some(keys) => Ok(keys),
             None => self.told(self.asked().await),
@@ -83,7 +94,7 @@ impl KnownKeys {
     }
 
     fn told(&self, state: State) -> Result<Arc<Keys>, Box<dyn std::error::Error + Send + Sync>> {
-        match (state.keys, state.failure) {
+        match (state.counting(), state.failure) {
             (Some(keys), _) => Ok(keys),
             (None, Some(failure)) => Err(Box::new(failure)),
             (None, None) => Err(Box::new(Ended)),
@@ -132,7 +143,7 @@ fn note(issuer: &Issuer, told: &watch::Sender<State>, answer: Result<Keys, Fetch
             if before.keys.is_none() || before.failure.is_some() {
                 tracing::info!(issuer, count = keys.count(), "the keys of the issuer are known");
             }
-            (Some(Arc::new(keys)), None)
+            (Some((Arc::new(keys), Instant::now())), None)
         }
         Err(failure) => {
             // Once for each reason, and not every half minute.
@@ -142,7 +153,7 @@ fn note(issuer: &Issuer, told: &watch::Sender<State>, answer: Result<Keys, Fetch
             {
                 let error: &dyn std::error::Error = &failure;
                 let consequence = match before.keys.is_some() {
-                    true => "those that are known stay",
+                    true => "those that are known stay for a day since it told them",
                     false => "nobody can sign in with its tokens",
                 };
                 tracing::warn!(issuer, error, consequence, "the keys of the issuer cannot be read");

@@ -198,6 +198,29 @@ async fn nobody_may_nothing_and_no_cluster_is_asked() {
 }
 
 #[tokio::test]
+async fn who_asks_about_people_does_not_silence_the_rest() {
+    let busy = Answer::Is(429, "retry-after: 60\r\n", String::new());
+    let version = || Answer::Is(200, "", json!({"gitVersion": "v1.30.0"}).to_string());
+    let server = Scripted::start([
+        (TOKEN, busy.clone()),
+        ("GET /version", version()),
+        ("GET /version", busy),
+        (ACCESS, created(&json!({"allowed": true}))),
+    ])
+    .await;
+    let cluster = cluster(&server).await;
+    let told = cluster.reviews.identify(SECRET, &[]).await;
+    assert!(matches!(told, Err(ClusterError::TooManyRequests { .. })), "{told:?}");
+    assert_eq!(cluster.gateway.server_version().await.expect("an answer"), "v1.30.0");
+
+    let one = self::cluster(&server).await;
+    let told = one.gateway.server_version().await;
+    assert!(matches!(told, Err(ClusterError::TooManyRequests { .. })), "{told:?}");
+    let told = one.reviews.may(&alice(), Permission::Drain).await;
+    assert!(told.expect("an answer"), "nor the other way round");
+}
+
+#[tokio::test]
 async fn a_busy_server_is_left_alone_and_one_that_hangs_is_a_timeout() {
     let server = Scripted::start([(TOKEN, Answer::Is(429, "retry-after: 60\r\n", String::new()))]).await;
     let reviews = reviews(&server).await;

@@ -190,6 +190,28 @@ async fn keys_stay_while_the_issuer_is_away() {
 }
 
 #[tokio::test]
+async fn keys_count_for_a_day_without_a_word_of_the_issuer() {
+    let key = TestKey::p256("k");
+    let issuer = ScriptedIssuer::start(&[&key]).await;
+    let tokens = open(&issuer).await;
+    let token = key.token("ES256", &claims(&issuer));
+    assert_eq!(why(&tokens, &token).await, "");
+    issuer.answer_keys(Reply::Closes);
+    pass(10).await;
+    pass(590).await;
+    until_asked(&issuer, 2).await;
+    assert_eq!(why(&tokens, &token).await, "");
+    pass(86_400 - 610).await;
+    assert_eq!(why(&tokens, &token).await, "");
+    pass(610).await;
+    let told = unavailable(&tokens, &token).await;
+    assert!(told.contains("cannot be reached for its keys"), "{told}");
+    issuer.publish(&[&key]);
+    pass(10).await;
+    assert_eq!(why(&tokens, &token).await, "");
+}
+
+#[tokio::test]
 async fn keys_are_read_again_though_all_are_known_and_an_empty_list_withdraws_them() {
     let key = TestKey::p256("k");
     let issuer = ScriptedIssuer::start(&[&key]).await;

@@ -126,6 +126,21 @@ async fn a_token_that_names_the_issuer_is_known_whatever_else_is_wrong_with_it()
 }
 
 #[tokio::test]
+async fn a_token_without_the_name_of_its_key_tries_the_first_ten() {
+    let keys = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"].map(TestKey::p256);
+    // One of another kind is not tried.
+    let rsa = TestKey::rsa("r", 0);
+    let published: Vec<&TestKey> = std::iter::once(&rsa).chain(&keys).collect();
+    let issuer = ScriptedIssuer::start(&published).await;
+    let tokens = open(&issuer).await;
+    let nameless = |key: &TestKey| key.token_with(&json!({"alg": "ES256"}), &claims(&issuer));
+    assert_eq!(why(&tokens, &nameless(&keys[9])).await, "");
+    let eleventh = why(&tokens, &nameless(&keys[10])).await;
+    assert_eq!(eleventh, "no key of the issuer made its signature");
+    assert_eq!(why(&tokens, &keys[10].token("ES256", &claims(&issuer))).await, "");
+}
+
+#[tokio::test]
 async fn each_wrong_claim_is_refused() {
     let key = TestKey::p256("k");
     let issuer = ScriptedIssuer::start(&[&key]).await;

@@ -14,8 +14,11 @@ const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(168, 63, 129, 16),
 ];
-/// The same of AWS, over IPv6.
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// The same of AWS and Google, over IPv6.
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
 /// Their names.
 const METADATA_NAMES: [&str; 5] = [
     "metadata",
@@ -126,7 +129,7 @@ impl AccessRules {
     }
 
     fn check_v6(&self, address: Ipv6Addr) -> Result<(), String> {
-        if address == METADATA_V6 {
+        if METADATA_V6.contains(&address) {
             return Err("the address of a cloud's metadata service is not allowed".to_owned());
         }
         if address.is_unicast_link_local() {
@@ -240,6 +243,8 @@ mod tests {
                     "https://[2002:a9fe:a9fe::]",
                     "https://[64:ff9b::169.254.169.254]",
                     "https://[fd00:ec2::254]",
+                    "https://[fd20:ce::254]",
+                    "https://[FD20:00CE:0::0254]",
                     "https://100.100.100.200",
                     "https://168.63.129.16",
                     "https://metadata.google.internal",
