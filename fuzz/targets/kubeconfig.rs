@@ -12,7 +12,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     };
     if let Ok(credentials) = ClusterCredentials::parse(&raw, &AccessRules::default()) {
         let sealed = credentials.to_bytes();
-        let opened = ClusterCredentials::from_bytes(sealed.expose_secret().as_bytes()).expect("what was written is read");
+        let opened =
+            ClusterCredentials::from_bytes(sealed.expose_secret().as_bytes()).expect("what was written is read");
         assert_eq!(opened.to_bytes().expose_secret(), sealed.expose_secret());
     }
 });

@@ -9,6 +9,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Ok(url) = ServerUrl::parse(text, &rules) {
         assert!(url.as_str().starts_with("https://"));
         // What is stored is read again, and is as much allowed as before.
-        assert_eq!(ServerUrl::parse(url.as_str(), &rules).map(|again| again.as_str().to_owned()), Ok(url.as_str().to_owned()));
+        assert_eq!(
+            ServerUrl::parse(url.as_str(), &rules).map(|again| again.as_str().to_owned()),
+            Ok(url.as_str().to_owned())
+        );
     }
 });

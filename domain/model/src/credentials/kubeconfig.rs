@@ -9,6 +9,8 @@ use crate::QueryError;
 
 /// The largest kubeconfig.
 const LARGEST: usize = 512 * 1024;
+/// How many pieces of it may be there by reference only.
+const MOST_REPEATED: usize = 10_000;
 
 const PLUGIN: &str =
     "plugins are not run for registered clusters: a token or client-certificate-data with client-key-data is expected";
@@ -83,7 +85,7 @@ fn read_context(text: &str, context: Option<&str>) -> Result<Given, Wrong> {
         ));
     }
     let no_kubeconfig = "it is not a kubeconfig: yaml or json with clusters, users and contexts is expected";
-    let Ok(Value::Object(file)) = serde_saphyr::from_str::<Value>(text) else {
+    let Ok(Value::Object(file)) = read_yaml(text) else {
         return Err(one("kubeconfig", no_kubeconfig));
     };
     let context = match context {
@@ -162,6 +164,12 @@ fn read_context(text: &str, context: Option<&str>) -> Result<Given, Wrong> {
         identity,
         places: PLACES,
     })
+}
+
+/// YAML in which references stand for little: nobody's kubeconfig has many, and a few lines of them can mean gigabytes.
+fn read_yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
+    let limits = serde_saphyr::alias_limits! { max_total_replayed_events: MOST_REPEATED };
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { alias_limits: limits })
 }
 
 /// The cluster or user that a context names, and its name.
