@@ -74,7 +74,6 @@ impl ChangesApi {
     async fn taints(
         &self,
         shared: Data<&Arc<Shared>>,
-        caller: Data<&Arc<Caller>>,
         /// The cluster's name.
         cluster: Path<String>,
         /// The node's name.
@@ -91,6 +90,7 @@ impl ChangesApi {
         let change = checked(TaintChange::parse(&add, &remove), errors)?;
         let (confirmed, dry_run) = (body.0.confirm_no_execute, asked.dry_run);
         if confirmed {
+            let caller = gate::caller(request);
             let visible = shared.inventory.visible_to(&caller.access);
             let ruling = visible.decide(&[Permission::NoExecute], &cluster.0, Some(&node.0));
             gate::permit(&caller, ruling, Some(&cluster.0))?;
