@@ -98,7 +98,10 @@ async fn somebody_has_exactly_the_permissions_that_the_rules_of_the_cluster_give
                 allowed.insert(permission);
             }
         }
-        assert_eq!(allowed, expected.iter().copied().collect(), "{name}");
+        // kubectl tells some of them not apart.
+        let stands_for_it = |one: &Permission| expected.iter().any(|other| one.kubernetes() == other.kubernetes());
+        let expected: BTreeSet<Permission> = Permission::ALL.into_iter().filter(stands_for_it).collect();
+        assert_eq!(allowed, expected, "{name}");
     }
 }
 
