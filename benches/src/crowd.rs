@@ -47,8 +47,8 @@ pub struct Wanted {
     pub list: String,
     /// Its entity tag.
     pub etag: String,
-    /// The API token of the callers.
-    pub token: String,
+    /// The API tokens of the callers, one for each.
+    pub tokens: Vec<String>,
     /// The path of a node.
     pub node: String,
 }
@@ -136,7 +136,7 @@ async fn keep_asking(wanted: Wanted, number: usize, end: Instant) -> Seen {
     let source = Ipv4Addr::new(127, 1, 0, u8::try_from(number % 250).unwrap_or_default() + 1);
     let target = |path: &str, etag: Option<&str>| Target {
         etag: etag.map(str::to_owned),
-        token: Some(wanted.token.clone()),
+        token: wanted.tokens.get(number).cloned(),
         ..Target::get(wanted.port, path)
     };
     let list = target(&wanted.list, Some(&wanted.etag)).request();

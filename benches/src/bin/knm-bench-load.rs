@@ -119,20 +119,22 @@ async fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
         command.env_remove(variable);
     }
     let program = service::binary(arguments.binary.as_deref())?;
-    let token = Command::new(program).args(["token", "generate"]).output()?;
-    let token = String::from_utf8(token.stdout)?.trim().to_owned();
-    let file = folder.path().join("token");
-    std::fs::write(&file, &token)?;
+    // Each valid caller is one of its own: limits count for each.
+    let mut tokens = Vec::with_capacity(arguments.valid);
+    for number in 0..arguments.valid.max(1) {
+        let name = format!("caller-{number}");
+        let made = service::alone(Command::new(&program), folder.path())
+            .args(["token", "create", "--name", &name, "--role", "viewer"])
+            .output()?;
+        tokens.push(String::from_utf8(made.stdout)?.trim().to_owned());
+    }
     let nodes = arguments.nodes;
-    command
-        .env("KNM__AUTH__MODE", "tokens")
-        .env("KNM__AUTH__BOOTSTRAP_TOKEN_FILE", &file)
-        .env(
-            "KNM__CLUSTERS",
-            format!("[{{name: demo, source: {{demo: {{nodes: {nodes}, changes_per_second: 0}}}}}}]"),
-        );
+    command.env("KNM__AUTH__MODE", "tokens").env(
+        "KNM__CLUSTERS",
+        format!("[{{name: demo, source: {{demo: {{nodes: {nodes}, changes_per_second: 0}}}}}}]"),
+    );
     let (process, _) = Process::start(command, port, "/health/ready", &folder.path().join("log")).await?;
-    let wanted = wanted(port, token, arguments.nodes).await?;
+    let wanted = wanted(port, tokens, arguments.nodes).await?;
 
     let time = Duration::from_secs(arguments.seconds);
     let alone = ask(&wanted, arguments.valid, time / 6).await;
@@ -186,9 +188,9 @@ fn latency(what: &'static str, seen: &Seen, bar: Bar) -> Row {
 }
 
 /// The list as it is once all nodes with their pods are there, and its first node.
-async fn wanted(port: u16, token: String, nodes: usize) -> Result<Wanted, Failure> {
+async fn wanted(port: u16, tokens: Vec<String>, nodes: usize) -> Result<Wanted, Failure> {
     let target = Target {
-        token: Some(token.clone()),
+        token: tokens.first().cloned(),
         ..Target::get(port, CLUSTER)
     };
     loop {
@@ -201,7 +203,7 @@ async fn wanted(port: u16, token: String, nodes: usize) -> Result<Wanted, Failur
                 port,
                 list: CLUSTER.to_owned(),
                 etag: answer.etag.ok_or("a list came without a tag")?,
-                token,
+                tokens,
                 node: format!("{CLUSTER}/{name}"),
             });
         }
