@@ -52,6 +52,7 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Written<T> {
             return Ok(parse(b"{}")?);
         }
         check_media_type(request)?;
+        check_object(&bytes)?;
         Ok(parse(&bytes)?)
     }
 }
@@ -87,6 +88,7 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Confidential<T> {
             return Ok(parse_silently(b"{}")?);
         }
         check_media_type(request)?;
+        check_object(&bytes)?;
         Ok(parse_silently(&bytes)?)
     }
 }
@@ -123,6 +125,17 @@ fn check_media_type(request: &Request) -> Result<(), Problem> {
         given => format!("the body is {:?}", shortened(given)),
     };
     Err(Problem::new(Kind::MediaType, format!("{given}: {JSON} is expected")))
+}
+
+/// Refuses a list: it would be read as the values of an object in the order of its keys.
+fn check_object(bytes: &[u8]) -> Result<(), Problem> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'[') => Err(Problem::new(
+            Kind::Invalid,
+            "the body: a list is not allowed: an object is expected",
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Written<T>, Problem> {
@@ -208,6 +221,18 @@ mod tests {
     fn refused(bytes: impl AsRef<[u8]>) -> (u16, String) {
         let problem = parse::<serde_json::Value>(bytes.as_ref()).err().unwrap();
         (problem.kind().status().as_u16(), problem.detail().to_owned())
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        for list in ["[]", " [1]", "\n[{}]"] {
+            assert_eq!(
+                check_object(list.as_bytes()).unwrap_err().kind(),
+                Kind::Invalid,
+                "{list}"
+            );
+        }
+        assert!(check_object(b" {}").is_ok());
     }
 
     #[test]

@@ -102,11 +102,13 @@ fn complete(document: &mut Value) {
             schemas[list]["properties"]["items"]["items"] = json!({"$ref": "#/components/schemas/ListedNode"});
         }
     }
+    let schemas = document["components"]["schemas"].clone();
     if let Some(paths) = document["paths"].as_object_mut() {
         for (path, operations) in paths.iter_mut() {
             let operations = operations.as_object_mut().into_iter().flatten();
             for (method, operation) in operations {
                 complete_operation(operation);
+                tell_whether_a_body_is_needed(operation, &schemas);
                 tell_access(operation, &need(path, &method_of(method)));
             }
         }
@@ -253,6 +255,19 @@ fn tell_nulls(name: &str, schema: &mut Value) {
         }
     }
     schema["required"] = Value::Array(always);
+}
+
+/// A body in which no key is needed may be left out: none at all is an empty object.
+fn tell_whether_a_body_is_needed(operation: &mut Value, schemas: &Value) {
+    let Some(body) = operation.get_mut("requestBody") else {
+        return;
+    };
+    let reference = body["content"]["application/json"]["schema"]["$ref"]
+        .as_str()
+        .unwrap_or_default();
+    let name = reference.rsplit('/').next().unwrap_or_default();
+    let is_needed = schemas[name].get("required").is_some();
+    body["required"] = is_needed.into();
 }
 
 /// Says who may call an operation.
