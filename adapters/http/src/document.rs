@@ -207,6 +207,10 @@ fn tell_optional(schema: &mut Value) {
         // That there is none is no default.
         if let (true, Some(property)) = (default.is_null(), property.as_object_mut()) {
             property.remove("default");
+            // To say that there is none is to leave it out.
+            if property.contains_key("type") {
+                property.insert("nullable".to_owned(), true.into());
+            }
         }
     }
     let Some(schema) = schema.as_object_mut() else {
