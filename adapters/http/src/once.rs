@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::Either;
+use futures::future::{Either, ready};
 use knm_domain::{Idempotency, Operations, Turn};
 use knm_model::{Caller, KeptAnswer, KeyClaim, check_idempotency_key, excerpt};
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -137,8 +137,15 @@ impl<E: Endpoint<Output = Response> + 'static> Endpoint for Once<E> {
     type Output = Response;
 
     fn call(&self, request: Request) -> impl Future<Output = poem::Result<Response>> + Send {
-        if !request.headers().contains_key(KEY) || changes_nothing(&request) {
+        if !request.headers().contains_key(KEY) || *request.method() == Method::GET {
             return Either::Left(self.inner.call(request));
+        }
+        if changes_nothing(&request) {
+            // A key that is none is told all the same.
+            return match key(request.headers()) {
+                Ok(_) => Either::Left(self.inner.call(request)),
+                Err(problem) => Either::Right(ready(Ok(problem.into_response())).boxed()),
+            };
         }
         let once = async move { Ok(self.once(request).await.unwrap_or_else(Problem::into_response)) };
         Either::Right(once.boxed())
@@ -152,8 +159,7 @@ fn changes_nothing(request: &Request) -> bool {
         let query = request.uri().query().unwrap_or_default();
         query.split('&').any(|pair| pair == "dry_run=true")
     };
-    *request.method() == Method::GET
-        || template.ends_with("/drain/plan")
+    template.ends_with("/drain/plan")
         || template.ends_with("/preview")
         // A drain that is only tried is an operation, too.
         || (is_dry_run() && !template.ends_with("/drain"))
@@ -276,7 +282,6 @@ mod tests {
     fn what_changes_nothing_is_not_done_only_once() {
         let node = "/api/v1/clusters/c/nodes/n";
         for (method, path, nothing) in [
-            (Method::GET, node.to_owned(), true),
             (Method::POST, format!("{node}/drain/plan"), true),
             (Method::POST, "/api/v1/templates/t/preview".to_owned(), true),
             (Method::PATCH, format!("{node}/labels?dry_run=true"), true),
