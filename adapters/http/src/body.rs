@@ -52,7 +52,6 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Written<T> {
             return Ok(parse(b"{}")?);
         }
         check_media_type(request)?;
-        check_object(&bytes)?;
         Ok(parse(&bytes)?)
     }
 }
@@ -132,7 +131,7 @@ fn check_object(bytes: &[u8]) -> Result<(), Problem> {
     match bytes.trim_ascii_start().first() {
         Some(b'[') => Err(Problem::new(
             Kind::Invalid,
-            "the body: a list is not allowed: an object is expected",
+            "the body: invalid type: sequence, expected a map",
         )),
         Some(_) | None => Ok(()),
     }
@@ -142,6 +141,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Written<T>, Problem> {
     // Readers do not agree on which of two values a key has.
     serde_json::from_slice::<Distinct>(bytes)
         .map_err(|error| Problem::new(Kind::Malformed, format!("the body: {}", shortened(&error.to_string()))))?;
+    check_object(bytes)?;
     serde_json::from_slice(bytes).map(Written).map_err(|error| {
         let kind = if error.is_data() {
             Kind::Invalid
