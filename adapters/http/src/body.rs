@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use bytes::Bytes;
 use knm_model::excerpt;
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, Registry};
@@ -43,16 +44,7 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Written<T> {
         body: &mut RequestBody,
         _: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
-        let bytes = body
-            .take()?
-            .into_bytes()
-            .await
-            .map_err(|_| Problem::new(Kind::Malformed, "the body could not be read to its end"))?;
-        if bytes.is_empty() {
-            return Ok(parse(b"{}")?);
-        }
-        check_media_type(request)?;
-        Ok(parse(&bytes)?)
+        Ok(parse(&sent(request, body).await?)?)
     }
 }
 
@@ -78,18 +70,24 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Confidential<T> {
         body: &mut RequestBody,
         _: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
-        let bytes = body
-            .take()?
-            .into_bytes()
-            .await
-            .map_err(|_| Problem::new(Kind::Malformed, "the body could not be read to its end"))?;
-        if bytes.is_empty() {
-            return Ok(parse_silently(b"{}")?);
-        }
-        check_media_type(request)?;
+        let bytes = sent(request, body).await?;
         check_object(&bytes)?;
         Ok(parse_silently(&bytes)?)
     }
+}
+
+/// What was sent as JSON; an empty object if nothing was.
+async fn sent(request: &Request, body: &mut RequestBody) -> poem::Result<Bytes> {
+    let bytes = body
+        .take()?
+        .into_bytes()
+        .await
+        .map_err(|_| Problem::new(Kind::Malformed, "the body could not be read to its end"))?;
+    if bytes.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    check_media_type(request)?;
+    Ok(bytes)
 }
 
 fn parse_silently<T: DeserializeOwned>(bytes: &[u8]) -> Result<Confidential<T>, Problem> {
