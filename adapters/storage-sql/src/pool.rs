@@ -9,6 +9,7 @@ use sqlx::{Connection, Database};
 use tokio::time::{Instant, timeout};
 
 use crate::holders::{Holders, Watched};
+use crate::metric::Waits;
 use crate::{Dialect, Origin};
 
 /// How long giving a connection back or closing it may take before it is dropped as it is.
@@ -45,6 +46,7 @@ struct Inner<DB: Database> {
     settings: PoolSettings,
     origin: Origin,
     holders: Holders,
+    waits: Waits,
     /// Held while surplus idle connections are taken out, so that two at once do not take out too many.
     trimming: Mutex<()>,
 }
@@ -112,6 +114,7 @@ impl<DB: Database> WatchedPool<DB> {
                 statement_timeout: settings.operation_timeout,
             },
             holders: Holders::new(settings.leak_threshold),
+            waits: Waits::new(),
             settings,
             trimming: Mutex::new(()),
         });
@@ -192,28 +195,37 @@ impl<DB: Database> WatchedPool<DB> {
     }
 
     async fn hold(&self, operation: &'static str, watched: Watched) -> Result<Held<DB>, StorageError> {
-        let limit = self.inner.settings.acquire_timeout;
-        let deadline = Instant::now() + limit;
-        let connection = loop {
-            let error = match self.inner.pool.acquire().await {
-                Ok(connection) => break connection,
-                Err(sqlx::Error::PoolTimedOut) if self.is_exhausted() => StorageError::TimedOut { limit },
-                Err(error) => self.inner.origin.storage_error(operation, error),
-            };
-            // A SQLite file that others open or close at this moment is busy without SQLite waiting for it.
-            if !matches!(error, StorageError::TimedOut { .. }) || deadline <= Instant::now() {
-                return Err(error);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
+        let began = Instant::now();
+        let connection = self.connection(operation, began).await;
+        self.inner.waits.ended(began.elapsed());
+        if matches!(connection, Err(StorageError::TimedOut { .. })) {
+            self.inner.waits.in_vain();
+        }
         Ok(Held {
-            connection,
+            connection: connection?,
             place: Place {
                 number: self.inner.holders.enter(operation, watched),
                 inner: Arc::clone(&self.inner),
             },
             fate: Fate::Closed,
         })
+    }
+
+    /// A connection of the pool, which is waited for since it `began`.
+    async fn connection(&self, operation: &'static str, began: Instant) -> Result<PoolConnection<DB>, StorageError> {
+        let limit = self.inner.settings.acquire_timeout;
+        loop {
+            let error = match self.inner.pool.acquire().await {
+                Ok(connection) => return Ok(connection),
+                Err(sqlx::Error::PoolTimedOut) if self.is_exhausted() => StorageError::TimedOut { limit },
+                Err(error) => self.inner.origin.storage_error(operation, error),
+            };
+            // A SQLite file that others open or close at this moment is busy without SQLite waiting for it.
+            if !matches!(error, StorageError::TimedOut { .. }) || limit <= began.elapsed() {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn is_exhausted(&self) -> bool {
