@@ -241,7 +241,8 @@ async fn whoever_finds_no_free_connection_is_told_so_in_time_and_counted() {
         let text = recorder.handle().render();
         let value = |name: &str| {
             let name = format!("kube_node_manager_database_acquire_{name} ");
-            text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok())
+            text.lines()
+                .find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok())
         };
         (value("timeouts_total"), value("duration_seconds_count"))
     };
