@@ -1,10 +1,11 @@
 //! The runbooks: a section for each alert, and what they say exists.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::figures::{assert_known, listed};
 use crate::rules::{alerts, recorded};
-use crate::{read, read_yaml, text};
+use crate::{read, read_yaml, root, text};
 
 const RUNBOOKS: &str = "docs/runbooks.md";
 /// What each section answers, in this order.
@@ -124,4 +125,34 @@ fn queries_and_metrics_in_the_runbooks_are_those_of_the_service() {
         let base = name.trim_end_matches("_bucket");
         assert!(listed.contains(base), "there is no metric {name}");
     }
+}
+
+#[test]
+fn lines_of_the_log_that_the_runbooks_quote_are_written_by_the_program() {
+    let page = read(RUNBOOKS);
+    // Quoted in sentences, not in commands and queries.
+    let sentences: String = page.split("\n```").step_by(2).collect();
+    let quoted: BTreeSet<&str> = sentences.split('"').skip(1).step_by(2).collect();
+    assert!(5 < quoted.len(), "only {quoted:?} were found");
+    let code: String = ["src", "domain/service/src", "adapters"]
+        .iter()
+        .map(|folder| code_below(&root().join(folder)))
+        .collect();
+    for line in quoted {
+        assert!(
+            code.contains(&format!("\"{line}\"")),
+            "the program never says \"{line}\""
+        );
+    }
+}
+
+/// All Rust files in a folder, as one text.
+fn code_below(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let read = |path: &Path| match path.is_dir() {
+        true => code_below(path),
+        false if path.extension().is_some_and(|extension| extension == "rs") => std::fs::read_to_string(path).unwrap(),
+        false => String::new(),
+    };
+    entries.map(|entry| read(&entry.unwrap().path())).collect()
 }
