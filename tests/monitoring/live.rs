@@ -63,6 +63,8 @@ impl Watched {
                 ("KNM__SERVER__TLS__CERT_FILE", &write("tls.crt", &certified.certificate)),
                 ("KNM__SERVER__TLS__KEY_FILE", &write("tls.key", &certified.key)),
                 ("KNM__AUTH__MODE", "tokens"),
+                // On a slow machine nothing is to fail for want of the one connection.
+                ("KNM__DATABASE__ACQUIRE_TIMEOUT", "60"),
                 ("KNM__AUTH__BOOTSTRAP_TOKEN_FILE", &write("token", &token)),
                 ("KNM__CLUSTERS", &clusters.to_string()),
             ],
