@@ -64,6 +64,14 @@ struct Place<DB: Database> {
     number: u64,
 }
 
+/// A wait for a connection. It counts when it ends, also when whoever waits gives up before the pool does: an operation has a deadline of its own.
+struct Wait<'a, DB: Database> {
+    inner: &'a Inner<DB>,
+    began: Instant,
+    /// Whether no connection was to be had; `None` until the pool said so.
+    in_vain: Option<bool>,
+}
+
 /// What becomes of a connection afterwards.
 enum Fate {
     Pooled,
@@ -195,12 +203,14 @@ impl<DB: Database> WatchedPool<DB> {
     }
 
     async fn hold(&self, operation: &'static str, watched: Watched) -> Result<Held<DB>, StorageError> {
-        let began = Instant::now();
-        let connection = self.connection(operation, began).await;
-        self.inner.waits.ended(began.elapsed());
-        if matches!(connection, Err(StorageError::TimedOut { .. })) {
-            self.inner.waits.in_vain();
-        }
+        let mut wait = Wait {
+            inner: &self.inner,
+            began: Instant::now(),
+            in_vain: None,
+        };
+        let connection = self.connection(operation, wait.began).await;
+        wait.in_vain = Some(matches!(connection, Err(StorageError::TimedOut { .. })));
+        drop(wait);
         Ok(Held {
             connection: connection?,
             place: Place {
@@ -217,7 +227,7 @@ impl<DB: Database> WatchedPool<DB> {
         loop {
             let error = match self.inner.pool.acquire().await {
                 Ok(connection) => return Ok(connection),
-                Err(sqlx::Error::PoolTimedOut) if self.is_exhausted() => StorageError::TimedOut { limit },
+                Err(sqlx::Error::PoolTimedOut) if self.inner.is_exhausted() => StorageError::TimedOut { limit },
                 Err(error) => self.inner.origin.storage_error(operation, error),
             };
             // A SQLite file that others open or close at this moment is busy without SQLite waiting for it.
@@ -226,10 +236,6 @@ impl<DB: Database> WatchedPool<DB> {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-
-    fn is_exhausted(&self) -> bool {
-        usize::try_from(self.inner.settings.max_open).is_ok_and(|most| most <= self.inner.holders.count())
     }
 }
 
@@ -288,7 +294,20 @@ impl<DB: Database> Drop for Place<DB> {
     }
 }
 
+impl<DB: Database> Drop for Wait<'_, DB> {
+    fn drop(&mut self) {
+        self.inner.waits.ended(self.began.elapsed());
+        if self.in_vain.unwrap_or_else(|| self.inner.is_exhausted()) {
+            self.inner.waits.in_vain();
+        }
+    }
+}
+
 impl<DB: Database> Inner<DB> {
+    fn is_exhausted(&self) -> bool {
+        usize::try_from(self.settings.max_open).is_ok_and(|most| most <= self.holders.count())
+    }
+
     /// Closes idle connections above the limit. It runs after a connection came back and not in the pool's own hook before that: there,
     /// all connections of a burst would see an idle count from before the burst and stay.
     async fn trim(&self) {

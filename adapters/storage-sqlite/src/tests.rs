@@ -246,7 +246,8 @@ async fn whoever_finds_no_free_connection_is_told_so_in_time_and_counted() {
         };
         (value("timeouts_total"), value("duration_seconds_count"))
     };
-    let limit = Duration::from_millis(50);
+    // Long enough for a slow machine to open the file within it.
+    let limit = Duration::from_secs(1);
     let (_folder, pool) = fresh(|options| options.acquire_timeout = limit).await;
     let held = pool.acquire("test.hold").await.unwrap();
     let (timeouts, waited) = waits();
@@ -259,9 +260,13 @@ async fn whoever_finds_no_free_connection_is_told_so_in_time_and_counted() {
         "{refused:?}"
     );
     assert_eq!(waits(), (Some(1), waited.map(|count| count + 1)));
+    // Who gives up before the pool does waited in vain, too.
+    let given_up = tokio::time::timeout(limit / 5, pool.acquire("test.wait")).await;
+    assert!(given_up.is_err());
+    assert_eq!(waits(), (Some(2), waited.map(|count| count + 2)));
     held.release("test", Ok(())).unwrap();
     pool.acquire("test.wait").await.unwrap();
-    assert_eq!(waits(), (Some(1), waited.map(|count| count + 2)));
+    assert_eq!(waits(), (Some(2), waited.map(|count| count + 3)));
 }
 
 #[tokio::test]
