@@ -173,7 +173,11 @@ impl TargetStep {
             | ChangeError::Holds { .. }
             | ChangeError::Contended { .. }
             | ChangeError::ShuttingDown => self.again(chain(error), now),
-            ChangeError::Inventory(InventoryError::Cluster { .. } | InventoryError::UnknownCluster { .. })
+            ChangeError::Inventory(
+                InventoryError::NotAllowed { .. }
+                | InventoryError::Cluster { .. }
+                | InventoryError::UnknownCluster { .. },
+            )
             | ChangeError::NotRecorded { .. }
             | ChangeError::Stale { .. }
             | ChangeError::Refused { .. }
