@@ -28,7 +28,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::StatusCode;
 use knm_model::{
-    ClusterName, DisruptionBudget, KubernetesAction, KubernetesIdentity, Node, NodeName, NodePatch, ObjectName, Permission, Pod,
+    ClusterName, DisruptionBudget, KubernetesAction, KubernetesIdentity, Node, NodeName, NodePatch, ObjectName,
+    Permission, Pod,
 };
 use knm_ports::{AccessReviews, ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use knm_model::{
-    ClusterFeature, Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, ObjectName, Pod, Timestamp,
+    ClusterFeature, Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, ObjectName, Pod,
+    Timestamp,
 };
 use knm_ports::{ClusterError, ClusterGateway};
 use tokio::sync::broadcast;

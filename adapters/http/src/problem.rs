@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use knm_domain::{ChangeError, InventoryError, OperationError, RegistryError, TemplateError, TokenAdminError};
-use knm_model::QueryError;
+use knm_model::{ClusterFeature, QueryError};
 use knm_ports::{ClusterError, StorageError};
 use poem::Response;
 use poem::http::{HeaderValue, StatusCode, header};
@@ -296,6 +296,16 @@ impl From<InventoryError> for Problem {
                     format!("the nodes of cluster {cluster} are not known yet: {why}"),
                 )
             }
+            error @ InventoryError::NotAllowed { .. } => Self::new(Kind::ClusterRefused, error.to_string()),
+            InventoryError::Cluster {
+                cluster,
+                source:
+                    source @ ClusterError::Forbidden {
+                        action: Some(action), ..
+                    },
+            } if let Some(feature) = ClusterFeature::that_needs(action) => {
+                Self::new(Kind::ClusterRefused, feature.refusal(&cluster, &[action])).because(source)
+            }
             InventoryError::Cluster { cluster, source } => {
                 let (kind, detail) = cluster_failure(&source);
                 Self::new(kind, format!("cluster {cluster}: {detail}")).because(source)
@@ -502,9 +512,11 @@ refusals! {
     /// Of changes of a node.
     OfChanging: NotFound Conflict Stale MediaType Invalid ClusterRefused Unavailable;
     /// Of operations that accept what takes longer.
-    OfAccepting: NotFound MediaType Invalid Unavailable;
+    OfAccepting: NotFound MediaType Invalid ClusterRefused Unavailable;
     /// Of wishes about what was accepted.
     OfWishing: NotFound Conflict Invalid Unavailable;
+    /// Of operations whose failed nodes are tried again.
+    OfRetrying: NotFound Conflict Invalid ClusterRefused Unavailable;
     /// Of what is made and told once.
     OfMaking: Conflict MediaType Invalid Unavailable;
     /// Of what is written down under a name for the first time.

@@ -1,7 +1,7 @@
 //! What the service does with a cluster, and what the cluster's rules must let it do for that.
 
-use crate::access::KubernetesAction;
 use crate::ClusterName;
+use crate::access::KubernetesAction;
 
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::hold::check_ticket;
 use crate::{
-    ClusterFeature, DrainOptions, HoldRequest, LabelChange, OperationKind, Permission, QueryError, RawDrainOptions, RawTaint,
-    RawTemplate, TaintChange, Template, Timestamp, check_reason,
+    ClusterFeature, DrainOptions, HoldRequest, LabelChange, OperationKind, Permission, QueryError, RawDrainOptions,
+    RawTaint, RawTemplate, TaintChange, Template, Timestamp, check_reason,
 };
 
 /// Why a drained node is held if nobody says anything.
@@ -262,7 +262,13 @@ mod tests {
 
     #[test]
     fn what_is_done_needs_what_the_cluster_must_let_the_service_do() {
-        let before = ["view_nodes", "view_pods", "view_disruption_budgets", "view_daemon_sets", "change_nodes"];
+        let before = [
+            "view_nodes",
+            "view_pods",
+            "view_disruption_budgets",
+            "view_daemon_sets",
+            "change_nodes",
+        ];
         let deleting = json!({"disable_eviction": true});
         let forcing = json!({"after_deadline": "force", "timeout_seconds": 60});
         for (kind, options, more) in [
@@ -283,7 +289,11 @@ mod tests {
             (OperationKind::Taint, json!({"remove": [{"key": "b"}]})),
         ] {
             let work = parse(kind, Some("disk"), options).unwrap();
-            assert_eq!(work.features(), [ClusterFeature::ViewNodes, ClusterFeature::ChangeNodes], "{kind:?}");
+            assert_eq!(
+                work.features(),
+                [ClusterFeature::ViewNodes, ClusterFeature::ChangeNodes],
+                "{kind:?}"
+            );
         }
     }
 

@@ -202,9 +202,14 @@ impl DrainOptions {
                 EvictPods,
                 DeletePods,
             ],
-            (Removal::Delete, AfterDeadline::Fail | AfterDeadline::Force) => {
-                &[ViewNodes, ViewPods, ViewBudgets, ViewDaemonSets, ChangeNodes, DeletePods]
-            }
+            (Removal::Delete, AfterDeadline::Fail | AfterDeadline::Force) => &[
+                ViewNodes,
+                ViewPods,
+                ViewBudgets,
+                ViewDaemonSets,
+                ChangeNodes,
+                DeletePods,
+            ],
         }
     }
 

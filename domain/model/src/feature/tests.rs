@@ -141,7 +141,11 @@ fn a_request_is_found_by_its_verb_and_resource() {
         ("create", "selfsubjectaccessreviews", None),
     ] {
         let found = KubernetesAction::of_request(verb, resource);
-        assert_eq!(found.and_then(ClusterFeature::that_needs), expected, "{verb} {resource}");
+        assert_eq!(
+            found.and_then(ClusterFeature::that_needs),
+            expected,
+            "{verb} {resource}"
+        );
         if let Some(need) = found {
             assert_eq!((need.verb, need.path().as_str()), (verb, resource));
         }

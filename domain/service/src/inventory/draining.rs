@@ -75,7 +75,10 @@ impl Inventory {
             Vec::new()
         });
         let daemon_sets = daemon_sets.unwrap_or_else(|| {
-            told(ClusterFeature::ViewDaemonSets, "this plan is made as if all that pods name existed");
+            told(
+                ClusterFeature::ViewDaemonSets,
+                "this plan is made as if all that pods name existed",
+            );
             pods.iter().filter_map(daemon_set).collect()
         });
         let as_of = self.clock.now();

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use knm_model::{
-    ClusterFeature, ClusterName, NodeName, Operation, OperationProgress, OperationState, OperationTarget, Permission, QueryError,
-    Ruling, Selector, Strategy, TargetDetail, TargetOrder, TargetState, Timestamp, Work, excerpt,
+    ClusterFeature, ClusterName, NodeName, Operation, OperationProgress, OperationState, OperationTarget, Permission,
+    QueryError, Ruling, Selector, Strategy, TargetDetail, TargetOrder, TargetState, Timestamp, Work, excerpt,
 };
 use uuid::Uuid;
 
@@ -31,7 +31,9 @@ impl Accepted {
     pub(super) async fn allowed_by_clusters(self, inventory: &Inventory) -> Result<OperationShown, OperationError> {
         let targets = self.shown.targets.iter();
         let clusters: BTreeSet<&ClusterName> = targets.map(|target| &target.cluster).collect();
-        let each = clusters.into_iter().map(|name| inventory.check_features(name.as_str(), self.features));
+        let each = clusters
+            .into_iter()
+            .map(|name| inventory.check_features(name.as_str(), self.features));
         let each: Vec<_> = each.collect();
         futures::future::try_join_all(each).await?;
         Ok(self.shown)

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt;
 use knm_domain::{ClusterHandle, Inventory};
-use knm_model::{ClusterName, ClusterSource, DisruptionBudget, KubernetesAction, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_model::{
+    ClusterName, ClusterSource, DisruptionBudget, KubernetesAction, Node, NodeName, NodePatch, ObjectName, Pod,
+};
 use knm_ports::{
     ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, NodeEvent, NodeEvents, PodEvents, PodRef,
 };
