@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use knm_domain::{ChangeError, InventoryError, OperationError, RegistryError, TemplateError, TokenAdminError};
-use knm_model::{ClusterFeature, QueryError};
+use knm_model::QueryError;
 use knm_ports::{ClusterError, StorageError};
 use poem::Response;
 use poem::http::{HeaderValue, StatusCode, header};
@@ -279,6 +279,7 @@ impl From<&QueryError> for ParameterErrorView {
 
 impl From<InventoryError> for Problem {
     fn from(error: InventoryError) -> Self {
+        let refusal = error.refusal();
         match error {
             InventoryError::UnknownCluster { cluster } => {
                 let cluster = shortened(&cluster);
@@ -296,19 +297,11 @@ impl From<InventoryError> for Problem {
                     format!("the nodes of cluster {cluster} are not known yet: {why}"),
                 )
             }
-            error @ InventoryError::NotAllowed { .. } => Self::new(Kind::ClusterRefused, error.to_string()),
-            InventoryError::Cluster {
-                cluster,
-                source:
-                    source @ ClusterError::Forbidden {
-                        action: Some(action), ..
-                    },
-            } if let Some(feature) = ClusterFeature::that_needs(action) => {
-                Self::new(Kind::ClusterRefused, feature.refusal(&cluster, &[action])).because(source)
-            }
+            InventoryError::NotAllowed { .. } => Self::new(Kind::ClusterRefused, refusal.unwrap_or_default()),
             InventoryError::Cluster { cluster, source } => {
                 let (kind, detail) = cluster_failure(&source);
-                Self::new(kind, format!("cluster {cluster}: {detail}")).because(source)
+                let detail = refusal.unwrap_or_else(|| format!("cluster {cluster}: {detail}"));
+                Self::new(kind, detail).because(source)
             }
         }
     }

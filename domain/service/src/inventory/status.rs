@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use knm_model::{ClusterAccess, ClusterName, ClusterSource, FeatureStatus, Timestamp};
+use knm_model::{ClusterAccess, ClusterFeature, ClusterName, ClusterSource, FeatureStatus, Timestamp};
 use knm_ports::ClusterError;
 use uuid::Uuid;
 
@@ -134,6 +134,25 @@ pub enum InventoryError {
         /// What went wrong.
         source: ClusterError,
     },
+}
+
+impl InventoryError {
+    /// What the cluster does not let this service do, in sentences that say what would help; `None` if that is not why.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::NotAllowed { .. } => Some(self.to_string()),
+            Self::Cluster {
+                cluster,
+                source: ClusterError::Forbidden {
+                    action: Some(action), ..
+                },
+            } => ClusterFeature::that_needs(*action).map(|feature| feature.refusal(cluster, &[*action])),
+            Self::Cluster { .. } | Self::UnknownCluster { .. } | Self::UnknownNode { .. } | Self::NotSeenYet { .. } => {
+                None
+            }
+        }
+    }
 }
 
 impl ClusterState {

@@ -185,7 +185,10 @@ impl TargetStep {
             | ChangeError::HeldByOthers { .. }
             | ChangeError::Foreign { .. }
             | ChangeError::GuardedLabel { .. }
-            | ChangeError::UnknownHold { .. } => self.end(TargetState::Failed, Some(chain(error)), nothing(), now),
+            | ChangeError::UnknownHold { .. } => {
+                let message = error.refusal().unwrap_or_else(|| chain(error));
+                self.end(TargetState::Failed, Some(message), nothing(), now)
+            }
         }
     }
 }
