@@ -1,7 +1,7 @@
 //! What clusters do not let the service do is refused before anything is changed.
 
 use knm_domain::{InventoryError, OperationError};
-use knm_model::{AuditOutcome, ClusterFeature, OperationFilter, OperationKind, OperationState, TargetState};
+use knm_model::{Access, AuditOutcome, ClusterFeature, OperationFilter, OperationKind, OperationState, TargetState};
 use serde_json::{Value, json};
 
 use crate::nodes::settle;
@@ -72,9 +72,8 @@ async fn several_permissions_that_are_missing_are_told_at_once_and_nothing_is_st
         told.contains("patch nodes") && told.contains("create pods/eviction"),
         "{told}"
     );
-    let all = stage
-        .operations
-        .page(&OperationFilter::default(), None, None, &knm_model::Access::unlimited());
+    let (filter, access) = (OperationFilter::default(), Access::unlimited());
+    let all = stage.operations.page(&filter, None, None, &access);
     assert_eq!(all.await.unwrap().operations, []);
 }
 
