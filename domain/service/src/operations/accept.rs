@@ -27,7 +27,7 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    /// The operation, if the clusters of its nodes let the service do it. Nothing that does not end well is begun on the first node.
+    /// The operation, if the clusters of its nodes let the service do it: else it would fail on each of them, and drains in the middle.
     pub(super) async fn allowed_by_clusters(self, inventory: &Inventory) -> Result<OperationShown, OperationError> {
         let targets = self.shown.targets.iter();
         let clusters: BTreeSet<&ClusterName> = targets.map(|target| &target.cluster).collect();
