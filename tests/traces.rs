@@ -148,12 +148,8 @@ fn health_and_metrics_are_in_no_trace() {
     let spans = collector.wait_for("the request that came last", 1, |_| true);
     assert_eq!(spans.len(), 1, "{spans:?}");
     assert!(of_route(&spans[0], "/api/v1/clusters/{cluster}/nodes"));
-    assert!(
-        service
-            .get("/metrics")
-            .body
-            .contains("kube_node_manager_trace_spans_sent_total 1\n")
-    );
+    let sent = "kube_node_manager_trace_spans_sent_total 1\n";
+    service.wait_until("it is counted", || service.get("/metrics").body.contains(sent));
 }
 
 #[test]
