@@ -13,7 +13,7 @@ use knm_http::{App, AppSettings, ServerLimits, Tls};
 use knm_model::ClusterName;
 use knm_ports::{Clock, IdSource, Storage, SystemStats};
 use knm_system::{MachineStats, SystemClock, TimeOrderedIds};
-use knm_telemetry::{Identity, Logs, PrometheusExposition};
+use knm_telemetry::{Identity, Logs, PrometheusExposition, Traces};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -53,12 +53,15 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
         version: VERSION.to_owned(),
         hostname: settings.instance_id.clone().unwrap_or_else(knm_system::hostname),
     };
-    let logs = knm_telemetry::start_logs(&settings.logging, identity, Arc::new(SystemClock))?;
+    let traces = open_traces(&settings, &identity)?;
+    let clock = Arc::new(SystemClock);
+    let logs = knm_telemetry::start_logs(&settings.logging, identity, clock, traces.as_ref())?;
     let program = Program {
         arguments,
         environment,
         settings,
         logs: logs.clone(),
+        traces,
         demo_folder: folder.as_ref().map(|folder| folder.path().to_owned()),
     };
     let outcome = runtime().and_then(|runtime| {
@@ -69,6 +72,20 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
     });
     logs.flush();
     outcome
+}
+
+/// The traces, if some are configured.
+///
+/// # Errors
+/// [`ConfigurationError`] if they cannot be sent as it is configured, or not by this build.
+fn open_traces(settings: &Settings, identity: &Identity) -> Result<Option<Traces>, ConfigurationError> {
+    let Some(wanted) = &settings.traces else {
+        return Ok(None);
+    };
+    let opened = Traces::open(wanted, identity).map_err(|error| ConfigurationError {
+        problems: vec![error.to_string()],
+    });
+    opened.map(Some)
 }
 
 /// The runtime of the program.
@@ -119,6 +136,8 @@ struct Program<'a> {
     environment: &'a Environment,
     settings: Settings,
     logs: Logs,
+    /// `None` where nobody traces.
+    traces: Option<Traces>,
     /// Removed even when a second signal ends the process at once.
     demo_folder: Option<PathBuf>,
 }
@@ -138,6 +157,14 @@ impl Program<'_> {
         }
         let exposition = knm_telemetry::install_metrics()?;
         describe_metrics();
+        if let (Some(traces), Some(wanted)) = (&self.traces, &settings.traces) {
+            traces.start();
+            tracing::info!(
+                endpoint = wanted.endpoint,
+                percent = wanted.sample_percent,
+                "traces are sent"
+            );
+        }
 
         let ports = Ports::listen(&settings.server).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -252,6 +279,7 @@ impl Program<'_> {
             storage: &storage,
             patience: settings.server.shutdown_timeout,
             logs: &self.logs,
+            traces: self.traces.as_ref(),
             demo_folder: self.demo_folder.as_deref(),
         };
         let prepared = async {

@@ -2,6 +2,7 @@
 
 pub mod api_server;
 pub mod cluster;
+pub mod collector;
 pub mod issuer;
 pub mod kubelet;
 pub mod patience;
