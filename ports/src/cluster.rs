@@ -153,6 +153,8 @@ pub enum ClusterError {
     /// Our credentials do not suffice (403).
     #[error("the cluster forbids it: {message}")]
     Forbidden {
+        /// What was asked for, such as `patch of nodes`.
+        what: String,
         /// The cluster's own words.
         message: String,
     },

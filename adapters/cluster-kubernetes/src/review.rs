@@ -176,11 +176,10 @@ async fn ask<T: DeserializeOwned>(connection: &Connection, call: Call, path: &st
 fn refused(connection: &Connection, call: Call, reply: &Reply) -> Failure {
     let mut failure = Failure::refused(call, reply.code, &reply.headers, &[]);
     if reply.code == StatusCode::FORBIDDEN {
+        let what = format!("{} of {}", call.verb, call.resource);
         failure.error = ClusterError::Forbidden {
-            message: format!(
-                "{} of {}: the cluster role system:auth-delegator would allow it",
-                call.verb, call.resource
-            ),
+            message: format!("{what}: the cluster role system:auth-delegator would allow it"),
+            what,
         };
     }
     if let ClusterError::TooManyRequests {

@@ -443,10 +443,13 @@ pub(crate) fn shortened(text: &str) -> String {
 }
 
 /// What a caller may know of a cluster's failure.
-fn cluster_failure(error: &ClusterError) -> (Kind, &'static str) {
-    match error {
+fn cluster_failure(error: &ClusterError) -> (Kind, String) {
+    let (kind, detail) = match error {
         ClusterError::Unauthenticated { .. } => (Kind::ClusterRefused, "it does not accept our credentials"),
-        ClusterError::Forbidden { .. } => (Kind::ClusterRefused, "it does not let us do this"),
+        // Which of our rights is missing: whoever is to help needs to know.
+        ClusterError::Forbidden { what, .. } => {
+            return (Kind::ClusterRefused, format!("it does not let us do this: {what}"));
+        }
         ClusterError::NotFound { .. }
         | ClusterError::Conflict { .. }
         | ClusterError::Invalid { .. }
@@ -456,7 +459,8 @@ fn cluster_failure(error: &ClusterError) -> (Kind, &'static str) {
         ClusterError::TooManyRequests { .. } => (Kind::Unavailable, "it is too busy"),
         ClusterError::Unavailable { .. } => (Kind::Unavailable, "it cannot be reached"),
         ClusterError::TimedOut { .. } => (Kind::TimedOut, "it did not answer in time"),
-    }
+    };
+    (kind, detail.to_owned())
 }
 
 /// What any operation can answer with.

@@ -53,6 +53,7 @@ async fn pods_are_logged_when_they_are_lost_and_seen_and_not_at_each_retry() {
     let (pages, _logging) = logging();
     let forbidden = || {
         PodEvent::Lost(ClusterError::Forbidden {
+            what: "list of pods".to_owned(),
             message: "pods is forbidden".to_owned(),
         })
     };

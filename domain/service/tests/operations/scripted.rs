@@ -119,6 +119,7 @@ struct Scripted {
 
 fn forbidden() -> ClusterError {
     ClusterError::Forbidden {
+        what: "patch of nodes".to_owned(),
         message: "the role says no".to_owned(),
     }
 }
