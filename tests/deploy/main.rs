@@ -1,0 +1,10 @@
+//! The manifests of `deploy/kubernetes`, as kubectl renders them.
+
+#![cfg(test)]
+
+mod contract;
+mod dry_run;
+mod manifests;
+mod roles;
+mod schema;
+mod strict;
