@@ -196,7 +196,7 @@ fn the_image_is_named_once_and_its_tag_is_the_version() {
     }
     let image =
         json!({"images": [{"name": "kube-node-manager", "newName": "registry.example.com/knm", "newTag": "9"}]});
-    let Some(manifests) = Manifests::changed("postgres", image) else {
+    let Some(manifests) = Manifests::changed("postgres", &image) else {
         return;
     };
     assert_eq!(manifests.container()["image"], "registry.example.com/knm:9");

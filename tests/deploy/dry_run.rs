@@ -76,7 +76,7 @@ fn an_api_server_takes_every_kind_that_it_knows() {
 }
 
 /// Whether containers may sleep before they are stopped: older servers drop that, and then miss what is to be done.
-fn knows_the_sleep(cluster: &Cluster) -> bool {
+pub fn knows_the_sleep(cluster: &Cluster) -> bool {
     let (_, version) = cluster.request(Method::GET, "/version", None);
     let minor = version["minor"].as_str().unwrap().trim_end_matches('+');
     30 <= minor.parse::<u32>().unwrap()

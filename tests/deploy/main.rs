@@ -5,6 +5,7 @@
 mod contract;
 mod dry_run;
 mod manifests;
+mod readme;
 mod roles;
 mod schema;
 mod strict;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use knm_test_support::skip;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// What people apply.
 pub const OVERLAYS: [&str; 2] = ["sqlite", "postgres"];
@@ -29,25 +30,15 @@ impl Manifests {
             return Self::of(&format!("overlays/{overlay}"));
         }
         let changes = json!({"components": [reached_from_a_folder_of_ours(&format!("components/{component}"))]});
-        Self::changed(overlay, changes)
+        Self::changed(overlay, &changes)
     }
 
     /// Renders an overlay with more lines in a kustomization that uses it; `None`, after saying so, where kubectl is missing.
-    pub fn changed(overlay: &str, changes: Value) -> Option<Self> {
+    pub fn changed(overlay: &str, changes: &Value) -> Option<Self> {
         if !has_kubectl() {
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let mut kustomization = json!({
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [reached_from_a_folder_of_ours(&format!("overlays/{overlay}"))],
-        });
-        kustomization
-            .as_object_mut()
-            .unwrap()
-            .extend(changes.as_object().unwrap().clone());
-        fs::write(folder.path().join("kustomization.yaml"), kustomization.to_string()).unwrap();
+        let folder = kustomization(overlay, changes);
         Some(Self::rendered(folder.path()))
     }
 
@@ -77,7 +68,8 @@ impl Manifests {
         &containers[0]
     }
 
-    fn rendered(folder: &Path) -> Self {
+    /// Renders any folder. There must be a kubectl.
+    pub fn rendered(folder: &Path) -> Self {
         let output = Command::new("kubectl").arg("kustomize").arg(folder).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -90,6 +82,22 @@ impl Manifests {
             .collect();
         Self(objects)
     }
+}
+
+/// A folder with a kustomization that uses an overlay and has these lines, too.
+pub fn kustomization(overlay: &str, changes: &Value) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lines = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [reached_from_a_folder_of_ours(&format!("overlays/{overlay}"))],
+    });
+    lines
+        .as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
+    fs::write(folder.path().join("kustomization.yaml"), lines.to_string()).unwrap();
+    folder
 }
 
 /// The names of all components, with the folder that groups them.

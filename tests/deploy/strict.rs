@@ -63,7 +63,7 @@ fn each_overlay_with_each_component_is_as_the_schemas_say() {
 #[test]
 fn everything_moves_into_another_namespace() {
     for overlay in OVERLAYS {
-        let Some(manifests) = Manifests::changed(overlay, json!({"namespace": "elsewhere"})) else {
+        let Some(manifests) = Manifests::changed(overlay, &json!({"namespace": "elsewhere"})) else {
             return;
         };
         let text = serde_json::to_string(&manifests.0).unwrap();
