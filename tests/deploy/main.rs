@@ -6,6 +6,7 @@ mod contract;
 mod dry_run;
 mod manifests;
 mod readme;
+mod requests;
 mod roles;
 mod schema;
 mod strict;

@@ -12,6 +12,7 @@ use knm_test_support::wire::{Reply, Wire};
 use serde_json::{Value, json};
 
 use crate::manifests::{Manifests, NAMESPACE, OVERLAYS};
+use crate::requests;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-node-manager");
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -85,15 +86,26 @@ fn the_roles_allow_exactly_what_the_service_asks_for() {
             assert_ne!(label(line, "code"), "403", "{line}");
             (label(line, "verb"), label(line, "resource"))
         })
-        .filter(|(verb, resource)| !FOR_EVERYBODY.contains(&(verb.as_str(), resource.as_str())))
+        .filter(is_granted)
         .collect();
     let allowed: BTreeSet<(String, String)> = USUAL
         .iter()
         .chain(&MORE)
-        .flat_map(|role| stage.rights(role))
+        .flat_map(|role| rights(&stage.manifests, role))
         .map(|right| (right.verb, right.resource))
         .collect();
     assert_eq!(asked, allowed, "what is asked for, and what the roles allow");
+}
+
+#[test]
+fn every_request_that_the_source_names_is_in_a_role() {
+    let Some(manifests) = everything() else {
+        return;
+    };
+    let named: BTreeSet<(String, String)> = requests::named().into_iter().filter(is_granted).collect();
+    let allowed = USUAL.iter().chain(&MORE).flat_map(|role| rights(&manifests, role));
+    let allowed: BTreeSet<_> = allowed.map(|right| (right.verb, right.resource)).collect();
+    assert_eq!(named, allowed, "what the source names, and what the roles allow");
 }
 
 #[test]
@@ -201,36 +213,6 @@ impl Stage {
         Some(stage)
     }
 
-    /// What a role allows.
-    fn rights(&self, role: &str) -> Vec<Right> {
-        let name = format!("kube-node-manager-{role}");
-        let roles = self.manifests.all("ClusterRole");
-        let role = roles
-            .iter()
-            .find(|one| one["metadata"]["name"] == name.as_str())
-            .unwrap();
-        let texts = |list: &Value| -> Vec<String> {
-            let list = list.as_array().unwrap().iter();
-            list.map(|text| text.as_str().unwrap().to_owned()).collect()
-        };
-        let mut rights = Vec::new();
-        for rule in role["rules"].as_array().unwrap() {
-            for (resource, verb) in texts(&rule["resources"])
-                .iter()
-                .flat_map(|resource| texts(&rule["verbs"]).into_iter().map(move |verb| (resource, verb)))
-            {
-                let groups = texts(&rule["apiGroups"]);
-                assert_eq!(groups.len(), 1, "{rule}");
-                rights.push(Right {
-                    verb,
-                    group: groups[0].clone(),
-                    resource: resource.clone(),
-                });
-            }
-        }
-        rights
-    }
-
     /// Gives the service a role or takes it away, and waits until the API server knows.
     fn bind(&self, role: &str, is_bound: bool) {
         let bindings = format!("{RBAC}/clusterrolebindings");
@@ -242,7 +224,7 @@ impl Stage {
         } else {
             self.cluster.delete(&format!("{bindings}/{name}"));
         }
-        for right in self.rights(role) {
+        for right in rights(&self.manifests, role) {
             let (resource, subresource) = right.resource.split_once('/').unwrap_or((&right.resource, ""));
             let review = json!({"spec": {
                 "user": format!("system:serviceaccount:{NAMESPACE}:kube-node-manager"),
@@ -357,6 +339,41 @@ fn succeeded(reply: &Reply) -> Result<(), String> {
         200..300 => Ok(()),
         status => Err(format!("{status} {}", reply.text())),
     }
+}
+
+/// Whether a request needs a role of the service: some things every cluster lets everybody do.
+fn is_granted(request: &(String, String)) -> bool {
+    !FOR_EVERYBODY.contains(&(request.0.as_str(), request.1.as_str()))
+}
+
+/// What a role allows.
+fn rights(manifests: &Manifests, role: &str) -> Vec<Right> {
+    let name = format!("kube-node-manager-{role}");
+    let roles = manifests.all("ClusterRole");
+    let role = roles
+        .iter()
+        .find(|one| one["metadata"]["name"] == name.as_str())
+        .unwrap();
+    let texts = |list: &Value| -> Vec<String> {
+        let list = list.as_array().unwrap().iter();
+        list.map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut rights = Vec::new();
+    for rule in role["rules"].as_array().unwrap() {
+        for (resource, verb) in texts(&rule["resources"])
+            .iter()
+            .flat_map(|resource| texts(&rule["verbs"]).into_iter().map(move |verb| (resource, verb)))
+        {
+            let groups = texts(&rule["apiGroups"]);
+            assert_eq!(groups.len(), 1, "{rule}");
+            rights.push(Right {
+                verb,
+                group: groups[0].clone(),
+                resource: resource.clone(),
+            });
+        }
+    }
+    rights
 }
 
 /// The value of a label in a line of metrics.

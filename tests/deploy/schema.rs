@@ -55,7 +55,7 @@ impl Schemas {
                 schemas,
                 wrong: Vec::new(),
             };
-            check.value(schema, object, &object["kind"].as_str()?.to_owned());
+            check.value(schema, object, object["kind"].as_str()?);
             Some(check.wrong)
         })
     }

@@ -34,7 +34,8 @@ struct Instruction {
     rest: String,
 }
 
-fn text(path: &str) -> String {
+/// A text file of the project.
+pub fn text(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
@@ -76,7 +77,8 @@ fn the<'a>(stage: &'a [Instruction], word: &str) -> &'a str {
     found[0]
 }
 
-fn yaml(path: &str) -> Value {
+/// A file of the project with one document.
+pub fn yaml(path: &str) -> Value {
     serde_yaml::from_str(&text(path)).unwrap()
 }
 

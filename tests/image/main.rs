@@ -15,9 +15,11 @@ use knm_test_support::cluster::{Cluster, node, rule};
 use knm_test_support::patience::wait_for;
 use knm_test_support::postgres::PostgresServer;
 use knm_test_support::service::Service;
+use knm_test_support::tls::Authority;
+use knm_test_support::wire::Wire;
 use names::NameServer;
 use root::Root;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const DATABASE_HOST: &str = "database.knm.test";
 
@@ -32,7 +34,7 @@ fn nobody_in_particular_serves_from_a_root_that_cannot_be_written() {
         return;
     };
     let service = root.serve(&[
-        ("DATABASE_URL", "sqlite:///data/knm.db"),
+        ("DATABASE_URL", "sqlite:///var/lib/kube-node-manager/knm.db"),
         ("KNM__CLUSTERS", "[{name: demo, source: {demo: {nodes: 3}}}]"),
     ]);
     service.wait_until_ready();
@@ -110,7 +112,7 @@ fn it_finds_its_database_by_dns_and_clusters_by_the_account_of_its_pod_and_by_th
         ("KUBERNETES_SERVICE_PORT", &port),
         (
             "KNM__CLUSTERS",
-            "[{name: own, source: in-cluster}, {name: other, source: {kubeconfig: {path: /data/kubeconfig}}}]",
+            "[{name: own, source: in-cluster}, {name: other, source: {kubeconfig: {path: /var/lib/kube-node-manager/kubeconfig}}}]",
         ),
     ]);
     service.wait_until_ready();
@@ -131,7 +133,7 @@ fn it_finds_its_database_by_dns_and_clusters_by_the_account_of_its_pod_and_by_th
 }
 
 #[test]
-fn without_a_configuration_the_account_of_the_pod_is_taken() {
+fn the_pod_of_the_manifests_sees_its_own_cluster_and_makes_the_first_token() {
     let Some(mut root) = Root::make() else {
         return;
     };
@@ -140,11 +142,48 @@ fn without_a_configuration_the_account_of_the_pod_is_taken() {
     };
     let token = cluster.service_account("in-pod", &["list", "watch"].map(|verb| rule(verb, "nodes")));
     root.mount_service_account(&token, &cluster.authority(), "kube-node-manager");
+    root.configure(&dockerfile::text("deploy/kubernetes/base/config.yaml"));
     let port = cluster.url().rsplit_once(':').unwrap().1.to_owned();
-    let service = root.serve(&[
-        ("DATABASE_URL", "sqlite:///data/knm.db"),
+    let overlay = dockerfile::yaml("deploy/kubernetes/overlays/sqlite/deployment.yaml");
+    let of_the_pod = overlay["spec"]["template"]["spec"]["containers"][0]["env"]
+        .as_array()
+        .unwrap();
+    let mut variables: Vec<(&str, &str)> = of_the_pod
+        .iter()
+        .map(|one| (one["name"].as_str().unwrap(), one["value"].as_str().unwrap()))
+        .collect();
+    variables.extend([
         ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
         ("KUBERNETES_SERVICE_PORT", &port),
+        ("KNM__AUTH__MODE", "tokens"),
+    ]);
+    let service = root.serve(&variables);
+    service.wait_until_ready();
+    assert_eq!(service.get("/api/v1/clusters").status, 401);
+
+    // As kubectl exec does it: the same root, variables and folder.
+    let made = root.run(&["token", "create", "--name", "me", "--role", "admin"], &variables);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let header = format!("authorization: Bearer {}", String::from_utf8_lossy(&made.stdout).trim());
+    wait_for("the cluster", || {
+        let mut wire = Wire::open(service.address());
+        let seen = wire.get("/api/v1/clusters/in-cluster", &[&header]).unwrap();
+        assert_eq!(seen.status, 200, "{}", seen.text());
+        (seen.json()["state"] == "healthy").then_some(())
+    });
+}
+
+#[test]
+fn without_a_configuration_the_account_of_the_pod_is_taken() {
+    let Some(mut root) = Root::make() else {
+        return;
+    };
+    let authority = Authority::new().certify(2100).certificate;
+    root.mount_service_account("token", &authority, "kube-node-manager");
+    let service = root.serve(&[
+        ("DATABASE_TYPE", "memory"),
+        ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
+        ("KUBERNETES_SERVICE_PORT", "1"),
     ]);
     service.wait_until_ready();
     let line = service.wait_for_line("cluster found");
@@ -152,10 +191,10 @@ fn without_a_configuration_the_account_of_the_pod_is_taken() {
         line.contains("in-cluster") && line.contains("service account"),
         "{line}"
     );
-    wait_for("the cluster", || {
-        let seen: Value = service.get("/api/v1/clusters/in-cluster").json();
-        (seen["state"] == "healthy").then_some(())
-    });
+    assert_eq!(
+        service.get("/api/v1/clusters/in-cluster").json()["source"],
+        "in-cluster"
+    );
 }
 
 /// The options of what is mounted at `path`, as the process sees it.

@@ -4,9 +4,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use knm_test_support::service::Service;
+use knm_test_support::service::{Service, run};
 use knm_test_support::skip;
 use tempfile::TempDir;
 
@@ -15,10 +15,14 @@ use crate::program;
 /// Nobody's number: no file here knows it.
 pub const USER: u32 = 54_321;
 const PROGRAM: &str = "usr/local/bin/kube-node-manager";
+/// Where its file is looked for.
+const WORKING: &str = "etc/kube-node-manager";
+/// The volume that it may write to.
+const VOLUME: &str = "var/lib/kube-node-manager";
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 const ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 
-/// What the script below begins with is told by [`Root::serve`]. It mounts what does not change for reading only, and becomes the program, in the
+/// What the script below begins with is told by [`Root::entrance`]. It mounts what does not change for reading only, and becomes the program, in the
 /// same process. It begins as root, because nobody else may do that.
 const ENTRANCE: &str = r#"
 set -e
@@ -26,11 +30,12 @@ set -e
 shift
 mount --bind "$root" "$root"
 mount --bind "$binary" "$root/$program"
-mount --bind "$data" "$root/data"
+mount --bind "$data" "$root/$volume"
 mount --rbind /proc "$root/proc"
 mount -o remount,bind,ro "$root/$program"
 mount -o remount,bind,ro "$root"
-exec setpriv --no-new-privs --inh-caps=-all chroot --userspec="+$user:+$user" --groups= "$root" "/$program" "$@"
+exec setpriv --no-new-privs --inh-caps=-all \
+    unshare --root="$root" --wd="/$working" --setgid="$user" --setuid="$user" "/$program" "$@"
 "#;
 
 /// Removed when this is dropped.
@@ -42,10 +47,7 @@ impl Root {
     /// Makes one; `None`, after saying so, where this process may not mount.
     pub fn make() -> Option<Self> {
         if !may_mount() {
-            skip(
-                "chroot",
-                "the rights to `unshare --mount` and `chroot`, as root has them",
-            );
+            skip("chroot", "the rights to mount and to change the root, as root has them");
             return None;
         }
         let root = Self {
@@ -59,14 +61,17 @@ impl Root {
         root.write(AUTHORITIES, "");
         root.write(PROGRAM, "");
         root.write("etc/hosts", "127.0.0.1 localhost\n");
-        for folder in ["root/proc", "root/data", "data"] {
+        for folder in ["root/proc", "data"] {
             fs::create_dir_all(root.folder.path().join(folder)).expect("our own folder");
+        }
+        for folder in [WORKING, VOLUME] {
+            fs::create_dir_all(root.path(folder)).expect("our own folder");
         }
         chown(root.data(), Some(USER), Some(USER)).expect("root may give folders away");
         Some(root)
     }
 
-    /// The volume that the program may write to; it is at `/data` there.
+    /// The volume that the program may write to; it is at `/var/lib/kube-node-manager` there.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -74,6 +79,11 @@ impl Root {
     /// Adds an authority to those that the image knows.
     pub fn trust(&mut self, certificate: &str) {
         self.write(AUTHORITIES, certificate);
+    }
+
+    /// Gives it this file of the configuration.
+    pub fn configure(&mut self, text: &str) {
+        self.write(&format!("{WORKING}/config.yaml"), text);
     }
 
     /// Puts the files of a service account where a kubelet does.
@@ -88,18 +98,31 @@ impl Root {
         self.write("etc/resolv.conf", &format!("nameserver {server}\n"));
     }
 
-    /// Starts the program in it.
+    /// Starts the service in it.
     pub fn serve(&self, variables: &[(&str, &str)]) -> Service {
+        Service::start(&self.entrance(), &[], variables)
+    }
+
+    /// Runs the program in it to its end.
+    pub fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+        run(&self.entrance(), self.folder.path(), arguments, variables)
+    }
+
+    /// The path of a script that is the program in this root.
+    fn entrance(&self) -> String {
         let script = format!(
-            "#!/bin/sh\nroot='{}' binary='{}' data='{}' program='{PROGRAM}' user='{USER}'{ENTRANCE}",
+            "#!/bin/sh\nroot='{}' binary='{}' data='{}'\n\
+             program='{PROGRAM}' volume='{VOLUME}' working='{WORKING}' user='{USER}'{ENTRANCE}",
             self.path("").display(),
             program(),
             self.data().display(),
         );
         let entrance = self.folder.path().join("enter");
-        fs::write(&entrance, script).expect("our own folder");
-        fs::set_permissions(&entrance, fs::Permissions::from_mode(0o700)).expect("our own file");
-        Service::start(entrance.to_str().expect("a path of ours"), &[], variables)
+        if !entrance.exists() {
+            fs::write(&entrance, script).expect("our own folder");
+            fs::set_permissions(&entrance, fs::Permissions::from_mode(0o700)).expect("our own file");
+        }
+        entrance.display().to_string()
     }
 
     fn path(&self, inside: &str) -> PathBuf {
@@ -137,7 +160,7 @@ pub fn libraries(program: &str) -> Vec<PathBuf> {
 
 fn may_mount() -> bool {
     let tried = Command::new("unshare")
-        .args(["--mount", "chroot", "--userspec=+1:+1", "/", "true"])
+        .args(["--mount", "--root=/", "--setgid=1", "--setuid=1", "true"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
