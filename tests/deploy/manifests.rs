@@ -1,8 +1,10 @@
 //! Rendering with kubectl, and finding objects in what comes out.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use knm_test_support::skip;
 use serde::Deserialize;
@@ -21,7 +23,7 @@ pub struct Manifests(pub Vec<Value>);
 impl Manifests {
     /// Renders a folder below `deploy/kubernetes`; `None`, after saying so, where kubectl is missing.
     pub fn of(folder: &str) -> Option<Self> {
-        has_kubectl().then(|| Self::rendered(&folder_of(folder)))
+        has_kubectl().then(|| Self::once(folder, || Self::rendered(&folder_of(folder))))
     }
 
     /// Renders an overlay with a component, which it may have already; `None`, after saying so, where kubectl is missing.
@@ -30,16 +32,16 @@ impl Manifests {
             return Self::of(&format!("overlays/{overlay}"));
         }
         let changes = json!({"components": [reached_from_a_folder_of_ours(&format!("components/{component}"))]});
-        Self::changed(overlay, &changes)
+        has_kubectl().then(|| {
+            Self::once(&format!("{overlay} {component}"), || {
+                Self::rendered(kustomization(overlay, &changes).path())
+            })
+        })
     }
 
     /// Renders an overlay with more lines in a kustomization that uses it; `None`, after saying so, where kubectl is missing.
     pub fn changed(overlay: &str, changes: &Value) -> Option<Self> {
-        if !has_kubectl() {
-            return None;
-        }
-        let folder = kustomization(overlay, changes);
-        Some(Self::rendered(folder.path()))
+        has_kubectl().then(|| Self::rendered(kustomization(overlay, changes).path()))
     }
 
     /// The only object of this kind.
@@ -66,6 +68,15 @@ impl Manifests {
         let containers = self.pod()["containers"].as_array().unwrap();
         assert_eq!(containers.len(), 1, "{containers:?}");
         &containers[0]
+    }
+
+    /// What `render` made, which is asked for by many tests, under this name.
+    fn once(name: &str, render: impl FnOnce() -> Self) -> Self {
+        static RENDERED: Mutex<BTreeMap<String, Arc<OnceLock<Manifests>>>> = Mutex::new(BTreeMap::new());
+        let mut rendered = RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = Arc::clone(rendered.entry(name.to_owned()).or_default());
+        drop(rendered);
+        place.get_or_init(render).clone()
     }
 
     /// Renders any folder. There must be a kubectl.
@@ -134,12 +145,15 @@ pub fn folder_of(name: &str) -> PathBuf {
 
 /// Whether there is a kubectl on the `PATH`; says so if not.
 pub fn has_kubectl() -> bool {
-    let version = Command::new("kubectl")
-        .args(["version", "--client"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let found = version.is_ok_and(|status| status.success());
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    let found = *FOUND.get_or_init(|| {
+        let version = Command::new("kubectl")
+            .args(["version", "--client"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        version.is_ok_and(|status| status.success())
+    });
     if !found {
         skip("kubectl", "kubectl on the PATH");
     }
