@@ -200,7 +200,7 @@ async fn a_service_that_may_not_ask_is_told_which_role_it_lacks() {
         user: "alice".to_owned(),
         ..KubernetesIdentity::default()
     };
-    let refused = |error: ClusterError| matches!(&error, ClusterError::Forbidden { message } if message.contains("system:auth-delegator"));
+    let refused = |error: ClusterError| matches!(&error, ClusterError::Forbidden { message, .. } if message.contains("system:auth-delegator"));
     assert!(refused(reviews.identify("garbage", &[]).await.expect_err("it may not")));
     assert!(refused(
         reviews.may(&identity, Permission::View).await.expect_err("it may not")
