@@ -16,7 +16,7 @@ use crate::dry_run::knows_the_sleep;
 use crate::manifests::{Manifests, NAMESPACE, components, folder_of, has_kubectl, kustomization};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-node-manager");
-const MARK: &str = "<!-- a test runs the next three blocks, but for what needs a kubelet -->";
+const MARK: &str = "<!-- a test runs the next four blocks, but for what needs a kubelet -->";
 /// What there is no kubelet or controller for.
 const NEED_A_KUBELET: [&str; 3] = [
     "kubectl -n kube-node-manager rollout status deployment/kube-node-manager",
@@ -35,7 +35,7 @@ fn the_readme_leads_from_an_empty_cluster_to_a_drained_node() {
     cluster.create_nodes(["worker-1", "worker-2"].map(|name| node(name, &json!({}))));
     cluster.create("/api/v1/namespaces/default/pods", &pod("web-1", "worker-1", "web"));
     let _kubelets = cluster.kubelets(Duration::from_millis(50));
-    let [install, sign_in, walk] = blocks();
+    let [install, sign_in, walk, postgres] = blocks();
 
     let (apply, rest) = install.split_once('\n').unwrap();
     assert_eq!(rest.trim(), NEED_A_KUBELET[0]);
@@ -73,6 +73,17 @@ fn the_readme_leads_from_an_empty_cluster_to_a_drained_node() {
     );
     let (_, node) = cluster.request(Method::GET, "/api/v1/nodes/worker-1", None);
     assert!(node["spec"]["unschedulable"].is_null(), "{node}");
+
+    // The overlay itself is applied where a server knows all that is in it.
+    let (before, apply) = postgres.trim().rsplit_once('\n').unwrap();
+    shell(before, &cluster, &[]);
+    assert_eq!(apply, "kubectl apply -k deploy/kubernetes/overlays/postgres");
+    let secret = format!("/api/v1/namespaces/{NAMESPACE}/secrets/kube-node-manager-database");
+    let (_, secret) = cluster.request(Method::GET, &secret, None);
+    assert!(secret["data"]["url"].is_string(), "{secret}");
+    if knows_the_sleep(&cluster) {
+        shell(apply, &cluster, &[]);
+    }
 }
 
 #[test]
@@ -125,12 +136,12 @@ fn readme() -> String {
 }
 
 /// The blocks after the mark.
-fn blocks() -> [String; 3] {
+fn blocks() -> [String; 4] {
     let readme = readme();
     let (_, after) = readme.split_once(MARK).expect("the README has the mark");
     let mut blocks = after.split("```sh\n").skip(1);
-    [(); 3].map(|()| {
-        let block = blocks.next().expect("three blocks follow the mark");
+    [(); 4].map(|()| {
+        let block = blocks.next().expect("four blocks follow the mark");
         block.split("```").next().unwrap_or_default().to_owned()
     })
 }
