@@ -109,39 +109,31 @@ fn every_request_that_the_source_names_is_in_a_role() {
 }
 
 #[test]
-fn without_a_role_exactly_its_part_fails_and_says_what_the_cluster_refuses() {
+fn without_a_role_exactly_its_part_fails_and_the_role_is_named() {
     use Attempt::{Change, Delete, Evict, See, SignIn};
     let Some(stage) = Stage::set() else {
         return;
     };
-    for (role, failing, refused, logged) in [
+    for (role, failing) in [
         // A drain begins with a cordon.
-        ("change-nodes", vec![Change, Evict, Delete], "patch of nodes", None),
-        ("evict-pods", vec![Evict], "pods/eviction", None),
-        ("delete-pods", vec![Delete], "cannot delete resource", None),
-        // Who is not signed in is told less than the log.
-        (
-            "review-access",
-            vec![SignIn],
-            "cannot be asked what somebody may do",
-            Some("create of tokenreviews"),
-        ),
+        ("change-nodes", vec![Change, Evict, Delete]),
+        ("evict-pods", vec![Evict]),
+        ("delete-pods", vec![Delete]),
+        ("review-access", vec![SignIn]),
         // What cannot be seen cannot be changed.
-        (
-            "read",
-            vec![See, Change, Evict, Delete],
-            "does not let us see what we ask for",
-            Some("list of nodes"),
-        ),
+        ("read", vec![See, Change, Evict, Delete]),
     ] {
         stage.bind(role, false);
         let (outcome, service) = stage.play(role);
         let failed: Vec<Attempt> = outcome.iter().filter(|one| one.1.is_err()).map(|one| *one.0).collect();
         assert_eq!(failed, failing, "without {role}: {outcome:?}");
-        let told = outcome[&failing[0]].as_ref().unwrap_err();
-        assert!(told.contains(refused), "without {role}: {told}");
-        if let Some(logged) = logged {
-            service.wait_for_line(logged);
+        let name = format!("kube-node-manager-{role}");
+        // Who is not signed in is told less, and so are those who ask for a cluster that is not seen.
+        if [SignIn, See].contains(&failing[0]) {
+            service.wait_for_line(&name);
+        } else {
+            let told = outcome[&failing[0]].as_ref().unwrap_err();
+            assert!(told.contains(&name), "without {role}: {told}");
         }
         stage.bind(role, true);
     }

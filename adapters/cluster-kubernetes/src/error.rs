@@ -114,7 +114,7 @@ impl Failure {
         let error = match code.as_u16() {
             401 => ClusterError::Unauthenticated { source: None },
             403 => ClusterError::Forbidden {
-                what: what(),
+                action: call.action(),
                 message: message(),
             },
             404 => ClusterError::NotFound { what: what() },

@@ -279,6 +279,7 @@ impl From<&QueryError> for ParameterErrorView {
 
 impl From<InventoryError> for Problem {
     fn from(error: InventoryError) -> Self {
+        let refusal = error.refusal();
         match error {
             InventoryError::UnknownCluster { cluster } => {
                 let cluster = shortened(&cluster);
@@ -296,9 +297,11 @@ impl From<InventoryError> for Problem {
                     format!("the nodes of cluster {cluster} are not known yet: {why}"),
                 )
             }
+            InventoryError::NotAllowed { .. } => Self::new(Kind::ClusterRefused, refusal.unwrap_or_default()),
             InventoryError::Cluster { cluster, source } => {
                 let (kind, detail) = cluster_failure(&source);
-                Self::new(kind, format!("cluster {cluster}: {detail}")).because(source)
+                let detail = refusal.unwrap_or_else(|| format!("cluster {cluster}: {detail}"));
+                Self::new(kind, detail).because(source)
             }
         }
     }
@@ -443,13 +446,10 @@ pub(crate) fn shortened(text: &str) -> String {
 }
 
 /// What a caller may know of a cluster's failure.
-fn cluster_failure(error: &ClusterError) -> (Kind, String) {
-    let (kind, detail) = match error {
+fn cluster_failure(error: &ClusterError) -> (Kind, &'static str) {
+    match error {
         ClusterError::Unauthenticated { .. } => (Kind::ClusterRefused, "it does not accept our credentials"),
-        // Which of our rights is missing: whoever is to help needs to know.
-        ClusterError::Forbidden { what, .. } => {
-            return (Kind::ClusterRefused, format!("it does not let us do this: {what}"));
-        }
+        ClusterError::Forbidden { .. } => (Kind::ClusterRefused, "it does not let us do this"),
         ClusterError::NotFound { .. }
         | ClusterError::Conflict { .. }
         | ClusterError::Invalid { .. }
@@ -459,8 +459,7 @@ fn cluster_failure(error: &ClusterError) -> (Kind, String) {
         ClusterError::TooManyRequests { .. } => (Kind::Unavailable, "it is too busy"),
         ClusterError::Unavailable { .. } => (Kind::Unavailable, "it cannot be reached"),
         ClusterError::TimedOut { .. } => (Kind::TimedOut, "it did not answer in time"),
-    };
-    (kind, detail.to_owned())
+    }
 }
 
 /// What any operation can answer with.
@@ -506,9 +505,11 @@ refusals! {
     /// Of changes of a node.
     OfChanging: NotFound Conflict Stale MediaType Invalid ClusterRefused Unavailable;
     /// Of operations that accept what takes longer.
-    OfAccepting: NotFound MediaType Invalid Unavailable;
+    OfAccepting: NotFound MediaType Invalid ClusterRefused Unavailable;
     /// Of wishes about what was accepted.
     OfWishing: NotFound Conflict Invalid Unavailable;
+    /// Of operations whose failed nodes are tried again.
+    OfRetrying: NotFound Conflict Invalid ClusterRefused Unavailable;
     /// Of what is made and told once.
     OfMaking: Conflict MediaType Invalid Unavailable;
     /// Of what is written down under a name for the first time.

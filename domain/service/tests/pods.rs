@@ -114,7 +114,7 @@ fn applied(pod: Pod) -> PodEvent {
 
 fn pods_lost() -> PodEvent {
     PodEvent::Lost(ClusterError::Forbidden {
-        what: "list of pods".to_owned(),
+        action: None,
         message: "pods is forbidden".to_owned(),
     })
 }

@@ -119,7 +119,7 @@ struct Scripted {
 
 fn forbidden() -> ClusterError {
     ClusterError::Forbidden {
-        what: "patch of nodes".to_owned(),
+        action: None,
         message: "the role says no".to_owned(),
     }
 }
