@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_domain::{
-    Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
-    OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SignIn, TemplateReconciler, Templates,
+    Audit, AuditKeeper, ClusterHandle, ConnectionWatch, Health, HealthSettings, Idempotency, Inventory, NodeChanges,
+    OperationKeeper, OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SignIn, TemplateReconciler,
+    Templates,
 };
 use knm_http::{App, AppSettings, ServerLimits, Tls};
 use knm_model::ClusterName;
@@ -40,7 +41,7 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
         true => Some(become_demo(&mut resolved, arguments)?),
         false => None,
     };
-    let settings = Settings::from(&resolved);
+    let mut settings = Settings::from(&resolved);
     if let Some(problem) = refuses_open(&settings.sign_in, &settings.server.host) {
         return Err(ConfigurationError {
             problems: vec![problem],
@@ -52,6 +53,8 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
         version: VERSION.to_owned(),
         hostname: settings.instance_id.clone().unwrap_or_else(knm_system::hostname),
     };
+    // Processes on one machine may have one name.
+    settings.database.instance = Some(format!("{}/{}", identity.hostname, std::process::id()));
     let logs = knm_telemetry::start_logs(&settings.logging, identity, Arc::new(SystemClock))?;
     let program = Program {
         arguments,
@@ -253,6 +256,7 @@ impl Program<'_> {
                 true => migrate(&storage).await?,
                 false => point_out_pending_migrations(&storage).await,
             }
+            point_out_a_later_schema(&storage).await;
             register(&storage, &clock, &inventory, &registered).await;
             // Before operations are worked on: they may be on nodes of these clusters.
             registry.follow_once().await;
@@ -284,6 +288,7 @@ impl Program<'_> {
             owner: replica(&clock),
         };
         tokio::spawn(reconciler.keep(background.clone()));
+        tokio::spawn(ConnectionWatch::new(Arc::clone(&storage.admin)).keep(background.clone()));
         let runner = OperationRunner::new(
             operations,
             Arc::clone(&changes),
@@ -429,6 +434,19 @@ async fn point_out_pending_migrations(storage: &Storage) {
         tracing::warn!(
             pending = schema.pending,
             "migrations are not applied and database.auto_migrate is false: not ready until `kube-node-manager migrate` was run"
+        );
+    }
+}
+
+/// A later version runs beside this one, or did: during a rolling update, or before a rollback.
+async fn point_out_a_later_schema(storage: &Storage) {
+    if let Ok(schema) = storage.admin.schema().await
+        && 0 < schema.later
+    {
+        tracing::info!(
+            migration = schema.applied,
+            later = schema.later,
+            "the schema is that of a later version, which only added to what this version knows"
         );
     }
 }

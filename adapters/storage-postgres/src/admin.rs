@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use knm_ports::{PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
-use knm_storage_sql::{WatchedPool, apply_pending, schema_status};
-use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
+use knm_ports::{ConnectionDemand, PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
+use knm_storage_sql::{APPLIED, AppliedRow, WatchedPool, apply_pending, schema_status};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, Postgres};
 
-use crate::check_connection;
+use crate::{check_connection, demand};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
 
@@ -63,6 +63,10 @@ impl PostgresStorageAdmin {
             .execute(held.connection())
             .await
             .map_err(|error| self.pool.origin().storage_error("the schema", error))?;
+        // What a later version changed must not be migrated further.
+        let applied = applied(held.connection()).await;
+        let applied = applied.map_err(|error| self.pool.origin().storage_error("the schema", error))?;
+        schema_status(&MIGRATOR, &applied)?;
         apply_pending(self.pool.origin(), &MIGRATOR, held.connection()).await
     }
 }
@@ -100,6 +104,16 @@ impl StorageAdmin for PostgresStorageAdmin {
             .await
     }
 
+    async fn demand(&self) -> Result<Option<ConnectionDemand>, StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("demand").await?;
+                let asked = demand::ask(held.connection(), self.pool.status().max_open).await;
+                held.release("demand", asked).map(Some)
+            })
+            .await
+    }
+
     async fn migrate(&self) -> Result<usize, StorageError> {
         let Some(limit) = self.migration_timeout else {
             return self.migrate_alone().await;
@@ -114,9 +128,9 @@ impl StorageAdmin for PostgresStorageAdmin {
     }
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedRow>, sqlx::Error> {
     if !sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await? {
         return Ok(Vec::new());
     }
-    Ok(connection.list_applied_migrations("_sqlx_migrations").await?)
+    sqlx::query_as(APPLIED).fetch_all(connection).await
 }

@@ -1,11 +1,13 @@
 //! Real PostgreSQL and Kubernetes API servers for tests, and the built binary as a black box.
 
 pub mod api_server;
+pub mod balancer;
 pub mod cluster;
 pub mod issuer;
 pub mod kubelet;
 pub mod patience;
 pub mod postgres;
+pub mod rollout;
 pub mod service;
 mod skip;
 pub mod tls;

@@ -323,12 +323,26 @@ impl Events {
     /// If there is none.
     #[must_use]
     pub fn open(address: SocketAddr, target: &str, headers: &[&str]) -> Self {
+        Self::try_open(address, target, headers).expect("a stream of events")
+    }
+
+    /// Asks for a stream of events.
+    ///
+    /// # Errors
+    /// What came instead.
+    ///
+    /// # Panics
+    /// If the connection is refused.
+    pub fn try_open(address: SocketAddr, target: &str, headers: &[&str]) -> io::Result<Self> {
         let mut wire = Wire::open(address);
-        wire.request("GET", target, headers).expect("it is sent");
-        let head = wire.head().expect("a head");
-        assert_eq!(head.status, 200, "{head:?}");
-        assert_eq!(head.header("content-type"), Some("text/event-stream"), "{head:?}");
-        Self { wire, text: Vec::new() }
+        wire.request("GET", target, headers)?;
+        let head = wire.head()?;
+        if head.status != 200 || head.header("content-type") != Some("text/event-stream") {
+            let body = wire.body_of(&head)?;
+            let text = String::from_utf8_lossy(&body).into_owned();
+            return Err(io::Error::other(format!("{}: {text}", head.status)));
+        }
+        Ok(Self { wire, text: Vec::new() })
     }
 
     /// The next event, `None` if the stream ended in order.
