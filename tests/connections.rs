@@ -77,7 +77,9 @@ fn the_limits_of_the_role_and_of_the_database_count_where_they_are_lower() {
     drop(of_the_role);
     // Until then it counts as a replica.
     let connected = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'");
-    wait_for("its connections to be gone", || (server.run(USERNAME, &connected) == "0").then_some(()));
+    wait_for("its connections to be gone", || {
+        (server.run(USERNAME, &connected) == "0").then_some(())
+    });
 
     server.run(&database, &format!("ALTER DATABASE {database} CONNECTION LIMIT 10"));
     let of_the_database = replica(&url, "10");

@@ -12,6 +12,7 @@ fn a_rolling_restart_fails_no_request_and_loses_no_operation_and_no_event() {
         program: PROGRAM.to_owned(),
         replicas: 3,
         operations: 8,
+        nodes: 20,
         load: Load {
             callers: 8,
             per_second: 60,

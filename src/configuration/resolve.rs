@@ -49,27 +49,29 @@ impl Resolved {
             resolved.read_file(path, &mut problems);
         }
         resolved.file = file;
-        resolved.settled(environment, problems)
+        resolved.read_environment(environment, &mut problems);
+        resolved.settle_connection(&mut problems);
+        resolved.settle_log_format();
+        sign_in::read(&resolved, &mut problems);
+        resolved.settle_tls(&mut problems);
+        resolved.settle_ports(&mut problems);
+        if problems.is_empty() {
+            return Ok(resolved);
+        }
+        Err(ConfigurationError { problems })
     }
 
-    /// Reads `environment` and no file, wherever one may lie.
+    /// Reads `environment` and no file, wherever one may lie: what the two say together is not looked at.
     ///
     /// # Errors
     /// All problems that were found.
     pub fn of_variables(environment: &Environment) -> Result<Self, ConfigurationError> {
-        Self::defaults().settled(environment, Vec::new())
-    }
-
-    fn settled(mut self, environment: &Environment, mut problems: Vec<String>) -> Result<Self, ConfigurationError> {
-        let resolved = &mut self;
+        let (mut resolved, mut problems) = (Self::defaults(), Vec::new());
         resolved.read_environment(environment, &mut problems);
         resolved.settle_connection(&mut problems);
         resolved.settle_log_format();
-        sign_in::read(resolved, &mut problems);
-        resolved.settle_tls(&mut problems);
-        resolved.settle_ports(&mut problems);
         if problems.is_empty() {
-            return Ok(self);
+            return Ok(resolved);
         }
         Err(ConfigurationError { problems })
     }

@@ -15,6 +15,8 @@ static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 /// The longest that a ping waits for a connection, and for the reason why there is none.
 const PING_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a migration keeps others waiting for what it itself waits for, and how long it lets them go on then.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const MIGRATED_ONCE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
 pub(crate) struct PostgresStorageAdmin {
@@ -53,21 +55,48 @@ impl PostgresStorageAdmin {
         }
     }
 
-    /// The connection is not pooled again: when a migration fails, the lock that keeps other replicas out ends with the connection.
-    async fn migrate_alone(&self) -> Result<usize, StorageError> {
-        let mut held = self.pool.acquire_for_long("migrate").await?;
+    /// Waits for whoever uses what is to be changed, such as a backup, in short turns: others who come meanwhile would wait behind us.
+    async fn migrate_in_turns(&self) -> Result<usize, StorageError> {
+        let (mut count, mut is_told) = (0, false);
+        loop {
+            // Not pooled again: when a migration fails, the lock that keeps other replicas out ends with the connection.
+            let mut held = self.pool.acquire_for_long("migrate").await?;
+            let outcome = self.migrate_alone(held.connection(), &mut count).await;
+            drop(held);
+            match outcome {
+                Err(StorageError::TimedOut { .. }) => {
+                    if !is_told {
+                        tracing::info!(
+                            "somebody uses what is to be migrated, or migrates: it is tried again until database.migration_timeout"
+                        );
+                    }
+                    is_told = true;
+                    tokio::time::sleep(LOCK_PATIENCE).await;
+                }
+                outcome => return outcome.map(|()| count),
+            }
+        }
+    }
+
+    async fn migrate_alone(&self, connection: &mut PgConnection, count: &mut usize) -> Result<(), StorageError> {
+        let failed = |error| self.pool.origin().storage_error("the schema", error);
         // The server stops by itself when nobody waits any more; 0 is no limit.
         let limit = self.migration_timeout.map_or(0, |limit| limit.as_millis().max(1));
-        sqlx::query("SELECT set_config('statement_timeout', $1, false)")
-            .bind(limit.to_string())
-            .execute(held.connection())
-            .await
-            .map_err(|error| self.pool.origin().storage_error("the schema", error))?;
+        for (name, limit) in [
+            ("statement_timeout", limit),
+            ("lock_timeout", LOCK_PATIENCE.as_millis()),
+        ] {
+            sqlx::query("SELECT set_config($1, $2, false)")
+                .bind(name)
+                .bind(limit.to_string())
+                .execute(&mut *connection)
+                .await
+                .map_err(failed)?;
+        }
         // What a later version changed must not be migrated further.
-        let applied = applied(held.connection()).await;
-        let applied = applied.map_err(|error| self.pool.origin().storage_error("the schema", error))?;
+        let applied = applied(connection).await.map_err(failed)?;
         schema_status(&MIGRATOR, &applied)?;
-        apply_pending(self.pool.origin(), &MIGRATOR, held.connection()).await
+        apply_pending(self.pool.origin(), &MIGRATOR, connection, count).await
     }
 }
 
@@ -116,9 +145,9 @@ impl StorageAdmin for PostgresStorageAdmin {
 
     async fn migrate(&self) -> Result<usize, StorageError> {
         let Some(limit) = self.migration_timeout else {
-            return self.migrate_alone().await;
+            return self.migrate_in_turns().await;
         };
-        tokio::time::timeout(limit, self.migrate_alone())
+        tokio::time::timeout(limit, self.migrate_in_turns())
             .await
             .unwrap_or(Err(StorageError::TimedOut { limit }))
     }

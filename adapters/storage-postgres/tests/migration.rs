@@ -65,6 +65,40 @@ async fn migrating_gives_up_after_its_timeout_and_works_when_the_way_is_free() {
     assert_eq!(fixture.open().await.admin.migrate().await.unwrap(), pending);
 }
 
+/// As `pg_dump` does for as long as it takes.
+#[tokio::test]
+async fn readers_go_on_while_a_migration_waits_for_somebody_who_holds_a_table() {
+    let Some(fixture) = fixture() else {
+        return;
+    };
+    let all = sqlx::migrate!("../../migrations/postgres");
+    // The next one adds columns to operations.
+    let earlier = Migrator::with_migrations(all.iter().take(7).cloned().collect());
+    let (mut holder, mut reader) = (fixture.connect().await, fixture.connect().await);
+    earlier.run(&mut holder).await.unwrap();
+    let mut transaction = holder.begin().await.unwrap();
+    let count = "SELECT count(*) FROM operations";
+    sqlx::query(count).execute(&mut *transaction).await.unwrap();
+    let storage = fixture.open().await;
+    let pending = storage.admin.schema().await.unwrap().pending;
+    let migrating = tokio::spawn(async move { storage.admin.migrate().await });
+
+    // Until it waits for the table; a reader who comes then waits for it, and must get its turn.
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'operations'::regclass";
+    while fixture.server.run(&fixture.database, waiting) == "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..3 {
+        let read = sqlx::query(count).execute(&mut reader);
+        let read = tokio::time::timeout(Duration::from_secs(30), read).await;
+        read.expect("the reader gets its turn").unwrap();
+    }
+    assert!(!migrating.is_finished());
+
+    transaction.rollback().await.unwrap();
+    assert_eq!(migrating.await.unwrap().unwrap(), pending);
+}
+
 #[tokio::test]
 async fn a_migration_that_fails_keeps_no_other_replica_out() {
     let Some(fixture) = fixture() else {

@@ -18,7 +18,7 @@ pub type AppliedRow = (i64, Vec<u8>, String);
 /// Asks for every [`AppliedRow`]. The table is there only after the first migration.
 pub const APPLIED: &str = "SELECT version, checksum, description FROM _sqlx_migrations ORDER BY version";
 
-/// Applies what `migrator` has and the database has not, and returns how many that were.
+/// Applies what `migrator` has and the database has not, and counts that in `count`, also what was applied before it fails.
 ///
 /// The connection holds the migration lock afterwards if this fails: throw it away then.
 ///
@@ -28,7 +28,8 @@ pub async fn apply_pending<C: Migrate + Send>(
     origin: &Origin,
     migrator: &Migrator,
     connection: &mut C,
-) -> Result<usize, StorageError> {
+    count: &mut usize,
+) -> Result<(), StorageError> {
     let failed = |error| migration_error(origin, error);
     connection.lock().await.map_err(failed)?;
     connection.ensure_migrations_table(TABLE).await.map_err(failed)?;
@@ -38,16 +39,14 @@ pub async fn apply_pending<C: Migrate + Send>(
     let applied = connection.list_applied_migrations(TABLE).await.map_err(failed)?;
     check_contents(migrator, applied.iter().map(|one| (one.version, &*one.checksum)))?;
 
-    let mut count = 0;
     for migration in migrator.iter() {
         if applied.iter().any(|applied| applied.version == migration.version) {
             continue;
         }
         connection.apply(TABLE, migration).await.map_err(failed)?;
-        count += 1;
+        *count += 1;
     }
-    connection.unlock().await.map_err(failed)?;
-    Ok(count)
+    connection.unlock().await.map_err(failed)
 }
 
 /// Compares what `migrator` has with what is `applied`. Migrations that only the database knows are a later version's work during a rolling

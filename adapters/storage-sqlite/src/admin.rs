@@ -105,7 +105,8 @@ async fn migrate_at_once(origin: &Origin, connection: &mut SqliteConnection) -> 
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     // What a later version changed must not be migrated further.
     schema_status(&MIGRATOR, &applied(&mut transaction).await.map_err(failed)?)?;
-    let count = apply_pending(origin, &MIGRATOR, &mut *transaction).await?;
+    let mut count = 0;
+    apply_pending(origin, &MIGRATOR, &mut *transaction, &mut count).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(count)
 }

@@ -14,6 +14,9 @@ use knm_test_support::rollout::{Load, Rollout, Seen};
 /// The exit code of a run that was given up, which says nothing about any bar.
 const EXIT_GIVEN_UP: u8 = 2;
 
+/// How many nodes are labelled, one a second: for longer than the replacement takes.
+const NODES: usize = 40;
+
 const DETAILS: &str = "\
 What is measured:
   The program starts PostgreSQL from its programs on this machine, a real API server with etcd from KUBEBUILDER_ASSETS, and replicas of the \
@@ -52,6 +55,9 @@ struct Arguments {
     /// The pre-stop sleep, in milliseconds
     #[arg(long, default_value_t = 2_000, value_name = "MILLISECONDS")]
     pre_stop: u64,
+    /// How much later than its beginning the balancer hears of it, in milliseconds
+    #[arg(long, default_value_t = 500, value_name = "MILLISECONDS")]
+    propagation: u64,
 }
 
 fn main() -> ExitCode {
@@ -73,12 +79,13 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
         program: service::binary(arguments.binary.as_deref())?.display().to_string(),
         replicas: arguments.replicas,
         operations: arguments.operations,
+        nodes: NODES,
         load: Load {
             callers: arguments.callers,
             per_second: arguments.requests_per_second,
         },
         pre_stop,
-        propagation: pre_stop / 4,
+        propagation: Duration::from_millis(arguments.propagation),
     };
     let seen = rollout
         .run()
@@ -93,10 +100,18 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
 
 fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {
     let asked = &seen.asked;
-    let latencies: Vec<f64> = asked.latencies.iter().map(|time| time.as_secs_f64() * 1_000.0).collect();
+    let latencies: Vec<f64> = asked
+        .latencies
+        .iter()
+        .map(|time| time.as_secs_f64() * 1_000.0)
+        .collect();
     let latency = |percent| percentile(&latencies, percent).unwrap_or(f64::INFINITY);
     let wrong_ends = seen.stopped.iter().filter(|stopped| stopped.code != Some(0)).count();
-    let cut_off = seen.stopped.iter().filter(|stopped| !stopped.last_line.contains("\"cut_off\":0")).count();
+    let cut_off = seen
+        .stopped
+        .iter()
+        .filter(|stopped| !stopped.last_line.contains("\"cut_off\":0"))
+        .count();
     let lost = seen.states.iter().filter(|state| *state != "succeeded").count();
     let twice = seen.evictions.values().filter(|times| 1 < **times).count();
     let gaps = seen.followed.iter().filter(|followed| !followed.is_whole()).count();
@@ -115,7 +130,12 @@ fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {
             what: "requests a second",
             measured: (latencies.len() + asked.failures.len()) as f64 / asked.time.as_secs_f64(),
             bar: Bar::AtLeast(f64::from(rollout.load.per_second) * 0.9),
-            detail: format!("p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms", latency(50), latency(99), latency(100)),
+            detail: format!(
+                "p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
+                latency(50),
+                latency(99),
+                latency(100)
+            ),
         },
         none(
             "requests that failed",
@@ -133,12 +153,23 @@ fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {
             wrong_ends + cut_off,
             format!("of {} replaced in {:.1} s", seen.stopped.len(), seen.took.as_secs_f64()),
         ),
-        none("operations that were lost", lost, format!("of {}: {:?}", seen.states.len(), seen.states)),
-        none("pods that were evicted twice", twice, format!("of {}", seen.evictions.len())),
+        none(
+            "operations that were lost",
+            lost,
+            format!("of {}: {:?}", seen.states.len(), seen.states),
+        ),
+        none(
+            "pods that were evicted twice",
+            twice,
+            format!("of {}", seen.evictions.len()),
+        ),
         none(
             "readers of operations with a gap",
             gaps + refusals.len(),
-            format!("of {}; {events} events, {came_back} times come back {refusals:?}", seen.followed.len()),
+            format!(
+                "of {}; {events} events, {came_back} times come back {refusals:?}",
+                seen.followed.len()
+            ),
         ),
         none(
             "nodes that the reader of nodes knows otherwise",

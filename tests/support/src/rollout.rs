@@ -31,8 +31,6 @@ use followers::{Follower, Watcher};
 
 pub(crate) const CLUSTER: &str = "/api/v1/clusters/test";
 const BUDGET: &str = "/apis/policy/v1beta1/namespaces/default/poddisruptionbudgets";
-/// How many nodes each operation that labels goes through, one after the other.
-const LABELLED: usize = 40;
 
 /// What is done.
 #[derive(Clone, Debug)]
@@ -43,6 +41,8 @@ pub struct Rollout {
     pub replicas: usize,
     /// How many operations run meanwhile: half of them wait for a budget, the others change one node a second.
     pub operations: usize,
+    /// How many nodes each of these others goes through.
+    pub nodes: usize,
     /// What callers ask for meanwhile.
     pub load: Load,
     /// From the removal of a replica from the balancer to its signal.
@@ -101,7 +101,7 @@ impl Rollout {
 
         let stop = AtomicBool::new(false);
         let (asked, stopped, took) = std::thread::scope(|scope| {
-            let callers = Callers::start(scope, &self.load, balancer.address(), &stop);
+            let callers = Callers::start(scope, &self.load, self.nodes, balancer.address(), &stop);
             std::thread::sleep(Duration::from_secs(1));
             let began = Instant::now();
             let stopped: Vec<Stopped> = (0..self.replicas)
@@ -136,7 +136,7 @@ impl Rollout {
     fn cluster(&self) -> Option<Cluster> {
         let cluster = Cluster::start()?;
         let drained = (0..self.drains()).map(|number| node(&format!("drained-{number}"), &json!({"pool": "drained"})));
-        let labelled = (0..LABELLED).map(|number| node(&format!("labelled-{number}"), &json!({"pool": "labelled"})));
+        let labelled = (0..self.nodes).map(|number| node(&format!("labelled-{number}"), &json!({"pool": "labelled"})));
         cluster.create_nodes(drained.chain(labelled));
         for number in 0..self.drains() {
             let object = pod(&format!("guarded-{number}"), &format!("drained-{number}"), "guarded");

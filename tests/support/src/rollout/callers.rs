@@ -52,6 +52,7 @@ impl<'scope> Callers<'scope> {
     pub(super) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         load: &Load,
+        nodes: usize,
         address: SocketAddr,
         stop: &'env AtomicBool,
     ) -> Self {
@@ -59,6 +60,7 @@ impl<'scope> Callers<'scope> {
         let thread = |number| {
             let caller = Caller {
                 number,
+                nodes,
                 address,
                 wire: None,
                 used: 0,
@@ -91,6 +93,8 @@ impl<'scope> Callers<'scope> {
 
 struct Caller {
     number: usize,
+    /// How many nodes there are to change.
+    nodes: usize,
     address: SocketAddr,
     wire: Option<Wire>,
     /// How often the connection was used.
@@ -140,10 +144,10 @@ impl Caller {
             Some(wire) => wire,
             None => {
                 self.used = 0;
-                Wire::open(self.address)
+                Wire::try_open(self.address)?
             }
         };
-        let node = format!("{CLUSTER}/nodes/labelled-{}", self.number % super::LABELLED);
+        let node = format!("{CLUSTER}/nodes/labelled-{}", self.number % self.nodes);
         let reply = match (is_change, count % 3) {
             (true, _) => {
                 let body = json!({"set": {format!("example.com/caller-{}", self.number): count.to_string()}});

@@ -56,10 +56,17 @@ impl<'a> Fleet<'a> {
     pub(super) fn replace_oldest(&mut self, pre_stop: Duration, propagation: Duration) -> Stopped {
         self.add();
         let mut oldest = self.replicas.pop_front().expect("there is one");
-        sleep(propagation);
+        // Without a pre-stop sleep the signal is there before the balancer hears of it.
+        sleep(propagation.min(pre_stop));
+        if pre_stop < propagation {
+            oldest.signal("-TERM");
+            sleep(propagation - pre_stop);
+        }
         self.balancer.remove(oldest.address());
-        sleep(pre_stop.saturating_sub(propagation));
-        oldest.signal("-TERM");
+        if propagation <= pre_stop {
+            sleep(pre_stop - propagation);
+            oldest.signal("-TERM");
+        }
         let status = oldest.wait();
         Stopped {
             code: status.code(),
