@@ -86,3 +86,22 @@ fn the_limits_of_the_role_and_of_the_database_count_where_they_are_lower() {
     let line = of_the_database.wait_for_line("may open 11 database connections");
     assert!(line.contains("the CONNECTION LIMIT of the database leaves "), "{line}");
 }
+
+#[test]
+fn connections_of_others_count_though_their_role_is_another_one() {
+    let Some(server) = PostgresServer::start_with(&["max_connections=20"]) else {
+        return;
+    };
+    let [theirs, ours] = [server.create_database(), server.create_database()];
+    server.run(&ours, &format!("CREATE ROLE nodes LOGIN PASSWORD '{PASSWORD}'"));
+    server.run(&ours, &format!("ALTER DATABASE {ours} OWNER TO nodes"));
+    let other = replica(&server.url(&theirs), "4");
+    let url = server.url(&ours).replacen(&format!("//{USERNAME}:"), "//nodes:", 1);
+
+    // Alone it would fit: 17 of 17.
+    let own = replica(&url, "16");
+
+    let line = own.wait_for_line("one replica may open 17 database connections");
+    assert!(line.contains("max_connections leaves "), "{line}");
+    drop(other);
+}

@@ -12,14 +12,15 @@ const BESIDE_THE_POOL: u32 = 1;
 /// PostgreSQL cuts names off behind this.
 const LONGEST_NAME: usize = 63;
 
-/// Superusers are let in whatever the limits of database and role are. `reserved_connections` came with PostgreSQL 16.
+/// Superusers are let in whatever the limits of database and role are. `reserved_connections` came with PostgreSQL 16. Of connections of other
+/// roles one may not see what kind they are, unless one may see everything.
 const ASK: &str = "WITH ours AS (
     SELECT datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AS here,
         usename = session_user AS by_us,
         coalesce(datid = (SELECT oid FROM pg_database WHERE datname = current_database()), false)
             AND starts_with(application_name, $1) AS of_us,
         application_name
-    FROM pg_stat_activity WHERE backend_type = 'client backend'
+    FROM pg_stat_activity WHERE datid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend'
 )
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
         - coalesce(current_setting('reserved_connections', true)::int, 0),
