@@ -29,6 +29,8 @@ use crate::{Failure, access, clusters, registration, reload, storage};
 
 /// How often observed durations are folded into their buckets.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
+/// How often is looked whether somebody has migrated.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the service until a signal ends it.
@@ -254,7 +256,7 @@ impl Program<'_> {
         let prepared = async {
             match settings.database.auto_migrate {
                 true => migrate(&storage).await?,
-                false => point_out_pending_migrations(&storage).await,
+                false => wait_for_migrations(&storage).await,
             }
             point_out_a_later_schema(&storage).await;
             register(&storage, &clock, &inventory, &registered).await;
@@ -426,15 +428,23 @@ async fn migrate(storage: &Storage) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Somebody must apply them: until then the service is not ready. That they cannot be counted now is told by the health check.
-async fn point_out_pending_migrations(storage: &Storage) {
-    if let Ok(schema) = storage.admin.schema().await
-        && 0 < schema.pending
-    {
-        tracing::warn!(
-            pending = schema.pending,
-            "migrations are not applied and database.auto_migrate is false: not ready until `kube-node-manager migrate` was run"
-        );
+/// Somebody must apply them: until then the service is not ready, and nothing is done on a schema that lacks something. That they cannot be
+/// counted now is told by the health check.
+async fn wait_for_migrations(storage: &Storage) {
+    let mut is_told = false;
+    loop {
+        match storage.admin.schema().await {
+            Ok(schema) if schema.pending == 0 => return,
+            Ok(schema) if !is_told => {
+                tracing::warn!(
+                    pending = schema.pending,
+                    "migrations are not applied and database.auto_migrate is false: not ready until `kube-node-manager migrate` was run"
+                );
+                is_told = true;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
     }
 }
 

@@ -15,7 +15,7 @@ fn a_rolling_restart_fails_no_request_and_loses_no_operation_and_no_event() {
         nodes: 20,
         load: Load {
             callers: 8,
-            per_second: 60,
+            per_second: 40,
         },
         pre_stop: Duration::from_millis(600),
         propagation: Duration::from_millis(200),

@@ -137,6 +137,20 @@ fn on_the_schema_before_it_migrates_or_says_so_and_waits_until_somebody_did() {
     let migrating = ground.serve(&[]);
     migrating.wait_until_ready();
     waiting.wait_until_ready();
+    wait_for("the cluster to be recorded", || {
+        let clusters = waiting.get("/api/v1/clusters").json();
+        clusters["items"][0]["registered_at"].is_string().then_some(())
+    });
+    let complaints: Vec<String> = waiting
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains("could not"))
+        .collect();
+    assert_eq!(
+        complaints,
+        Vec::<String>::new(),
+        "nothing is tried on a schema that lacks something"
+    );
 
     for (round, service) in [&waiting, &migrating].into_iter().enumerate() {
         service.wait_for_status(&format!("{NODES}?limit=1"), 200);
