@@ -70,8 +70,8 @@ fn has_at_least(found: &Value, promised: &Value, place: &str) {
     match (found, promised) {
         (Value::Object(found), Value::Object(promised)) => {
             for (key, promised) in promised {
-                let found = found.get(key).unwrap_or_else(|| panic!("{place}.{key} is gone"));
-                has_at_least(found, promised, &format!("{place}.{key}"));
+                assert!(found.contains_key(key), "{place}.{key} is gone");
+                has_at_least(&found[key], promised, &format!("{place}.{key}"));
             }
         }
         (found, promised) => assert_eq!(found, promised, "{place}"),
