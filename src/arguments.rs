@@ -87,7 +87,11 @@ pub enum ConfigCommand {
     /// Print a file of the first version in today's form, secrets included
     Convert {
         /// The file of the first version
-        old: PathBuf,
+        #[arg(required_unless_present = "env", conflicts_with = "env")]
+        old: Option<PathBuf>,
+        /// Print what the variables mean today that are set here, secrets masked
+        #[arg(long)]
+        env: bool,
     },
 }
 

@@ -109,9 +109,12 @@ fn run(command: Command) -> Result<(), Failure> {
             warn(&resolved);
             print(&configuration::effective(&resolved))
         }
-        Command::Config(ConfigCommand::Convert { old }) => {
+        Command::Config(ConfigCommand::Convert { old: Some(old), .. }) => {
             let resolved = Resolved::load(Some(&old), &Environment::new())?;
             print(&configuration::converted(&resolved))
+        }
+        Command::Config(ConfigCommand::Convert { old: None, .. }) => {
+            print(&configuration::variables_today(&environment)?)
         }
         Command::Openapi { format } => print(&match format {
             DocumentFormat::Yaml => knm_http::openapi_yaml(),

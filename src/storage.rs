@@ -38,6 +38,8 @@ pub struct DatabaseSettings {
     pub migration_timeout: Option<Duration>,
     /// Where it is, for people: without any secret.
     pub place: String,
+    /// What the server sees this process as, if it is one of the replicas that serve.
+    pub instance: Option<String>,
 }
 
 /// Why there is no store.
@@ -148,6 +150,7 @@ fn postgres_options(settings: &DatabaseSettings) -> Result<knm_storage_postgres:
         leak_threshold: settings.leak_threshold,
         acquire_timeout: settings.acquire_timeout,
         migration_timeout: settings.migration_timeout,
+        instance: settings.instance.clone(),
         ..address
     })
 }

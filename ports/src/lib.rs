@@ -53,7 +53,10 @@ pub use pods::{PodEvent, PodEvents};
 #[cfg(feature = "mocks")]
 pub use registered::MockRegisteredClusters;
 pub use registered::RegisteredClusters;
-pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
+pub use storage::{
+    ClusterRegistrations, ConnectionDemand, ConnectionLimit, PoolStatus, SchemaStatus, Storage, StorageAdmin,
+    StorageError, StorageKind,
+};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};
 pub use system::{Clock, IdSource, MetricsExposition, ProcessStats, SystemStats};

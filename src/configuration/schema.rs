@@ -55,8 +55,34 @@ pub enum Preset {
     Nothing,
 }
 
-/// Sections of the first version that mean nothing today.
-pub const RETIRED: [&str; 4] = ["jwt", "ldap", "progress", "monitoring"];
+/// A section of the first version that means nothing today.
+#[derive(Debug)]
+pub struct Retired {
+    /// Its name; variables that begin with it in capitals and `_` are gone with it.
+    pub section: &'static str,
+    /// Why it is gone, and what takes its place.
+    pub instead: &'static str,
+}
+
+/// All of them.
+pub const RETIRED: [Retired; 4] = [
+    Retired {
+        section: "jwt",
+        instead: "no shared secret signs sessions any more: callers send API tokens (`token create`), tokens of a cluster or of an OpenID provider, see auth.mode",
+    },
+    Retired {
+        section: "ldap",
+        instead: "there are no passwords here: an OpenID provider in front of the directory signs people in, see auth.oidc_issuer and auth.oidc_rules",
+    },
+    Retired {
+        section: "progress",
+        instead: "progress needs no setting: what takes long is an operation in the database, and GET /api/v1/operations/{id}/events streams it from any replica",
+    },
+    Retired {
+        section: "monitoring",
+        instead: "monitoring needs no setting: /metrics and /health always answer; server.management_port moves them to a port of their own, metrics.require_auth asks for a caller",
+    },
+];
 
 /// The one key that is no single value.
 pub const CLUSTERS: &str = "clusters";

@@ -264,6 +264,7 @@ fn database(read: &Reader<'_>) -> DatabaseSettings {
         auto_migrate: read.flag("database.auto_migrate"),
         migration_timeout: (!migration_timeout.is_zero()).then_some(migration_timeout),
         place,
+        instance: None,
     }
 }
 

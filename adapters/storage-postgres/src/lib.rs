@@ -11,6 +11,7 @@ mod cluster_registrations;
 mod cordon_holds;
 #[path = "../../storage-sql/tables/definition_versions.rs"]
 mod definition_versions;
+mod demand;
 mod dialect;
 #[path = "../../storage-sql/tables/idempotency_keys.rs"]
 mod idempotency_keys;
@@ -152,7 +153,7 @@ fn connect_options(options: &PostgresOptions) -> PgConnectOptions {
         .database(&options.database)
         .username(&options.username)
         .password(options.password.expose_secret())
-        .application_name("kube-node-manager")
+        .application_name(&demand::application_name(options.instance.as_deref()))
         .ssl_mode(match options.ssl_mode {
             SslMode::Disable => PgSslMode::Disable,
             SslMode::Prefer => PgSslMode::Prefer,

@@ -24,7 +24,7 @@ const ECHO_CHANNEL: &str = "knm_echo";
 const CALL: &str = "SELECT pg_notify($1, $2)";
 const PROCESS: &str = "SELECT pg_backend_pid()";
 /// How the server shows the connection: it belongs to no pool.
-const NAME: &str = "kube-node-manager listener";
+const NAME: &str = crate::demand::LISTENER;
 /// How often it is tried whether notices arrive: what stands between may forget a connection that is idle without telling.
 const ECHO_EVERY: Duration = Duration::from_secs(30);
 /// How long a notice may be under way.

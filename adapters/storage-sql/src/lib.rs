@@ -2,8 +2,8 @@
 //!
 //! # How to add a table
 //!
-//! 1. One migration per dialect under the same number: `migrations/sqlite/NNNN_<table>.sql` and
-//!    `migrations/postgres/NNNN_<table>.sql`. Tables are plural, columns carry their unit (`…_unix_ms`, `…_bytes`). A migration that
+//! 1. One migration per dialect under the same number: `migrations/sqlite/NNNN_add_<what>.sql` and
+//!    `migrations/postgres/NNNN_add_<what>.sql`; the name says that it merely adds, and versions that do not know it believe it. Tables are plural, columns carry their unit (`…_unix_ms`, `…_bytes`). A migration that
 //!    was released never changes again, and it leaves the previous version of the program working: add, never rename or remove. SQLite
 //!    runs all pending migrations in one transaction, so a migration must not ask to run without one.
 //! 2. One port in `ports/src/storage.rs`, each obligation a sentence with MUST, and its field in `Storage`.
@@ -51,7 +51,7 @@ pub use error::{Dialect, Origin};
 pub use hold::{HoldRow, hold, hold_state_number};
 pub use idempotency::{KnownRequestRow, known_request};
 pub use metric::describe_metrics;
-pub use migration::{apply_pending, schema_status};
+pub use migration::{APPLIED, AppliedRow, apply_pending, schema_status};
 pub use operation::{
     OperationEventRow, OperationRow, OperationTargetRow, operation, operation_event, operation_state, operation_target,
     strategy_json,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use knm_ports::{PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
-use knm_storage_sql::{Origin, WatchedPool, apply_pending, schema_status};
-use sqlx::migrate::{Migrate, Migrator};
+use knm_ports::{ConnectionDemand, PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
+use knm_storage_sql::{APPLIED, AppliedRow, Origin, WatchedPool, apply_pending, schema_status};
+use sqlx::migrate::Migrator;
 use sqlx::{Connection, Sqlite, SqliteConnection};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
@@ -72,6 +72,11 @@ impl StorageAdmin for SqliteStorageAdmin {
             .await
     }
 
+    /// Whoever shares the file waits for the others, however many there are.
+    async fn demand(&self) -> Result<Option<ConnectionDemand>, StorageError> {
+        self.ping().await.map(|()| None)
+    }
+
     async fn migrate(&self) -> Result<usize, StorageError> {
         let Some(limit) = self.migration_timeout else {
             return self.migrate_in_turn().await;
@@ -86,19 +91,22 @@ impl StorageAdmin for SqliteStorageAdmin {
     }
 }
 
-async fn applied(connection: &mut SqliteConnection) -> Result<Vec<sqlx::migrate::AppliedMigration>, sqlx::Error> {
+async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedRow>, sqlx::Error> {
     let once: i64 = sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await?;
     if once == 0 {
         return Ok(Vec::new());
     }
-    Ok(connection.list_applied_migrations("_sqlx_migrations").await?)
+    sqlx::query_as(APPLIED).fetch_all(connection).await
 }
 
 /// Migrations have no lock of their own in SQLite, so all of them together are one transaction that keeps other writers out.
 async fn migrate_at_once(origin: &Origin, connection: &mut SqliteConnection) -> Result<usize, StorageError> {
     let failed = |error| origin.storage_error("the schema", error);
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-    let count = apply_pending(origin, &MIGRATOR, &mut *transaction).await?;
+    // What a later version changed must not be migrated further.
+    schema_status(&MIGRATOR, &applied(&mut transaction).await.map_err(failed)?)?;
+    let mut count = 0;
+    apply_pending(origin, &MIGRATOR, &mut *transaction, &mut count).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(count)
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod changes;
 mod clusters;
+mod connections;
 mod duty;
 mod health;
 mod idempotency;
@@ -21,6 +22,7 @@ pub use clusters::{
     AccessCheck, AccessTest, ClusterRegistry, ConfiguredAccess, ExpiryWatch, RegistryError, RegistryParts,
     RegistrySettings, Rotation, UnderWay, rotate,
 };
+pub use connections::ConnectionWatch;
 pub use health::{
     BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,
 };
