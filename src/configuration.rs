@@ -15,6 +15,7 @@ mod tests;
 mod value;
 
 pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};
+pub use dsn::kind as kind_of_place;
 pub use resolve::{Environment, Resolved};
 pub use settings::{KubernetesSettings, ServerSettings, Settings};
 pub use show::{converted, effective};

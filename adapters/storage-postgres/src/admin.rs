@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use knm_ports::{PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
-use knm_storage_sql::{WatchedPool, apply_pending, schema_status};
+use knm_storage_sql::{Origin, WatchedPool, apply_pending, schema_status};
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, Postgres};
 
 use crate::check_connection;
 
-static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 /// The longest that a ping waits for a connection, and for the reason why there is none.
 const PING_PATIENCE: Duration = Duration::from_secs(2);
@@ -63,7 +63,7 @@ impl PostgresStorageAdmin {
             .execute(held.connection())
             .await
             .map_err(|error| self.pool.origin().storage_error("the schema", error))?;
-        apply_pending(self.pool.origin(), &MIGRATOR, held.connection()).await
+        migrate_connection(self.pool.origin(), held.connection()).await
     }
 }
 
@@ -114,7 +114,12 @@ impl StorageAdmin for PostgresStorageAdmin {
     }
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+/// Applies what is pending over a connection that is in no transaction.
+pub(crate) async fn migrate_connection(origin: &Origin, connection: &mut PgConnection) -> Result<usize, StorageError> {
+    apply_pending(origin, &MIGRATOR, connection).await
+}
+
+pub(crate) async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, sqlx::Error> {
     if !sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await? {
         return Ok(Vec::new());
     }

@@ -1,5 +1,6 @@
 //! The store as such.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,20 +9,25 @@ use knm_storage_sql::{Origin, WatchedPool, apply_pending, schema_status};
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::{Connection, Sqlite, SqliteConnection};
 
-static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
+use crate::lock::FileLock;
+
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
 
 const MIGRATED_ONCE: &str = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
 
 pub(crate) struct SqliteStorageAdmin {
     pool: WatchedPool<Sqlite>,
     migration_timeout: Option<Duration>,
+    /// Tells others that the file is open, until it is closed.
+    lock: Mutex<Option<FileLock>>,
 }
 
 impl SqliteStorageAdmin {
-    pub(crate) fn new(pool: WatchedPool<Sqlite>, migration_timeout: Option<Duration>) -> Self {
+    pub(crate) fn new(pool: WatchedPool<Sqlite>, migration_timeout: Option<Duration>, lock: Option<FileLock>) -> Self {
         Self {
             pool,
             migration_timeout,
+            lock: Mutex::new(lock),
         }
     }
 
@@ -29,7 +35,7 @@ impl SqliteStorageAdmin {
     async fn migrate_in_turn(&self) -> Result<usize, StorageError> {
         loop {
             let mut held = self.pool.acquire_for_long("migrate").await?;
-            match migrate_at_once(self.pool.origin(), held.connection()).await {
+            match migrate_connection(self.pool.origin(), held.connection()).await {
                 Ok(count) => return held.release("the schema", Ok(count)),
                 Err(StorageError::TimedOut { .. }) => {
                     tracing::info!("waiting for another process to migrate the database")
@@ -83,10 +89,11 @@ impl StorageAdmin for SqliteStorageAdmin {
 
     async fn close(&self) {
         self.pool.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
-async fn applied(connection: &mut SqliteConnection) -> Result<Vec<sqlx::migrate::AppliedMigration>, sqlx::Error> {
+pub(crate) async fn applied(connection: &mut SqliteConnection) -> Result<Vec<sqlx::migrate::AppliedMigration>, sqlx::Error> {
     let once: i64 = sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await?;
     if once == 0 {
         return Ok(Vec::new());
@@ -95,7 +102,7 @@ async fn applied(connection: &mut SqliteConnection) -> Result<Vec<sqlx::migrate:
 }
 
 /// Migrations have no lock of their own in SQLite, so all of them together are one transaction that keeps other writers out.
-async fn migrate_at_once(origin: &Origin, connection: &mut SqliteConnection) -> Result<usize, StorageError> {
+pub(crate) async fn migrate_connection(origin: &Origin, connection: &mut SqliteConnection) -> Result<usize, StorageError> {
     let failed = |error| origin.storage_error("the schema", error);
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     let count = apply_pending(origin, &MIGRATOR, &mut *transaction).await?;
