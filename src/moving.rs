@@ -179,7 +179,11 @@ fn tell(report: &TransferReport, took: Duration, is_rehearsal: bool) -> String {
         ),
     };
     let _ = match (report.is_schema_new, is_rehearsal) {
-        (true, true) => writeln!(text, "the target has no schema yet; it would get version {}", report.schema),
+        (true, true) => writeln!(
+            text,
+            "the target has no schema yet; it would get version {}",
+            report.schema
+        ),
         (true, false) => writeln!(text, "the target got schema version {}", report.schema),
         (false, _) => writeln!(text, "both have schema version {}", report.schema),
     };

@@ -52,11 +52,7 @@ fn write(text: &str) {
 
 fn bar(progress: &TransferProgress, took: Duration) -> String {
     let done = share(progress);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "from 0 to the width"
-    )]
+    // From 0 to the width.
     let full = (done * WIDTH as f64) as usize;
     format!(
         "{:8} [{}{}] {:3.0} % {} of {} rows, {} s {}",
@@ -121,6 +117,9 @@ mod tests {
 
     #[test]
     fn without_a_terminal_it_is_a_sentence() {
-        assert_eq!(sentence(&at(250, 1_000)), "moving: 250 of 1000 rows (25 %) audit_records");
+        assert_eq!(
+            sentence(&at(250, 1_000)),
+            "moving: 250 of 1000 rows (25 %) audit_records"
+        );
     }
 }

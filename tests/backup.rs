@@ -57,7 +57,9 @@ impl Place {
 
     fn files(&self) -> Vec<String> {
         let folder = fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = folder
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -69,12 +71,8 @@ fn text(bytes: &[u8]) -> String {
 
 fn label(service: &Service, number: usize) {
     let body = json!({"set": {"number": number.to_string()}});
-    let sent = Wire::open(service.address()).send_json(
-        "PATCH",
-        "/api/v1/clusters/east/nodes/worker-00003/labels",
-        &[],
-        &body,
-    );
+    let sent =
+        Wire::open(service.address()).send_json("PATCH", "/api/v1/clusters/east/nodes/worker-00003/labels", &[], &body);
     assert_eq!(sent.unwrap().status, 200);
 }
 
@@ -111,11 +109,19 @@ fn a_backup_of_a_service_at_work_is_whole_and_what_was_done_later_goes_with_a_re
     let file = place.folder.path().join("one.backup");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
-    assert!(place.refused(&["backup", "one.backup"]).contains("one.backup exists already; --overwrite"));
+    assert!(
+        place
+            .refused(&["backup", "one.backup"])
+            .contains("one.backup exists already; --overwrite")
+    );
     place.done(&["backup", "--overwrite", "one.backup"]);
     let itself = place.refused(&["backup", "--overwrite", "data/nodes.db"]);
     assert!(itself.contains("is the database itself"), "{itself}");
-    assert!(place.refused(&["backup", "no/where.backup"]).contains("no/where.backup: its folder"));
+    assert!(
+        place
+            .refused(&["backup", "no/where.backup"])
+            .contains("no/where.backup: its folder")
+    );
     let before = records(&service);
     label(&service, 9_999);
     assert_eq!(records(&service), before + 1);
@@ -125,10 +131,16 @@ fn a_backup_of_a_service_at_work_is_whole_and_what_was_done_later_goes_with_a_re
     stop(service);
     fs::set_permissions(&place.database, fs::Permissions::from_mode(0o640)).unwrap();
     let told = place.done(&["restore", "one.backup"]);
-    let kept = told.lines().find_map(|line| line.strip_prefix("the database that was there is ")).unwrap();
+    let kept = told
+        .lines()
+        .find_map(|line| line.strip_prefix("the database that was there is "))
+        .unwrap();
     let kept = Path::new(kept.strip_suffix(" now").unwrap()).to_owned();
     assert!(kept.is_file(), "{told}");
-    assert_eq!(fs::metadata(&place.database).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(
+        fs::metadata(&place.database).unwrap().permissions().mode() & 0o777,
+        0o640
+    );
     let service = place.serve();
     assert_eq!(records(&service), before);
     stop(service);
@@ -166,7 +178,11 @@ fn what_is_no_whole_backup_is_refused_and_the_database_stays() {
         assert!(why.contains(name), "{why}");
         assert_eq!(place.done(&["token", "list"]), before, "{name}");
     }
-    let left: Vec<String> = place.files().into_iter().filter(|name| name.contains("partial")).collect();
+    let left: Vec<String> = place
+        .files()
+        .into_iter()
+        .filter(|name| name.contains("partial"))
+        .collect();
     assert_eq!(left, [""; 0]);
     place.done(&["restore", "good"]);
     assert_eq!(place.done(&["token", "list"]), before);
@@ -190,7 +206,10 @@ fn a_log_that_a_killed_service_left_is_no_part_of_what_is_restored() {
     assert_eq!(records(&service), before - 1);
     stop(service);
     // What the killed one wrote last is in what was kept.
-    let kept = told.lines().find_map(|line| line.strip_prefix("the database that was there is ")).unwrap();
+    let kept = told
+        .lines()
+        .find_map(|line| line.strip_prefix("the database that was there is "))
+        .unwrap();
     place.done(&["restore", kept.strip_suffix(" now").unwrap()]);
     assert_eq!(records(&place.serve()), before);
 }
@@ -199,7 +218,12 @@ fn a_log_that_a_killed_service_left_is_no_part_of_what_is_restored() {
 fn with_postgres_the_commands_say_what_to_use() {
     let folder = tempfile::tempdir().unwrap();
     for (command, tool) in [("backup", "pg_dump"), ("restore", "pg_restore")] {
-        let output = run(PROGRAM, folder.path(), &[command, "file"], &[("DATABASE_URL", "postgres://db/nodes")]);
+        let output = run(
+            PROGRAM,
+            folder.path(),
+            &[command, "file"],
+            &[("DATABASE_URL", "postgres://db/nodes")],
+        );
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).contains(tool), "{}", text(&output.stderr));
     }

@@ -96,7 +96,9 @@ pub struct SchemaVersions {
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
     /// Somebody has it open.
-    #[error("{place} is in use: a service, another move or another command has it open; stop the service and try again")]
+    #[error(
+        "{place} is in use: a service, another move or another command has it open; stop the service and try again"
+    )]
     InUse {
         /// Where it is, without any secret.
         place: String,

@@ -78,7 +78,7 @@ pub(crate) fn origin(options: &PostgresOptions) -> Origin {
 pub(crate) struct Hold;
 
 impl Hold {
-    #[expect(clippy::unused_self, reason = "other databases have something to end")]
+    /// Nothing is to be ended that does not end with the connection.
     pub(crate) fn end(&self) {}
 }
 

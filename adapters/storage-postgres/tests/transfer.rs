@@ -39,7 +39,9 @@ impl TransferFixture for Database {
             WHERE table_schema = 'public' AND table_name <> '_sqlx_migrations'",
         );
         let columns = found.lines().filter_map(|line| line.split_once('|'));
-        columns.map(|(table, column)| (table.to_owned(), column.to_owned())).collect()
+        columns
+            .map(|(table, column)| (table.to_owned(), column.to_owned()))
+            .collect()
     }
 }
 
@@ -77,7 +79,11 @@ async fn what_postgres_cannot_store_is_named_before_it_is_sent() {
     };
     let content = database.hold(Purpose::Fill).await.unwrap();
     let leases = content.tables().iter().find(|table| table.name == "leases").unwrap();
-    let row = [Cell::Text("a".to_owned()), Cell::Text("b\0".to_owned()), Cell::Integer(1)];
+    let row = [
+        Cell::Text("a".to_owned()),
+        Cell::Text("b\0".to_owned()),
+        Cell::Integer(1),
+    ];
     let why = content.misfit(leases, &row).unwrap();
     assert!(why.starts_with("leases.owner: ") && why.contains("NUL"), "{why}");
     content.close().await;

@@ -93,7 +93,9 @@ impl StorageAdmin for SqliteStorageAdmin {
     }
 }
 
-pub(crate) async fn applied(connection: &mut SqliteConnection) -> Result<Vec<sqlx::migrate::AppliedMigration>, sqlx::Error> {
+pub(crate) async fn applied(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<sqlx::migrate::AppliedMigration>, sqlx::Error> {
     let once: i64 = sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await?;
     if once == 0 {
         return Ok(Vec::new());
@@ -102,7 +104,10 @@ pub(crate) async fn applied(connection: &mut SqliteConnection) -> Result<Vec<sql
 }
 
 /// Migrations have no lock of their own in SQLite, so all of them together are one transaction that keeps other writers out.
-pub(crate) async fn migrate_connection(origin: &Origin, connection: &mut SqliteConnection) -> Result<usize, StorageError> {
+pub(crate) async fn migrate_connection(
+    origin: &Origin,
+    connection: &mut SqliteConnection,
+) -> Result<usize, StorageError> {
     let failed = |error| origin.storage_error("the schema", error);
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     let count = apply_pending(origin, &MIGRATOR, &mut *transaction).await?;

@@ -124,7 +124,9 @@ pub async fn back_up(options: &SqliteOptions, to: &Path, existing: Existing) -> 
     connection.close().await.map_err(failed)?;
 
     let contents = examine(copy.path(), to).await?;
-    copy.as_file().sync_all().map_err(file_failed(to, "it cannot be written to the disk"))?;
+    copy.as_file()
+        .sync_all()
+        .map_err(file_failed(to, "it cannot be written to the disk"))?;
     let persisted = match existing {
         Existing::Refused => copy.persist_noclobber(to),
         Existing::Overwritten => copy.persist(to),
@@ -193,13 +195,18 @@ async fn replace(
     let mut kept = None;
     if let Some(old) = old {
         // Whoever runs the service can open what it could open before.
-        let copied = copy.as_file().metadata().map_err(file_failed(file, "the copy cannot be looked at"))?;
+        let copied = copy
+            .as_file()
+            .metadata()
+            .map_err(file_failed(file, "the copy cannot be looked at"))?;
         if (copied.uid(), copied.gid()) != (old.uid(), old.gid()) {
             chown(copy.path(), Some(old.uid()), Some(old.gid()))
                 .map_err(file_failed(file, "the copy cannot be given the owner of the database"))?;
         }
-        fs::set_permissions(copy.path(), old.permissions())
-            .map_err(file_failed(file, "the copy cannot be given the permissions of the database"))?;
+        fs::set_permissions(copy.path(), old.permissions()).map_err(file_failed(
+            file,
+            "the copy cannot be given the permissions of the database",
+        ))?;
         // One that is broken cannot be folded into one file; it is kept as it is.
         drop(fold_log(file).await);
         if replaced == Replaced::Kept {
@@ -234,13 +241,18 @@ async fn replace(
 async fn fold_log(file: &Path) -> Result<(), sqlx::Error> {
     let connect = SqliteConnectOptions::new().filename(file).busy_timeout(BUSY_TIMEOUT);
     let mut connection = connect.connect().await?;
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await?;
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut connection)
+        .await?;
     connection.close().await
 }
 
 /// Whether the copy is whole and from this program, and what is in it. Errors name it `shown`.
 async fn examine(copy: &Path, shown: &Path) -> Result<Contents, BackupError> {
-    let connect = SqliteConnectOptions::new().filename(copy).read_only(true).immutable(true);
+    let connect = SqliteConnectOptions::new()
+        .filename(copy)
+        .read_only(true)
+        .immutable(true);
     let unreadable = |error: sqlx::Error| unusable(shown, &format!("it is no whole SQLite database: {error}"));
     let mut connection = connect.connect().await.map_err(unreadable)?;
     let faults: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check")
@@ -264,7 +276,9 @@ async fn examine(copy: &Path, shown: &Path) -> Result<Contents, BackupError> {
         let (theirs, ours) = (schema.applied, schema.wanted);
         return Err(unusable(
             shown,
-            &format!("it has schema version {theirs} and this program knows those up to {ours}: use the version that made it"),
+            &format!(
+                "it has schema version {theirs} and this program knows those up to {ours}: use the version that made it"
+            ),
         ));
     }
     let rows = count(&mut connection).await.map_err(unreadable)?;
@@ -283,7 +297,10 @@ async fn count(connection: &mut SqliteConnection) -> Result<Vec<(&'static str, u
         .await?;
     let mut rows = Vec::new();
     // An earlier version of the schema lacks some.
-    for table in TABLES.iter().filter(|table| there.iter().any(|name| name == table.name)) {
+    for table in TABLES
+        .iter()
+        .filter(|table| there.iter().any(|name| name == table.name))
+    {
         let statement = AssertSqlSafe(format!("SELECT count(*) FROM {}", table.name));
         let count: i64 = sqlx::query_scalar(statement).fetch_one(&mut *connection).await?;
         rows.push((table.name, count.unsigned_abs()));

@@ -109,7 +109,11 @@ pub(crate) fn lock(options: &SqliteOptions, origin: &Origin, lacking: Lacking) -
 
 /// Its lock cannot be had, for no fault of others.
 pub(crate) fn unlockable(options: &SqliteOptions, error: io::Error) -> StorageError {
-    file_error(&options.path, "the file beside it whose name ends in -lock cannot be locked", error)
+    file_error(
+        &options.path,
+        "the file beside it whose name ends in -lock cannot be locked",
+        error,
+    )
 }
 
 /// Begins the transaction.

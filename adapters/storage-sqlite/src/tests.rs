@@ -21,7 +21,10 @@ async fn fresh(change: impl FnOnce(&mut SqliteOptions)) -> (TempDir, WatchedPool
     let mut options = SqliteOptions::new(folder.path().join("nodes.db"));
     change(&mut options);
     let pool = pool(&options);
-    SqliteStorageAdmin::new(pool.clone(), None, None).migrate().await.unwrap();
+    SqliteStorageAdmin::new(pool.clone(), None, None)
+        .migrate()
+        .await
+        .unwrap();
     (folder, pool)
 }
 

@@ -169,7 +169,10 @@ async fn a_backup_onto_a_full_disk_leaves_nothing_there() {
     let backup = knm_storage_sqlite::back_up(&options, &disk.file(), Existing::Refused).await;
 
     let error = backup.err().unwrap();
-    assert!(matches!(error, BackupError::Storage(StorageError::Full { .. })), "{error:?}");
+    assert!(
+        matches!(error, BackupError::Storage(StorageError::Full { .. })),
+        "{error:?}"
+    );
     let left = std::fs::read_dir(disk.folder.path()).unwrap();
     let names: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["fill"]);

@@ -39,7 +39,11 @@ impl TransferFixture for File {
     }
 
     async fn columns(&self) -> BTreeSet<(String, String)> {
-        let mut connection = SqliteConnectOptions::new().filename(self.path()).connect().await.unwrap();
+        let mut connection = SqliteConnectOptions::new()
+            .filename(self.path())
+            .connect()
+            .await
+            .unwrap();
         let found: Vec<(String, String)> = sqlx::query_as(
             "SELECT tables.name, columns.name FROM sqlite_schema AS tables, pragma_table_xinfo(tables.name) AS columns
             WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND tables.name <> '_sqlx_migrations'",

@@ -62,9 +62,15 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
     let few = Both::measure(&binary, &server, arguments.records / PART)?;
     let many = Both::measure(&binary, &server, arguments.records)?;
     let rows = [
-        many.to_postgres.row("SQLite to PostgreSQL, seconds", many.records, many.server),
-        many.to_sqlite.row("PostgreSQL to SQLite, seconds", many.records, many.server),
-        grown("the same, memory against a tenth of the records", &few.to_postgres, &many.to_postgres),
+        many.to_postgres
+            .row("SQLite to PostgreSQL, seconds", many.records, many.server),
+        many.to_sqlite
+            .row("PostgreSQL to SQLite, seconds", many.records, many.server),
+        grown(
+            "the same, memory against a tenth of the records",
+            &few.to_postgres,
+            &many.to_postgres,
+        ),
         grown("and the other way", &few.to_sqlite, &many.to_sqlite),
     ];
     let mut output = std::io::stdout().lock();

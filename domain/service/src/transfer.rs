@@ -112,7 +112,9 @@ pub enum TransferError {
         key: String,
     },
     /// What the target has is something else than the source has.
-    #[error("{table} is not the same on both sides: {source_rows} rows in {from}, {target_rows} in {place}, and their checksums are {checksums}")]
+    #[error(
+        "{table} is not the same on both sides: {source_rows} rows in {from}, {target_rows} in {place}, and their checksums are {checksums}"
+    )]
     Differs {
         /// The source.
         from: String,
@@ -173,7 +175,10 @@ impl Transfer {
     pub async fn run(&self) -> Result<TransferReport, TransferError> {
         let seen = self.look().await?;
         if seen.is_schema_new {
-            self.target.create_schema().await.map_err(|error| self.target_error(error))?;
+            self.target
+                .create_schema()
+                .await
+                .map_err(|error| self.target_error(error))?;
             self.refuse_unless_empty().await?;
         }
         let mut told = Told::new(&self.progress, seen.rows);
@@ -189,7 +194,10 @@ impl Transfer {
         }
         told.begin(Phase::Keeping);
         self.target.keep().await.map_err(|error| match error.is_transient() {
-            true => TransferError::Uncertain { place: self.target.place(), source: error },
+            true => TransferError::Uncertain {
+                place: self.target.place(),
+                source: error,
+            },
             false => self.target_error(error),
         })?;
         Ok(report)
@@ -233,22 +241,37 @@ impl Transfer {
         }
         let mut rows = 0;
         for table in self.source.tables() {
-            rows += self.source.count(table).await.map_err(|error| self.source_error(error))?;
+            rows += self
+                .source
+                .count(table)
+                .await
+                .map_err(|error| self.source_error(error))?;
         }
-        Ok(Seen { rows, schema: source.applied, is_schema_new })
+        Ok(Seen {
+            rows,
+            schema: source.applied,
+            is_schema_new,
+        })
     }
 
     async fn refuse_unless_empty(&self) -> Result<(), TransferError> {
         let mut found = Vec::new();
         for table in self.target.tables() {
-            let count = self.target.count(table).await.map_err(|error| self.target_error(error))?;
+            let count = self
+                .target
+                .count(table)
+                .await
+                .map_err(|error| self.target_error(error))?;
             if 0 < count {
                 found.push(format!("{count} in {}", table.name));
             }
         }
         match found.is_empty() {
             true => Ok(()),
-            false => Err(TransferError::NotEmpty { place: self.target.place(), found: found.join(", ") }),
+            false => Err(TransferError::NotEmpty {
+                place: self.target.place(),
+                found: found.join(", "),
+            }),
         }
     }
 
@@ -281,7 +304,10 @@ impl Transfer {
         reading: &mut Reading,
         seal_keys: &mut BTreeSet<String>,
     ) -> Result<Vec<Row>, TransferError> {
-        let rows = reading.next(&*self.source).await.map_err(|error| self.source_error(error))?;
+        let rows = reading
+            .next(&*self.source)
+            .await
+            .map_err(|error| self.source_error(error))?;
         for row in &rows {
             if let Some(why) = self.target.misfit(table, row) {
                 return Err(TransferError::Misfit {
@@ -306,7 +332,10 @@ impl Transfer {
     ) -> Result<(), TransferError> {
         let mut reading = Reading::new(table);
         loop {
-            let rows = reading.next(&*self.target).await.map_err(|error| self.target_error(error))?;
+            let rows = reading
+                .next(&*self.target)
+                .await
+                .map_err(|error| self.target_error(error))?;
             if rows.is_empty() {
                 break;
             }
@@ -327,15 +356,25 @@ impl Transfer {
     }
 
     fn wrong_schema(&self, store: &dyn StoreContent, applied: i64, wanted: i64) -> TransferError {
-        TransferError::Schema { place: store.place(), applied, wanted }
+        TransferError::Schema {
+            place: store.place(),
+            applied,
+            wanted,
+        }
     }
 
     fn source_error(&self, source: StorageError) -> TransferError {
-        TransferError::Source { place: self.source.place(), source }
+        TransferError::Source {
+            place: self.source.place(),
+            source,
+        }
     }
 
     fn target_error(&self, source: StorageError) -> TransferError {
-        TransferError::Target { place: self.target.place(), source }
+        TransferError::Target {
+            place: self.target.place(),
+            source,
+        }
     }
 }
 
@@ -368,7 +407,13 @@ struct Reading {
 
 impl Reading {
     fn new(table: &'static Table) -> Self {
-        Self { table, after: None, is_over: false, rows: 0, checksum: Checksum::default() }
+        Self {
+            table,
+            after: None,
+            is_over: false,
+            rows: 0,
+            checksum: Checksum::default(),
+        }
     }
 
     /// The next rows, none at the end.
@@ -387,7 +432,11 @@ impl Reading {
     }
 
     fn finish(self) -> MovedTable {
-        MovedTable { name: self.table.name, rows: self.rows, checksum: self.checksum.finish() }
+        MovedTable {
+            name: self.table.name,
+            rows: self.rows,
+            checksum: self.checksum.finish(),
+        }
     }
 }
 
@@ -399,12 +448,21 @@ struct Told<'a> {
 
 impl<'a> Told<'a> {
     fn new(progress: &'a watch::Sender<TransferProgress>, of: u64) -> Self {
-        let now = TransferProgress { phase: Phase::Looking, table: "", rows: 0, of };
+        let now = TransferProgress {
+            phase: Phase::Looking,
+            table: "",
+            rows: 0,
+            of,
+        };
         Self { progress, now }
     }
 
     fn begin(&mut self, phase: Phase) {
-        self.now = TransferProgress { phase, rows: 0, ..self.now };
+        self.now = TransferProgress {
+            phase,
+            rows: 0,
+            ..self.now
+        };
         self.progress.send_replace(self.now);
     }
 

@@ -112,7 +112,10 @@ pub async fn each_row_is_told_once_over_many_pages(fixture: &dyn TransferFixture
     content.put(leases, many.clone()).await.expect("rows are added");
     assert_eq!(all(&*content, leases).await, many);
     let operations = table(&*content, "operations");
-    content.put(operations, samples::rows(operations)).await.expect("rows are added");
+    content
+        .put(operations, samples::rows(operations))
+        .await
+        .expect("rows are added");
     // Exactly whole pages, and a key of two columns.
     let many = samples::events(2 * events.page);
     content.put(events, many.clone()).await.expect("rows are added");
@@ -124,7 +127,10 @@ pub async fn each_row_is_told_once_over_many_pages(fixture: &dyn TransferFixture
 pub async fn what_is_not_kept_is_gone(fixture: &dyn TransferFixture) {
     let content = filled(fixture).await;
     let leases = table(&*content, "leases");
-    content.put(leases, samples::rows(leases)).await.expect("rows are added");
+    content
+        .put(leases, samples::rows(leases))
+        .await
+        .expect("rows are added");
     content.close().await;
 
     let content = hold(fixture, Purpose::Read).await;
@@ -189,9 +195,16 @@ pub async fn a_store_that_was_let_go_is_opened_again(fixture: &dyn TransferFixtu
     let content = filled(fixture).await;
     content.close().await;
     let service = fixture.open().await.expect("nobody holds it");
-    service.leases.hold("keeper", "a", Duration::from_secs(60)).await.expect("it can be written");
+    service
+        .leases
+        .hold("keeper", "a", Duration::from_secs(60))
+        .await
+        .expect("it can be written");
     service.admin.close().await;
-    content.count(table(&*content, "leases")).await.expect_err("it was let go");
+    content
+        .count(table(&*content, "leases"))
+        .await
+        .expect_err("it was let go");
 }
 
 /// A rehearsal MUST NOT make or change anything.

@@ -132,16 +132,37 @@ async fn a_rehearsal_reads_everything_and_writes_nothing() {
 #[tokio::test]
 async fn other_versions_and_targets_with_content_are_refused_by_name() {
     let cases = [
-        (9, 10, &[][..], "the source has schema version 9, and this program moves version 10: run `kube-node-manager migrate`"),
-        (11, 10, &[], "the source has schema version 11, and this program moves version 10: use the version"),
+        (
+            9,
+            10,
+            &[][..],
+            "the source has schema version 9, and this program moves version 10: run `kube-node-manager migrate`",
+        ),
+        (
+            11,
+            10,
+            &[],
+            "the source has schema version 11, and this program moves version 10: use the version",
+        ),
         (0, 10, &[], "the source has schema version 0"),
         (10, 9, &[], "the target has schema version 9"),
         (10, 12, &[], "the target has schema version 12"),
-        (10, 10, &["x"], "the target is not empty: it has 1 in registered_clusters"),
+        (
+            10,
+            10,
+            &["x"],
+            "the target is not empty: it has 1 in registered_clusters",
+        ),
     ];
     for (source, target, content, expected) in cases {
-        let transfer = transfer(store("the source", source, &["a"]), store("the target", target, content));
-        for error in [transfer.run().await.unwrap_err(), transfer.rehearse().await.unwrap_err()] {
+        let transfer = transfer(
+            store("the source", source, &["a"]),
+            store("the target", target, content),
+        );
+        for error in [
+            transfer.run().await.unwrap_err(),
+            transfer.rehearse().await.unwrap_err(),
+        ] {
             assert!(error.to_string().starts_with(expected), "{error}");
         }
     }
@@ -163,21 +184,28 @@ async fn a_row_that_does_not_fit_is_named_and_nothing_is_kept() {
         .expect_misfit()
         .returning(|_, _| Some("registered_clusters.name: too odd".to_owned()));
 
-    let error = transfer(store("the source", 10, &["a"]), target).run().await.unwrap_err();
+    let error = transfer(store("the source", 10, &["a"]), target)
+        .run()
+        .await
+        .unwrap_err();
 
     let text = error.to_string();
-    assert!(text.contains("registered_clusters.name: too odd") && text.contains("\"a\""), "{text}");
+    assert!(
+        text.contains("registered_clusters.name: too odd") && text.contains("\"a\""),
+        "{text}"
+    );
 }
 
 #[tokio::test]
 async fn a_target_that_is_lost_while_the_transaction_ends_is_told_apart() {
     let mut target = damaged(|rows| rows);
-    target.expect_keep().returning(|| {
-        Err(StorageError::Unavailable {
-            source: "gone".into(),
-        })
-    });
-    let error = transfer(store("the source", 10, &["a"]), target).run().await.unwrap_err();
+    target
+        .expect_keep()
+        .returning(|| Err(StorageError::Unavailable { source: "gone".into() }));
+    let error = transfer(store("the source", 10, &["a"]), target)
+        .run()
+        .await
+        .unwrap_err();
     assert!(matches!(error, TransferError::Uncertain { .. }), "{error:?}");
 }
 

@@ -31,7 +31,14 @@ pub fn rows(table: &Table) -> Vec<Row> {
         ]],
         "api_tokens" => vec![token("0000000000000001", false), token("fffffffffffffff0", true)],
         "definition_versions" => vec![
-            vec![text("template"), text("gpu"), int(1), text("{\"a\":\"\\u0000\"}"), int(5), text("me")],
+            vec![
+                text("template"),
+                text("gpu"),
+                int(1),
+                text("{\"a\":\"\\u0000\"}"),
+                int(5),
+                text("me"),
+            ],
             vec![text("template"), text("gpu"), int(2), Cell::Nothing, int(6), text(ODD)],
             vec![text("template"), text("gpu"), int(10), text(""), int(7), text("me")],
         ],
@@ -128,10 +135,43 @@ fn hold(number: u128, state: i64, is_over_foreign: bool) -> Row {
 }
 
 fn operation(number: u128, idempotency: Cell) -> Row {
-    let mut row = vec![id(number), text("drain"), Cell::Nothing, text("anonymous"), text("::1"), text(""), text(ODD), Cell::Nothing];
-    row.extend([text("{}"), text("{\"max\":1}"), Cell::Flag(false), id(u128::MAX), int(1), int(2), Cell::Nothing]);
-    row.extend([text("running"), Cell::Nothing, int(i64::MAX), int(0), int(0), int(0), int(0), int(3)]);
-    row.extend([text("replica"), int(4), int(5), idempotency, Cell::Flag(true), text("{\"open\":true}")]);
+    let mut row = vec![
+        id(number),
+        text("drain"),
+        Cell::Nothing,
+        text("anonymous"),
+        text("::1"),
+        text(""),
+        text(ODD),
+        Cell::Nothing,
+    ];
+    row.extend([
+        text("{}"),
+        text("{\"max\":1}"),
+        Cell::Flag(false),
+        id(u128::MAX),
+        int(1),
+        int(2),
+        Cell::Nothing,
+    ]);
+    row.extend([
+        text("running"),
+        Cell::Nothing,
+        int(i64::MAX),
+        int(0),
+        int(0),
+        int(0),
+        int(0),
+        int(3),
+    ]);
+    row.extend([
+        text("replica"),
+        int(4),
+        int(5),
+        idempotency,
+        Cell::Flag(true),
+        text("{\"open\":true}"),
+    ]);
     row
 }
 
@@ -153,7 +193,16 @@ fn target(operation: u128, place: i64) -> Row {
 }
 
 fn record(number: u128, is_pending: bool) -> Row {
-    let mut row = vec![id(number), int(1), text("me"), text("user"), Cell::Nothing, text("cordon"), text("east"), text("worker-1")];
+    let mut row = vec![
+        id(number),
+        int(1),
+        text("me"),
+        text("user"),
+        Cell::Nothing,
+        text("cordon"),
+        text("east"),
+        text("worker-1"),
+    ];
     row.extend([id(1), text("r"), text(ODD), text(""), text("{}")]);
     row.extend(match is_pending {
         true => [text("pending"), Cell::Nothing],
