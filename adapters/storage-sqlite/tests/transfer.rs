@@ -43,14 +43,14 @@ impl TransferFixture for File {
             .filename(self.path())
             .connect()
             .await
-            .unwrap();
+            .expect("a file");
         let found: Vec<(String, String)> = sqlx::query_as(
             "SELECT tables.name, columns.name FROM sqlite_schema AS tables, pragma_table_xinfo(tables.name) AS columns
             WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND tables.name <> '_sqlx_migrations'",
         )
         .fetch_all(&mut connection)
         .await
-        .unwrap();
+        .expect("its columns");
         found.into_iter().collect()
     }
 }
