@@ -18,6 +18,7 @@ mod value;
 
 pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};
 pub use convert::{converted, variables_today};
+pub use dsn::kind as kind_of_place;
 pub use resolve::{Environment, Resolved};
 pub use settings::{KubernetesSettings, ServerSettings, Settings};
 pub use show::effective;

@@ -17,6 +17,7 @@ mod pods;
 mod registered;
 mod storage;
 mod system;
+mod transfer;
 mod vault;
 mod wake;
 
@@ -62,6 +63,9 @@ pub use storage::{MockClusterRegistrations, MockStorageAdmin};
 pub use system::{Clock, IdSource, MetricsExposition, ProcessStats, SystemStats};
 #[cfg(feature = "mocks")]
 pub use system::{CountedIds, ManualClock, MockClock, MockIdSource, MockMetricsExposition, MockSystemStats};
+#[cfg(feature = "mocks")]
+pub use transfer::MockStoreContent;
+pub use transfer::{Cell, Column, ColumnKind, HoldError, Purpose, Row, SchemaVersions, StoreContent, Table};
 #[cfg(feature = "mocks")]
 pub use vault::MockVault;
 pub use vault::{OpenedSecret, Vault, VaultError};

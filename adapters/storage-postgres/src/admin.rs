@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use knm_ports::{ConnectionDemand, PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
-use knm_storage_sql::{APPLIED, AppliedRow, WatchedPool, apply_pending, schema_status};
+use knm_storage_sql::{APPLIED, AppliedRow, Origin, WatchedPool, apply_pending, schema_status};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, Postgres};
 
 use crate::{check_connection, demand};
 
-static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 /// The longest that a ping waits for a connection, and for the reason why there is none.
 const PING_PATIENCE: Duration = Duration::from_secs(2);
@@ -93,10 +93,7 @@ impl PostgresStorageAdmin {
                 .await
                 .map_err(failed)?;
         }
-        // What a later version changed must not be migrated further.
-        let applied = applied(connection).await.map_err(failed)?;
-        schema_status(&MIGRATOR, &applied)?;
-        apply_pending(self.pool.origin(), &MIGRATOR, connection, count).await
+        migrate_connection(self.pool.origin(), connection, count).await
     }
 }
 
@@ -157,7 +154,19 @@ impl StorageAdmin for PostgresStorageAdmin {
     }
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedRow>, sqlx::Error> {
+/// Applies what is pending over a connection that is in no transaction, and counts that in `count`, also where it fails in the end.
+pub(crate) async fn migrate_connection(
+    origin: &Origin,
+    connection: &mut PgConnection,
+    count: &mut usize,
+) -> Result<(), StorageError> {
+    let failed = |error| origin.storage_error("the schema", error);
+    // What a later version changed must not be migrated further.
+    schema_status(&MIGRATOR, &applied(connection).await.map_err(failed)?)?;
+    apply_pending(origin, &MIGRATOR, connection, count).await
+}
+
+pub(crate) async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedRow>, sqlx::Error> {
     if !sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await? {
         return Ok(Vec::new());
     }

@@ -13,6 +13,8 @@
 //!    this crate does not know. Placeholders are `$1`, which SQLite understands, too; what differs stands in each crate's `dialect`. A row
 //!    that cannot be read as a value of the model is [`StorageError::Corrupt`](knm_ports::StorageError::Corrupt); what is done with a row
 //!    stands here, as in [`cluster_registration`].
+//! 5. Its columns in [`TABLES`], so that it moves with the store, and some odd rows of it in `tests/contract/src/transfer/samples.rs`. A new
+//!    column of an old table is added to both, too.
 //!
 //! # How to talk to the database
 //!
@@ -31,6 +33,7 @@
 
 mod audit;
 mod bell;
+mod content;
 mod definition;
 mod error;
 mod hold;
@@ -46,6 +49,7 @@ mod token;
 
 pub use audit::{AuditRow, AuditStatements, audit_record, id_above, json};
 pub use bell::Bell;
+pub use content::TABLES;
 pub use definition::{DefinitionRow, definition};
 pub use error::{Dialect, Origin};
 pub use hold::{HoldRow, hold, hold_state_number};

@@ -14,6 +14,7 @@ mod registrations;
 mod sight;
 mod sign_in;
 mod templates;
+mod transfer;
 mod visible;
 
 pub use audit::{Audit, AuditKeeper, AuditPage};
@@ -46,4 +47,5 @@ pub use sign_in::{
 pub use templates::{
     Comparison, Content, DriftedNode, StaleCluster, TemplateError, TemplateReconciler, Templates, Versioned,
 };
+pub use transfer::{MovedTable, Phase, Transfer, TransferError, TransferProgress, TransferReport};
 pub use visible::Visible;
