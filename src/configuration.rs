@@ -13,6 +13,7 @@ mod show;
 mod sign_in;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod value;
 
 pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use knm_domain::{
     Audit, AuditKeeper, ClusterHandle, ConnectionWatch, Health, HealthSettings, Idempotency, Inventory, NodeChanges,
-    OperationKeeper, OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SignIn, TemplateReconciler,
-    Templates,
+    OperationKeeper, OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SelfCheck, SignIn,
+    TemplateReconciler, Templates,
 };
 use knm_http::{App, AppSettings, ServerLimits, Tls};
 use knm_model::ClusterName;
 use knm_ports::{Clock, IdSource, Storage, SystemStats};
 use knm_system::{MachineStats, SystemClock, TimeOrderedIds};
-use knm_telemetry::{Identity, Logs, PrometheusExposition};
+use knm_telemetry::{Identity, Logs, PrometheusExposition, Traces};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -57,12 +57,15 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
     };
     // Processes on one machine may have one name.
     settings.database.instance = Some(format!("{}/{}", identity.hostname, std::process::id()));
-    let logs = knm_telemetry::start_logs(&settings.logging, identity, Arc::new(SystemClock))?;
+    let traces = open_traces(&settings, &identity)?;
+    let clock = Arc::new(SystemClock);
+    let logs = knm_telemetry::start_logs(&settings.logging, identity, clock, traces.as_ref())?;
     let program = Program {
         arguments,
         environment,
         settings,
         logs: logs.clone(),
+        traces,
         demo_folder: folder.as_ref().map(|folder| folder.path().to_owned()),
     };
     let outcome = runtime().and_then(|runtime| {
@@ -73,6 +76,20 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
     });
     logs.flush();
     outcome
+}
+
+/// The traces, if some are configured.
+///
+/// # Errors
+/// [`ConfigurationError`] if they cannot be sent as it is configured, or not by this build.
+fn open_traces(settings: &Settings, identity: &Identity) -> Result<Option<Traces>, ConfigurationError> {
+    let Some(wanted) = &settings.traces else {
+        return Ok(None);
+    };
+    let opened = Traces::open(wanted, identity).map_err(|error| ConfigurationError {
+        problems: vec![error.to_string()],
+    });
+    opened.map(Some)
 }
 
 /// The runtime of the program.
@@ -123,6 +140,8 @@ struct Program<'a> {
     environment: &'a Environment,
     settings: Settings,
     logs: Logs,
+    /// `None` where nobody traces.
+    traces: Option<Traces>,
     /// Removed even when a second signal ends the process at once.
     demo_folder: Option<PathBuf>,
 }
@@ -142,6 +161,14 @@ impl Program<'_> {
         }
         let exposition = knm_telemetry::install_metrics()?;
         describe_metrics();
+        if let (Some(traces), Some(wanted)) = (&self.traces, &settings.traces) {
+            traces.start();
+            tracing::info!(
+                endpoint = wanted.endpoint,
+                percent = wanted.sample_percent,
+                "traces are sent"
+            );
+        }
 
         let ports = Ports::listen(&settings.server).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -200,6 +227,11 @@ impl Program<'_> {
         );
         let tokens = access::tokens(&storage, &clock);
         let sign_in = access::sign_in(&settings.sign_in, &tokens, &inventory, &clock, own_cluster(&registered)).await?;
+        let self_check = SelfCheck {
+            inventory: Arc::clone(&inventory),
+            home: sign_in.home().cloned(),
+        };
+        tokio::spawn(self_check.keep(background.clone()));
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
         self.announce(&ports, tls.is_some());
         let stop = CancellationToken::new();
@@ -251,6 +283,7 @@ impl Program<'_> {
             storage: &storage,
             patience: settings.server.shutdown_timeout,
             logs: &self.logs,
+            traces: self.traces.as_ref(),
             demo_folder: self.demo_folder.as_deref(),
         };
         let prepared = async {

@@ -10,8 +10,8 @@ use super::cluster_list::{self, ClusterSetting};
 use super::dsn::{self, Place};
 use super::nearest::nearest;
 use super::schema::{CLUSTERS, DATABASE_URL, KEYS, Key, RETIRED};
-use super::sign_in;
 use super::value::{Origin, Value};
+use super::{sign_in, traces};
 
 /// Where a file is looked for when nobody names one.
 const PLACES: [&str; 3] = ["./config.yaml", "./config/config.yaml", "./configs/config.yaml"];
@@ -53,6 +53,7 @@ impl Resolved {
         resolved.settle_connection(&mut problems);
         resolved.settle_log_format();
         sign_in::read(&resolved, &mut problems);
+        traces::read(&resolved, &mut problems);
         resolved.settle_tls(&mut problems);
         resolved.settle_ports(&mut problems);
         if problems.is_empty() {

@@ -12,6 +12,7 @@ mod room;
 mod runner;
 mod step;
 mod task;
+mod traced;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -164,7 +165,8 @@ impl Operations {
             return Ok(known);
         }
         let now = self.clock.now();
-        let mut accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let mut accepted = accepted.allowed_by_clusters(&self.inventory).await?;
         accepted.operation.idempotency = once;
         self.open(accepted, &access).await
     }
@@ -215,6 +217,7 @@ impl Operations {
             operation = %operation.id, kind = operation.kind.as_str(), nodes = operation.progress.total,
             "operation accepted"
         );
+        traced::accepted(operation);
         Ok(accepted)
     }
 
@@ -390,7 +393,8 @@ impl Operations {
             retry_of: Some(id),
         };
         let now = self.clock.now();
-        let mut accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let mut accepted = accepted.allowed_by_clusters(&self.inventory).await?;
         accepted.operation.strategy = operation.strategy;
         accepted.operation.idempotency = once;
         if operation.kind == OperationKind::Drain {
