@@ -112,7 +112,7 @@ fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {
         .iter()
         .filter(|stopped| !stopped.last_line.contains("\"cut_off\":0"))
         .count();
-    let lost = seen.states.iter().filter(|state| *state != "succeeded").count();
+    let lost: Vec<&String> = seen.states.iter().filter(|state| *state != "succeeded").collect();
     let twice = seen.evictions.values().filter(|times| 1 < **times).count();
     let gaps = seen.followed.iter().filter(|followed| !followed.is_whole()).count();
     let refusals: Vec<&String> = seen.followed.iter().flat_map(|followed| &followed.refusals).collect();
@@ -155,8 +155,8 @@ fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {
         ),
         none(
             "operations that were lost",
-            lost,
-            format!("of {}: {:?}", seen.states.len(), seen.states),
+            lost.len(),
+            format!("of {} {lost:?}", seen.states.len()),
         ),
         none(
             "pods that were evicted twice",
