@@ -113,6 +113,7 @@ fn simulated(_: &ClusterName, demo: &DemoSetting, clock: &Arc<dyn Clock>) -> Res
     });
     let fleet = knm_cluster_memory::Fleet::new(knm_cluster_memory::FleetOptions {
         nodes: demo.nodes,
+        pods_per_node: demo.pods_per_node,
         seed: demo.seed,
         change_every,
         started_at: clock.now(),

@@ -18,6 +18,7 @@ use crate::change::{Overlay, patched};
 use crate::eviction::Moves;
 use crate::gateway::MemoryClusterGateway;
 use crate::simulated::{Role, Simulated};
+use crate::workload::Workload;
 
 /// How many changes a watcher may be behind before it is told everything anew.
 const BEHIND: usize = 1024;
@@ -27,6 +28,8 @@ const BEHIND: usize = 1024;
 pub struct FleetOptions {
     /// How many nodes it begins with.
     pub nodes: usize,
+    /// How many pods each node has at least: what its applications lack of them is made up by others.
+    pub pods_per_node: usize,
     /// The same seed makes the same fleet.
     pub seed: u64,
     /// One node changes per tick; `None`: the fleet stands still.
@@ -362,6 +365,15 @@ impl Fleet {
         state.nodes.insert(name.clone(), Member::Simulated(node));
         self.tell(Told::Applied(name.clone()));
         self.tell(Told::Pods(name));
+    }
+
+    /// What the fleet runs.
+    fn workload(&self) -> Workload {
+        Workload {
+            seed: self.options.seed,
+            fleet: self.fleet(),
+            pods_per_node: self.options.pods_per_node,
+        }
     }
 
     /// How many nodes the fleet began with.

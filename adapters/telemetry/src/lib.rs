@@ -6,6 +6,7 @@ mod format;
 mod layer;
 mod panic;
 mod queue;
+mod recorder;
 
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ pub mod issuer;
 pub mod kubelet;
 pub mod patience;
 pub mod postgres;
+pub mod proxy;
 pub mod service;
 mod skip;
 pub mod tls;

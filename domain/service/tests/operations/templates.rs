@@ -325,6 +325,7 @@ async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
     for name in ["east", "west"] {
         let fleet = Fleet::new(FleetOptions {
             nodes: 0,
+            pods_per_node: 0,
             seed: 1,
             change_every: None,
             started_at: stage.clock.now(),
