@@ -73,7 +73,7 @@ pub const COLUMNS: [&str; 8] = [
 ];
 
 const FAULTS: [(Fault, &str); 6] = [
-    (Fault::Delay(Duration::from_millis(300)), "delay of 300 ms"),
+    (Fault::Delay(Duration::from_millis(100)), "delay of 100 ms"),
     (Fault::Loss, "loss of a tenth"),
     (Fault::Reset, "reset"),
     (Fault::HalfOpen, "half-open"),

@@ -183,7 +183,7 @@ async fn compare(ground: &Ground, node: &str, writes: &Answers) -> Result<Cell, 
     let labels = ground.labels(node).await;
     let records = ground.records(node).await?;
     let of = |label: &str| -> Vec<&Value> {
-        let names = |record: &&Value| record["request"].to_string().contains(&format!("\"{label}\""));
+        let names = |record: &&Value| record["options"].to_string().contains(&format!("\"{label}\""));
         records.iter().filter(names).collect()
     };
     let (mut accepted, mut made, mut wrong) = (0, 0, Vec::new());
