@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use knm_domain::{
     Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
-    OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SignIn, TemplateReconciler, Templates,
+    OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SelfCheck, SignIn, TemplateReconciler,
+    Templates,
 };
 use knm_http::{App, AppSettings, ServerLimits, Tls};
 use knm_model::ClusterName;
@@ -196,6 +197,11 @@ impl Program<'_> {
         );
         let tokens = access::tokens(&storage, &clock);
         let sign_in = access::sign_in(&settings.sign_in, &tokens, &inventory, &clock, own_cluster(&registered)).await?;
+        let self_check = SelfCheck {
+            inventory: Arc::clone(&inventory),
+            home: sign_in.home().cloned(),
+        };
+        tokio::spawn(self_check.keep(background.clone()));
         let idempotency = Arc::new(Idempotency::new(Arc::clone(&storage.keys), Arc::clone(&clock)));
         self.announce(&ports, tls.is_some());
         let stop = CancellationToken::new();

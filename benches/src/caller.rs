@@ -87,7 +87,7 @@ impl Question {
     #[must_use]
     pub fn unless(self, etag: Option<String>) -> Self {
         match etag {
-            Some(etag) => self.with(IF_NONE_MATCH_NAME, etag),
+            Some(etag) => self.with("if-none-match", etag),
             None => self,
         }
     }
@@ -119,8 +119,6 @@ impl Question {
         Ok(request.body(Full::new(body))?)
     }
 }
-
-const IF_NONE_MATCH_NAME: &str = "if-none-match";
 
 impl Reply {
     /// The body as JSON.

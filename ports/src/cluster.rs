@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_model::{DisruptionBudget, KubernetesAction, Node, NodeName, NodePatch, ObjectName, Pod};
 
 use crate::eviction::{EvictOptions, Eviction, PodRef};
 use crate::pods::PodEvents;
 
 /// What one cluster can be asked. One gateway serves one cluster.
+///
+/// - MUST name in [`ClusterError::Forbidden`] what the rules of the cluster do not allow.
 ///
 /// Contract cases: `knm_contract::cluster`.
 #[cfg_attr(feature = "mocks", mockall::automock)]
@@ -98,6 +100,12 @@ pub trait ClusterGateway: Send + Sync + 'static {
     /// - MUST tell watchers of the change.
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError>;
 
+    /// Whether the cluster lets this service do something, in all of its namespaces.
+    ///
+    /// - MUST return `false` for what the cluster does not allow, or has no opinion of.
+    /// - MUST NOT let other questions wait for these.
+    async fn may(&self, action: &KubernetesAction) -> Result<bool, ClusterError>;
+
     /// The version of the API server, as `v1.36.0`.
     async fn server_version(&self) -> Result<String, ClusterError>;
 }
@@ -153,6 +161,8 @@ pub enum ClusterError {
     /// Our credentials do not suffice (403).
     #[error("the cluster forbids it: {message}")]
     Forbidden {
+        /// What the rules of the cluster would have to allow; `None` if that is nothing that this service is known to do.
+        action: Option<KubernetesAction>,
         /// The cluster's own words.
         message: String,
     },

@@ -113,7 +113,10 @@ impl Failure {
         let message = || format!("{}: {}", what(), shortened(&status.message, code));
         let error = match code.as_u16() {
             401 => ClusterError::Unauthenticated { source: None },
-            403 => ClusterError::Forbidden { message: message() },
+            403 => ClusterError::Forbidden {
+                action: call.action(),
+                message: message(),
+            },
             404 => ClusterError::NotFound { what: what() },
             409 | 410 => ClusterError::Conflict { what: what() },
             408 | 500..=599 => return Self::unavailable_with(code, message()),

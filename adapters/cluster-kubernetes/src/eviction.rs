@@ -64,6 +64,9 @@ pub(crate) async fn evict(
     if code == StatusCode::BAD_REQUEST && status.message.contains("no kind \"Eviction\" is registered") {
         return Ok(None);
     }
+    if is_forbidden(EVICT, code, &status) {
+        return Err(Failure::of_status(EVICT, code, &status));
+    }
     let told = told(connection, code, &status, reply.retry_after());
     told.map(Some)
         .ok_or_else(|| Failure::refused(EVICT, reply.code, &reply.headers, &reply.body))
@@ -82,6 +85,9 @@ pub(crate) async fn delete(connection: &Connection, pod: &PodRef, options: &Evic
     };
     let reply = connection.reply(DELETE, &question).await?;
     let status: Status = serde_json::from_slice(&reply.body).unwrap_or_default();
+    if is_forbidden(DELETE, reply.code, &status) {
+        return Err(Failure::of_status(DELETE, reply.code, &status));
+    }
     told(connection, reply.code, &status, reply.retry_after())
         .ok_or_else(|| Failure::refused(DELETE, reply.code, &reply.headers, &reply.body))
 }
@@ -112,6 +118,12 @@ fn delete_options(pod: &PodRef, options: &EvictOptions) -> Value {
         delete_options["dryRun"] = json!(["All"]);
     }
     delete_options
+}
+
+/// Whether this is about what the service may do, and not about the pod: others, such as webhooks, refuse with the same status.
+fn is_forbidden(call: Call, code: StatusCode, status: &Status) -> bool {
+    let refusal = format!("cannot {} resource \"{}\"", call.verb, call.resource);
+    code == StatusCode::FORBIDDEN && status.message.contains(&refusal)
 }
 
 /// What an answer means, see [`eviction`]. A server that is busy is left alone by everybody; a budget without room is a matter of one pod.

@@ -28,7 +28,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::StatusCode;
 use knm_model::{
-    ClusterName, DisruptionBudget, KubernetesIdentity, Node, NodeName, NodePatch, ObjectName, Permission, Pod,
+    ClusterName, DisruptionBudget, KubernetesAction, KubernetesIdentity, Node, NodeName, NodePatch, ObjectName,
+    Permission, Pod,
 };
 use knm_ports::{AccessReviews, ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
 
@@ -70,7 +71,8 @@ pub struct KubernetesOptions {
     pub page_size: u32,
     /// How long one answer may take.
     pub request_timeout: Duration,
-    /// How many requests are sent in a second at most, all together; 0 is no limit. Questions about people come on top: as many, and 50 at most.
+    /// How many requests are sent in a second at most, all together; 0 is no limit. Questions about people come on top: as many, and 50 at most; so do
+    /// those about this service itself: 10 at most.
     pub max_requests_per_second: u32,
 }
 
@@ -97,12 +99,14 @@ pub async fn open(options: KubernetesOptions) -> Result<KubernetesCluster, OpenE
 /// The access to a cluster whose files have this fingerprint.
 fn cluster(options: KubernetesOptions, fingerprint: u64) -> KubernetesCluster {
     let of_reviews = Pace::of_reviews(options.max_requests_per_second);
+    let about_us = Pace::of_questions_about_us(options.max_requests_per_second);
     let connection = Connection::new(options, fingerprint);
     KubernetesCluster {
         reviews: Arc::new(KubernetesReviews {
             connection: connection.at(of_reviews),
         }),
         gateway: Arc::new(KubernetesGateway {
+            about_us: connection.at(about_us),
             connection: Arc::new(connection),
             only_beta_budgets: AtomicBool::new(false),
             only_beta_evictions: AtomicBool::new(false),
@@ -116,6 +120,8 @@ struct KubernetesReviews {
 
 struct KubernetesGateway {
     connection: Arc<Connection>,
+    /// The same at the pace of questions about this service itself.
+    about_us: Connection,
     /// The cluster did not know `policy/v1` when it was last asked for budgets.
     only_beta_budgets: AtomicBool,
     /// The cluster did not know evictions of `policy/v1`, which came later than budgets of it, when it was last asked for one.
@@ -196,6 +202,10 @@ impl ClusterGateway for KubernetesGateway {
 
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
         Ok(change::patch(&self.connection, name, patch, dry_run).await?)
+    }
+
+    async fn may(&self, action: &KubernetesAction) -> Result<bool, ClusterError> {
+        Ok(review::may_we(&self.about_us, action).await?)
     }
 
     async fn server_version(&self) -> Result<String, ClusterError> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use knm_model::ClusterName;
+use knm_model::{ClusterName, KubernetesAction};
 
 const REQUESTS: &str = "kube_node_manager_kubernetes_requests_total";
 const DURATION: &str = "kube_node_manager_kubernetes_request_duration_seconds";
@@ -30,6 +30,13 @@ pub fn describe_metrics() {
 pub(crate) struct Call {
     pub(crate) verb: &'static str,
     pub(crate) resource: &'static str,
+}
+
+impl Call {
+    /// What the rules of the cluster must allow for it; `None` for what everybody may do.
+    pub(crate) fn action(self) -> Option<KubernetesAction> {
+        KubernetesAction::of_request(self.verb, self.resource)
+    }
 }
 
 pub(crate) fn request(cluster: &ClusterName, call: Call, code: String, took: Duration) {

@@ -23,6 +23,10 @@ const MOST_REVIEWS_AT_ONCE: usize = 16;
 /// How many of these are sent in a second at most, where the limit for the rest is not lower.
 const MOST_REVIEWS_PER_SECOND: u32 = 50;
 
+/// The same of questions about this service itself: a dozen now and then, and some where somebody asks for what is forbidden.
+const MOST_ABOUT_US_AT_ONCE: usize = 4;
+const MOST_ABOUT_US_PER_SECOND: u32 = 10;
+
 /// The pace of requests to one API server.
 pub(crate) struct Pace {
     /// `None`: there is no limit.
@@ -40,7 +44,12 @@ impl Pace {
 
     /// The pace of questions about people beside requests of which there are `per_second` at most, 0 being no limit.
     pub(crate) fn of_reviews(per_second: u32) -> Self {
-        Self::with(reviews_per_second(per_second), MOST_REVIEWS_AT_ONCE)
+        Self::with(limited(per_second, MOST_REVIEWS_PER_SECOND), MOST_REVIEWS_AT_ONCE)
+    }
+
+    /// The pace of questions about this service itself beside those requests.
+    pub(crate) fn of_questions_about_us(per_second: u32) -> Self {
+        Self::with(limited(per_second, MOST_ABOUT_US_PER_SECOND), MOST_ABOUT_US_AT_ONCE)
     }
 
     fn with(per_second: u32, at_once: usize) -> Self {
@@ -99,11 +108,11 @@ impl Pace {
     }
 }
 
-/// How many questions about people are sent in a second beside so many other requests.
-fn reviews_per_second(others: u32) -> u32 {
+/// How many questions of a kind are sent in a second, `most` of them at most, beside so many other requests.
+fn limited(others: u32, most: u32) -> u32 {
     match others {
-        0 => MOST_REVIEWS_PER_SECOND,
-        limit => limit.min(MOST_REVIEWS_PER_SECOND),
+        0 => most,
+        limit => limit.min(most),
     }
 }
 
@@ -130,7 +139,7 @@ mod tests {
 
     #[test]
     fn questions_about_people_are_slower_and_always_limited() {
-        assert_eq!([0, 500, 7].map(reviews_per_second), [50, 50, 7]);
+        assert_eq!([0, 500, 7].map(|others| limited(others, 50)), [50, 50, 7]);
         let pace = Pace::of_reviews(0);
         assert!(quota_is_kept(&pace));
         assert_eq!(pace.at_once.available_permits(), 16);

@@ -1,10 +1,11 @@
-//! What the API server says of people: whose a token is (TokenReview) and what somebody may do (SubjectAccessReview).
+//! What the API server says of people: whose a token is (TokenReview) and what somebody may do (SubjectAccessReview). Also what this service may do
+//! (SelfSubjectAccessReview).
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use knm_model::{KubernetesAction, KubernetesIdentity};
+use knm_model::{ClusterFeature, KubernetesAction, KubernetesIdentity};
 use knm_ports::ClusterError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +23,13 @@ const ACCESS: Call = Call {
     verb: "create",
     resource: "subjectaccessreviews",
 };
+const OWN_ACCESS: Call = Call {
+    verb: "create",
+    resource: "selfsubjectaccessreviews",
+};
 const TOKEN_PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const ACCESS_PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+const OWN_ACCESS_PATH: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 /// How many characters of a cluster's reason are logged.
 const LONGEST_REASON: usize = 300;
 
@@ -139,12 +145,27 @@ async fn may_once(
     Ok(status.allowed && !status.denied)
 }
 
+/// Whether this service may do `action`.
+pub(crate) async fn may_we(connection: &Connection, action: &KubernetesAction) -> Result<bool, Failure> {
+    let body = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes(action)},
+    });
+    let status: AccessStatus = ask(connection, OWN_ACCESS, OWN_ACCESS_PATH, &body).await?;
+    Ok(status.allowed && !status.denied)
+}
+
 /// Without a namespace and a name: in all namespaces, and each of them.
-fn access_review(identity: &KubernetesIdentity, action: &KubernetesAction) -> Value {
+fn attributes(action: &KubernetesAction) -> Value {
     let mut attributes = json!({"verb": action.verb, "group": action.group, "resource": action.resource});
     if !action.subresource.is_empty() {
         attributes["subresource"] = json!(action.subresource);
     }
+    attributes
+}
+
+fn access_review(identity: &KubernetesIdentity, action: &KubernetesAction) -> Value {
     json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
@@ -153,7 +174,7 @@ fn access_review(identity: &KubernetesIdentity, action: &KubernetesAction) -> Va
             "uid": identity.uid,
             "groups": identity.groups,
             "extra": identity.extra,
-            "resourceAttributes": attributes,
+            "resourceAttributes": attributes(action),
         },
     })
 }
@@ -176,9 +197,13 @@ async fn ask<T: DeserializeOwned>(connection: &Connection, call: Call, path: &st
 fn refused(connection: &Connection, call: Call, reply: &Reply) -> Failure {
     let mut failure = Failure::refused(call, reply.code, &reply.headers, &[]);
     if reply.code == StatusCode::FORBIDDEN {
+        let action = call.action();
+        let feature = action.and_then(ClusterFeature::that_needs);
+        let role = feature.map_or("system:basic-user", ClusterFeature::role);
         failure.error = ClusterError::Forbidden {
+            action,
             message: format!(
-                "{} of {}: the cluster role system:auth-delegator would allow it",
+                "{} of {}: the cluster role {role} or system:auth-delegator would allow it",
                 call.verb, call.resource
             ),
         };

@@ -1,5 +1,6 @@
 //! The fleet: its nodes, what changes on them, and those who watch.
 
+mod permissions;
 mod pods;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use knm_model::{
-    Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, ObjectName, Pod, Timestamp,
+    ClusterFeature, Cordon, CordonSource, DisruptionBudget, Node, NodeName, NodePatch, NodeStatus, ObjectName, Pod,
+    Timestamp,
 };
 use knm_ports::{ClusterError, ClusterGateway};
 use tokio::sync::broadcast;
@@ -70,6 +72,8 @@ struct State {
     /// Volumes that are attached, with their nodes.
     volumes: BTreeSet<(NodeName, String)>,
     moves: Moves,
+    /// What the service may not do.
+    withheld: BTreeSet<ClusterFeature>,
     reachable: bool,
     /// The number of the next node that is added.
     next: u64,
@@ -107,6 +111,7 @@ impl Fleet {
                 daemon_sets: BTreeSet::new(),
                 volumes: BTreeSet::new(),
                 moves: Moves::default(),
+                withheld: BTreeSet::new(),
                 reachable: true,
                 next: count,
                 revision: count,

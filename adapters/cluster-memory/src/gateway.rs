@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_model::{DisruptionBudget, KubernetesAction, Node, NodeName, NodePatch, ObjectName, Pod};
 use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvent, NodeEvents, PodEvents, PodRef};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::timeout;
@@ -61,40 +61,52 @@ impl ClusterGateway for MemoryClusterGateway {
     }
 
     async fn pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        self.fleet.allows("list", "pods")?;
         self.fleet.pods(node)
     }
 
     async fn recent_pods_on_node(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError> {
+        self.fleet.allows("list", "pods")?;
         self.fleet.pods(node)
     }
 
     async fn disruption_budgets(&self) -> Result<Vec<DisruptionBudget>, ClusterError> {
+        self.fleet.allows("list", "poddisruptionbudgets")?;
         self.fleet.budgets()
     }
 
     async fn daemon_sets(&self) -> Result<BTreeSet<ObjectName>, ClusterError> {
+        self.fleet.allows("list", "daemonsets")?;
         self.fleet.daemon_sets()
     }
 
     async fn delete_pod(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
+        self.fleet.allows("delete", "pods")?;
         self.fleet.delete_pod(pod, options)
     }
 
     async fn attached_volumes(&self, node: &NodeName) -> Result<Vec<String>, ClusterError> {
+        self.fleet.allows("get", "nodes")?;
         self.fleet.attached_volumes(node)
     }
 
     async fn evict(&self, pod: &PodRef, options: &EvictOptions) -> Result<Eviction, ClusterError> {
+        self.fleet.allows("create", "pods/eviction")?;
         self.fleet.evict(pod, options)
     }
 
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
-        self.fleet.reachable()?;
+        self.fleet.allows("get", "nodes")?;
         Ok(self.fleet.node(name))
     }
 
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
+        self.fleet.allows("patch", "nodes")?;
         self.fleet.patch(name, patch, dry_run)
+    }
+
+    async fn may(&self, action: &KubernetesAction) -> Result<bool, ClusterError> {
+        self.fleet.may(action)
     }
 
     async fn server_version(&self) -> Result<String, ClusterError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_contract::cluster::{ClusterDriver, ClusterFixture};
-use knm_model::{DisruptionBudget, Node, NodeName, ObjectName, Pod, Timestamp};
+use knm_model::{ClusterFeature, DisruptionBudget, Node, NodeName, ObjectName, Pod, Timestamp};
 
 knm_contract::cluster_contract!(empty_fleet);
 
@@ -49,6 +49,10 @@ impl ClusterDriver for FleetDriver {
 
     async fn attach_volume(&self, node: &NodeName, volume: &str) {
         self.0.attach_volume(node.clone(), volume);
+    }
+
+    async fn withhold(&self, feature: ClusterFeature) {
+        self.0.withhold(feature);
     }
 
     async fn lose(&self) {

@@ -169,7 +169,10 @@ fn example_detail(kind: Kind) -> &'static str {
         Kind::Forbidden => "ci does not have the permission drain in cluster prod for what is named",
         Kind::NotFound => "cluster \"prod\" is not known: GET /api/v1/clusters lists those that are",
         Kind::Invalid => "limit: \"0\" is not a whole number from 1 to 10000",
-        Kind::ClusterRefused => "cluster prod: it does not let us do this",
+        Kind::ClusterRefused => {
+            "the service may not create pods/eviction in cluster prod, so it cannot drain nodes there: \
+             bind the ClusterRole kube-node-manager-evict-pods to its account"
+        }
         Kind::Unavailable => "the nodes of cluster prod are not known yet: the cluster cannot be reached",
         Kind::TooMany => "these are more than 500 requests a second",
         Kind::UriTooLong => "the URL has more than the 8192 bytes that are allowed",

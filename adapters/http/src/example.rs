@@ -200,12 +200,6 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
     let time = time()?;
     let listed = || serde_json::to_value(node_view()?).ok();
     let second = time.to_whole_seconds();
-    let cluster = json!({
-        "name": "demo", "source": "demo", "state": "healthy", "reason": null, "nodes": 30, "as_of": time,
-        "stale": false, "server_version": "v1.36.0", "registered_at": time, "server": null, "user": null,
-        "credentials_expire_at": null, "credentials_expire_soon": false, "warnings": [],
-        "pods": {"total": 512, "stale": false, "as_of": time, "reason": null},
-    });
     Some(match (operation, status) {
         ("listTokens", "200") => json!({"items": [token(time)], "next_cursor": null, "total": 1}),
         ("createToken", "201") => json!({"secret": "knm_5f0c9a1be2d34876_…", "token": token(time)}),
@@ -261,11 +255,13 @@ pub(crate) fn of(operation: &str, status: &str) -> Option<Value> {
             "id: 7\nevent: pod\ndata: {\"at\":\"2030-01-01T00:00:00Z\",\"cluster\":\"demo\",\"node\":\"worker-a-1\",\"namespace\":\"shop\",\"pod\":\"web-5c9f-x2x1\",\"state\":\"terminating\"}\n\n"
         ),
         ("planDrain", "200") => serde_json::to_value(drain_plan_view()?).ok()?,
-        ("getCluster", "200") => cluster,
+        ("getCluster", "200") => registration::configured(time),
         ("registerCluster", "201") | ("replaceCluster", "200") => registration::registered(),
         ("registerCluster" | "testCluster", "200") => registration::test(),
         ("getClusterSummary", "200") => summary(time),
-        ("listClusters", "200") => json!({"items": [cluster], "next_cursor": null, "total": 1}),
+        ("listClusters", "200") => {
+            json!({"items": [registration::listed(time)], "next_cursor": null, "total": 1})
+        }
         ("getHealth", "200") => json!({
             "status": "healthy", "service": "kube-node-manager", "version": "2.0.0", "timestamp": second, "uptime": "2h30m15s",
         }),

@@ -268,6 +268,7 @@ fn part_view((name, part): &FleetPart) -> NodeSourceView {
                 InventoryError::NotSeenYet { .. }
                 | InventoryError::UnknownCluster { .. }
                 | InventoryError::UnknownNode { .. }
+                | InventoryError::NotAllowed { .. }
                 | InventoryError::Cluster { .. } => ClusterStateView::Degraded,
             },
             as_of: None,
@@ -284,8 +285,9 @@ fn missing(error: &InventoryError) -> &'static str {
             reason: Some(reason), ..
         } => reason.sentence(),
         InventoryError::NotSeenYet { reason: None, .. } => "the cluster was not asked yet",
-        InventoryError::UnknownCluster { .. } | InventoryError::UnknownNode { .. } | InventoryError::Cluster { .. } => {
-            "the cluster did not answer"
-        }
+        InventoryError::UnknownCluster { .. }
+        | InventoryError::UnknownNode { .. }
+        | InventoryError::NotAllowed { .. }
+        | InventoryError::Cluster { .. } => "the cluster did not answer",
     }
 }

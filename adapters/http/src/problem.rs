@@ -279,6 +279,7 @@ impl From<&QueryError> for ParameterErrorView {
 
 impl From<InventoryError> for Problem {
     fn from(error: InventoryError) -> Self {
+        let refusal = error.refusal();
         match error {
             InventoryError::UnknownCluster { cluster } => {
                 let cluster = shortened(&cluster);
@@ -296,9 +297,11 @@ impl From<InventoryError> for Problem {
                     format!("the nodes of cluster {cluster} are not known yet: {why}"),
                 )
             }
+            InventoryError::NotAllowed { .. } => Self::new(Kind::ClusterRefused, refusal.unwrap_or_default()),
             InventoryError::Cluster { cluster, source } => {
                 let (kind, detail) = cluster_failure(&source);
-                Self::new(kind, format!("cluster {cluster}: {detail}")).because(source)
+                let detail = refusal.unwrap_or_else(|| format!("cluster {cluster}: {detail}"));
+                Self::new(kind, detail).because(source)
             }
         }
     }
@@ -502,9 +505,11 @@ refusals! {
     /// Of changes of a node.
     OfChanging: NotFound Conflict Stale MediaType Invalid ClusterRefused Unavailable;
     /// Of operations that accept what takes longer.
-    OfAccepting: NotFound MediaType Invalid Unavailable;
+    OfAccepting: NotFound MediaType Invalid ClusterRefused Unavailable;
     /// Of wishes about what was accepted.
     OfWishing: NotFound Conflict Invalid Unavailable;
+    /// Of operations whose failed nodes are tried again.
+    OfRetrying: NotFound Conflict Invalid ClusterRefused Unavailable;
     /// Of what is made and told once.
     OfMaking: Conflict MediaType Invalid Unavailable;
     /// Of what is written down under a name for the first time.

@@ -76,7 +76,7 @@ pub async fn serve(
         endpoint: router(app, &limits, entrance.paths, shutdown.clone()),
         tls: entrance.tls,
         places: Arc::new(Semaphore::new(limits.max_connections)),
-        room: Room::default(),
+        room: Room::new(),
         limits,
         stopping: shutdown.clone(),
         cut_off: CancellationToken::new(),

@@ -7,6 +7,7 @@ mod drain;
 mod drain_options;
 mod node;
 mod operation;
+mod permissions;
 mod pod;
 mod registration;
 mod template;
@@ -19,6 +20,7 @@ pub(crate) use drain::DrainPlanView;
 pub(crate) use drain_options::DrainOptionsBody;
 pub(crate) use node::{AllNodesView, NodeListView, NodeSourceView, NodeView};
 pub(crate) use operation::{FleetOperationBody, OperationBody, OperationListView, OperationView, StrategyBody};
+pub(crate) use permissions::PermissionsView;
 pub(crate) use pod::PodListView;
 pub(crate) use registration::{ClusterCredentialsBody, ClusterTestView, NewClusterBody};
 pub(crate) use template::{

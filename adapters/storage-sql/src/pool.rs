@@ -9,6 +9,7 @@ use sqlx::{Connection, Database};
 use tokio::time::{Instant, timeout};
 
 use crate::holders::{Holders, Watched};
+use crate::metric::Waits;
 use crate::{Dialect, Origin};
 
 /// How long giving a connection back or closing it may take before it is dropped as it is.
@@ -45,6 +46,7 @@ struct Inner<DB: Database> {
     settings: PoolSettings,
     origin: Origin,
     holders: Holders,
+    waits: Waits,
     /// Held while surplus idle connections are taken out, so that two at once do not take out too many.
     trimming: Mutex<()>,
 }
@@ -60,6 +62,14 @@ pub struct Held<DB: Database> {
 struct Place<DB: Database> {
     inner: Arc<Inner<DB>>,
     number: u64,
+}
+
+/// A wait for a connection. It counts when it ends, also when whoever waits gives up before the pool does: an operation has a deadline of its own.
+struct Wait<'a, DB: Database> {
+    inner: &'a Inner<DB>,
+    began: Instant,
+    /// Whether no connection was to be had; `None` until the pool said so.
+    in_vain: Option<bool>,
 }
 
 /// What becomes of a connection afterwards.
@@ -112,6 +122,7 @@ impl<DB: Database> WatchedPool<DB> {
                 statement_timeout: settings.operation_timeout,
             },
             holders: Holders::new(settings.leak_threshold),
+            waits: Waits::new(),
             settings,
             trimming: Mutex::new(()),
         });
@@ -192,22 +203,16 @@ impl<DB: Database> WatchedPool<DB> {
     }
 
     async fn hold(&self, operation: &'static str, watched: Watched) -> Result<Held<DB>, StorageError> {
-        let limit = self.inner.settings.acquire_timeout;
-        let deadline = Instant::now() + limit;
-        let connection = loop {
-            let error = match self.inner.pool.acquire().await {
-                Ok(connection) => break connection,
-                Err(sqlx::Error::PoolTimedOut) if self.is_exhausted() => StorageError::TimedOut { limit },
-                Err(error) => self.inner.origin.storage_error(operation, error),
-            };
-            // A SQLite file that others open or close at this moment is busy without SQLite waiting for it.
-            if !matches!(error, StorageError::TimedOut { .. }) || deadline <= Instant::now() {
-                return Err(error);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let mut wait = Wait {
+            inner: &self.inner,
+            began: Instant::now(),
+            in_vain: None,
         };
+        let connection = self.connection(operation, wait.began).await;
+        wait.in_vain = Some(matches!(connection, Err(StorageError::TimedOut { .. })));
+        drop(wait);
         Ok(Held {
-            connection,
+            connection: connection?,
             place: Place {
                 number: self.inner.holders.enter(operation, watched),
                 inner: Arc::clone(&self.inner),
@@ -216,8 +221,21 @@ impl<DB: Database> WatchedPool<DB> {
         })
     }
 
-    fn is_exhausted(&self) -> bool {
-        usize::try_from(self.inner.settings.max_open).is_ok_and(|most| most <= self.inner.holders.count())
+    /// A connection of the pool, which is waited for since it `began`.
+    async fn connection(&self, operation: &'static str, began: Instant) -> Result<PoolConnection<DB>, StorageError> {
+        let limit = self.inner.settings.acquire_timeout;
+        loop {
+            let error = match self.inner.pool.acquire().await {
+                Ok(connection) => return Ok(connection),
+                Err(sqlx::Error::PoolTimedOut) if self.inner.is_exhausted() => StorageError::TimedOut { limit },
+                Err(error) => self.inner.origin.storage_error(operation, error),
+            };
+            // A SQLite file that others open or close at this moment is busy without SQLite waiting for it.
+            if !matches!(error, StorageError::TimedOut { .. }) || limit <= began.elapsed() {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -276,7 +294,20 @@ impl<DB: Database> Drop for Place<DB> {
     }
 }
 
+impl<DB: Database> Drop for Wait<'_, DB> {
+    fn drop(&mut self) {
+        self.inner.waits.ended(self.began.elapsed());
+        if self.in_vain.unwrap_or_else(|| self.inner.is_exhausted()) {
+            self.inner.waits.in_vain();
+        }
+    }
+}
+
 impl<DB: Database> Inner<DB> {
+    fn is_exhausted(&self) -> bool {
+        usize::try_from(self.settings.max_open).is_ok_and(|most| most <= self.holders.count())
+    }
+
     /// Closes idle connections above the limit. It runs after a connection came back and not in the pool's own hook before that: there,
     /// all connections of a burst would see an idle count from before the burst and stay.
     async fn trim(&self) {

@@ -234,10 +234,24 @@ async fn a_connection_that_is_held_for_too_long_is_counted_once_and_measured() {
 }
 
 #[tokio::test]
-async fn whoever_finds_no_free_connection_is_told_so_in_time() {
-    let limit = Duration::from_millis(50);
+async fn whoever_finds_no_free_connection_is_told_so_in_time_and_counted() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let waits = || {
+        let text = recorder.handle().render();
+        let value = |name: &str| {
+            let name = format!("kube_node_manager_database_acquire_{name} ");
+            text.lines()
+                .find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok())
+        };
+        (value("timeouts_total"), value("duration_seconds_count"))
+    };
+    // Long enough for a slow machine to open the file within it.
+    let limit = Duration::from_secs(1);
     let (_folder, pool) = fresh(|options| options.acquire_timeout = limit).await;
     let held = pool.acquire("test.hold").await.unwrap();
+    let (timeouts, waited) = waits();
+    assert_eq!(timeouts, Some(0), "it is there before the first one");
 
     let refused = pool.acquire("test.wait").await.err();
 
@@ -245,8 +259,14 @@ async fn whoever_finds_no_free_connection_is_told_so_in_time() {
         matches!(refused, Some(StorageError::TimedOut { limit: told }) if told == limit),
         "{refused:?}"
     );
+    assert_eq!(waits(), (Some(1), waited.map(|count| count + 1)));
+    // Who gives up before the pool does waited in vain, too.
+    let given_up = tokio::time::timeout(limit / 5, pool.acquire("test.wait")).await;
+    assert!(given_up.is_err());
+    assert_eq!(waits(), (Some(2), waited.map(|count| count + 2)));
     held.release("test", Ok(())).unwrap();
     pool.acquire("test.wait").await.unwrap();
+    assert_eq!(waits(), (Some(2), waited.map(|count| count + 3)));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod credentials;
 mod definition;
 mod difference;
 mod drain;
+mod feature;
 #[cfg(test)]
 mod fixture;
 mod hold;
@@ -57,6 +58,7 @@ pub use drain::{
     Farewell, Fit, NOT_CONSIDERED, ObjectName, Obstacle, OnCancel, Placement, PlannedBudget, PlannedPod, PodProgress,
     RawDrainOptions, RawTier, Removal, Rule, Sight, Standing, Tier, Turn, Verdict, Warning, daemon_set,
 };
+pub use feature::{ClusterFeature, ClusterUse, FeatureState, FeatureStatus};
 pub use hold::{Hold, HoldChange, HoldRequest, HoldState, check_reason, holds_annotation};
 pub use idempotency::{IDEMPOTENCY_KEPT, KeptAnswer, KeyClaim, KeyError, KnownRequest, check_idempotency_key};
 pub use label::{LabelError, check_label_key, check_label_value};

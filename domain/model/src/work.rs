@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::hold::check_ticket;
 use crate::{
-    DrainOptions, HoldRequest, LabelChange, OperationKind, Permission, QueryError, RawDrainOptions, RawTaint,
-    RawTemplate, TaintChange, Template, Timestamp, check_reason,
+    ClusterFeature, DrainOptions, HoldRequest, LabelChange, OperationKind, Permission, QueryError, RawDrainOptions,
+    RawTaint, RawTemplate, TaintChange, Template, Timestamp, check_reason,
 };
 
 /// Why a drained node is held if nobody says anything.
@@ -117,6 +117,19 @@ impl Work {
             | Self::ApplyTemplate { .. } => &[View, Change],
             Self::Drain { options, .. } if options.is_forced() => &[View, Change, Drain, Force],
             Self::Drain { .. } => &[View, Change, Drain],
+        }
+    }
+
+    /// What the service does with a cluster to do it to nodes there.
+    #[must_use]
+    pub fn features(&self) -> &'static [ClusterFeature] {
+        match self {
+            Self::Cordon(_)
+            | Self::Uncordon { .. }
+            | Self::Label(_)
+            | Self::Taint { .. }
+            | Self::ApplyTemplate { .. } => &[ClusterFeature::ViewNodes, ClusterFeature::ChangeNodes],
+            Self::Drain { options, .. } => options.features(),
         }
     }
 
@@ -245,6 +258,43 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn what_is_done_needs_what_the_cluster_must_let_the_service_do() {
+        let before = [
+            "view_nodes",
+            "view_pods",
+            "view_disruption_budgets",
+            "view_daemon_sets",
+            "change_nodes",
+        ];
+        let deleting = json!({"disable_eviction": true});
+        let forcing = json!({"after_deadline": "force", "timeout_seconds": 60});
+        for (kind, options, more) in [
+            (OperationKind::Drain, json!({}), &["evict_pods"][..]),
+            // It may be forced, and asks no budget only if it must.
+            (OperationKind::Drain, json!({"force": true}), &["evict_pods"]),
+            (OperationKind::Drain, forcing, &["evict_pods", "delete_pods"]),
+            (OperationKind::Drain, deleting, &["delete_pods"]),
+        ] {
+            let work = parse(kind, None, options.clone()).unwrap();
+            let words: Vec<&str> = work.features().iter().map(|feature| feature.as_str()).collect();
+            assert_eq!(words, [&before[..], more].concat(), "{options}");
+        }
+        for (kind, options) in [
+            (OperationKind::Cordon, json!({})),
+            (OperationKind::Uncordon, json!({})),
+            (OperationKind::Label, json!({"set": {"a": "b"}})),
+            (OperationKind::Taint, json!({"remove": [{"key": "b"}]})),
+        ] {
+            let work = parse(kind, Some("disk"), options).unwrap();
+            assert_eq!(
+                work.features(),
+                [ClusterFeature::ViewNodes, ClusterFeature::ChangeNodes],
+                "{kind:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The live inventory of nodes: what every cluster told last, ready to be read without asking anybody.
 
 mod access;
+mod attentive;
 mod draining;
 mod feed;
 mod follow;
 mod follow_pods;
 mod index;
+mod permissions;
 mod pods;
+mod self_check;
 mod snapshot;
 mod status;
 
@@ -28,13 +31,16 @@ pub use access::{EXPIRES_SOON, Expiring};
 pub use draining::DrainPreview;
 pub use feed::{ChangeKind, EventId, Lagged, NodeChange, Subscription, SubscriptionStart};
 pub use pods::PodIndex;
+pub use self_check::SelfCheck;
 pub use snapshot::{Block, NodeEntry, Snapshot, SnapshotVersion};
-pub use status::{ClusterState, ClusterStatus, InventoryError, PodsStatus, UnseenReason};
+pub use status::{ClusterState, ClusterStatus, InventoryError, PermissionsStatus, PodsStatus, UnseenReason};
 
 use crate::metric;
+use attentive::Attentive;
 use feed::Feed;
 use follow::Follower;
 use follow_pods::{PodFollower, Pods};
+use permissions::Permissions;
 
 /// How long a cluster may take to tell the pods on a node.
 const PODS_DEADLINE: Duration = Duration::from_secs(10);
@@ -100,6 +106,8 @@ struct Cluster {
     /// Ends all that follows it: when it is removed or replaced, and with the service.
     ended: CancellationToken,
     contact: Mutex<Contact>,
+    /// What it lets this service do.
+    permissions: Arc<Permissions>,
     /// `None` if its pods are not watched.
     pods: Option<Mutex<Pods>>,
     /// There is a complete list of its pods.
@@ -349,6 +357,7 @@ impl Inventory {
                 gauge!(metric::CLUSTER_PODS, "cluster" => name.clone()).set(pods.pods as f64);
                 gauge!(metric::CLUSTER_PODS_UP, "cluster" => name.clone()).set(f64::from(u8::from(!pods.stale)));
             }
+            permissions::observe(&cluster.handle.name, &cluster.permissions);
             let Some(snapshot) = cluster.feed.current() else {
                 continue;
             };
@@ -387,8 +396,14 @@ impl Inventory {
 }
 
 impl Cluster {
-    fn new(handle: ClusterHandle, epoch: u64, ended: CancellationToken) -> Self {
+    fn new(mut handle: ClusterHandle, epoch: u64, ended: CancellationToken) -> Self {
+        let permissions = Arc::new(Permissions::default());
+        handle.gateway = Arc::new(Attentive {
+            inner: handle.gateway,
+            permissions: Arc::clone(&permissions),
+        });
         Self {
+            permissions,
             pods: handle.watch_pods.then(Mutex::default),
             pods_listed: Notify::new(),
             handle,
@@ -423,6 +438,7 @@ impl Cluster {
             access: contact.access,
             revision: contact.revision,
             pods: self.pods().map(|pods| pods.status()),
+            permissions: self.permissions.status(),
         }
     }
 

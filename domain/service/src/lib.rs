@@ -27,8 +27,8 @@ pub use health::{
 pub use idempotency::{Idempotency, Turn};
 pub use inventory::{
     Block, ChangeKind, ClusterHandle, ClusterState, ClusterStatus, DrainPreview, EXPIRES_SOON, EventId, Expiring,
-    Inventory, InventoryError, Lagged, NodeChange, NodeEntry, NodePods, PodIndex, PodOnNode, PodsStatus, Snapshot,
-    SnapshotVersion, Subscription, SubscriptionStart, UnseenReason,
+    Inventory, InventoryError, Lagged, NodeChange, NodeEntry, NodePods, PermissionsStatus, PodIndex, PodOnNode,
+    PodsStatus, SelfCheck, Snapshot, SnapshotVersion, Subscription, SubscriptionStart, UnseenReason,
 };
 pub use metric::describe_metrics;
 pub use operations::{

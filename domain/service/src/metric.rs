@@ -20,6 +20,7 @@ pub(crate) const CLUSTER_NODES: &str = "kube_node_manager_cluster_nodes";
 pub(crate) const CLUSTER_NODES_UNSCHEDULABLE: &str = "kube_node_manager_cluster_nodes_unschedulable";
 pub(crate) const CLUSTER_PODS: &str = "kube_node_manager_cluster_pods";
 pub(crate) const CLUSTER_PODS_UP: &str = "kube_node_manager_cluster_pods_up";
+pub(crate) const CLUSTER_PERMISSIONS_MISSING: &str = "kube_node_manager_cluster_permissions_missing";
 pub(crate) const CLUSTER_LAST_EVENT_AGE: &str = "kube_node_manager_cluster_last_event_age_seconds";
 pub(crate) const CLUSTER_CREDENTIALS_EXPIRE: &str = "kube_node_manager_cluster_credentials_expire_timestamp_seconds";
 pub(crate) const NODE_CHANGES: &str = "kube_node_manager_node_changes_total";
@@ -46,7 +47,7 @@ pub(crate) const PROCESS_MAX_FDS: &str = "process_max_fds";
 pub(crate) const PROCESS_THREADS: &str = "process_threads";
 pub(crate) const PROCESS_START_TIME: &str = "process_start_time_seconds";
 
-const GAUGES: [Description; 27] = [
+const GAUGES: [Description; 28] = [
     (UP, None, "1 while the service is ready, else 0."),
     (
         START_TIME,
@@ -91,6 +92,11 @@ const GAUGES: [Description; 27] = [
         CLUSTER_PODS_UP,
         None,
         "1 while what is known of the cluster's pods is up to date, else 0; not there if pods are not watched.",
+    ),
+    (
+        CLUSTER_PERMISSIONS_MISSING,
+        None,
+        "1 while the cluster does not let the service do what a feature needs, else 0; not there while that is not known or the feature is not used.",
     ),
     (
         CLUSTER_LAST_EVENT_AGE,

@@ -164,7 +164,8 @@ impl Operations {
             return Ok(known);
         }
         let now = self.clock.now();
-        let mut accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let mut accepted = accepted.allowed_by_clusters(&self.inventory).await?;
         accepted.operation.idempotency = once;
         self.open(accepted, &access).await
     }
@@ -390,7 +391,8 @@ impl Operations {
             retry_of: Some(id),
         };
         let now = self.clock.now();
-        let mut accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let accepted = accept::accept(&self.inventory, request, asker, self.ids.next(now), now)?;
+        let mut accepted = accepted.allowed_by_clusters(&self.inventory).await?;
         accepted.operation.strategy = operation.strategy;
         accepted.operation.idempotency = once;
         if operation.kind == OperationKind::Drain {

@@ -155,6 +155,15 @@ impl SignIn {
         matches!(self.ways, Ways::Open)
     }
 
+    /// The cluster that is asked whose a token is, if people sign in with tokens of clusters.
+    #[must_use]
+    pub fn home(&self) -> Option<&ClusterName> {
+        match &self.ways {
+            Ways::Open => None,
+            Ways::Closed { kubernetes, .. } => kubernetes.as_ref().map(|kubernetes| kubernetes.home()),
+        }
+    }
+
     /// Who sent a request with the bearer token `token` from `address`, and what they may do of what is wanted.
     ///
     /// # Errors

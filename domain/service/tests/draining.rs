@@ -202,6 +202,7 @@ async fn room_is_not_estimated_before_all_pods_were_seen() {
 async fn room_is_not_estimated_while_pods_cannot_be_seen() {
     let forbidden = || {
         PodEvent::Lost(ClusterError::Forbidden {
+            action: None,
             message: "pods is forbidden at https://192.0.2.1".to_owned(),
         })
     };

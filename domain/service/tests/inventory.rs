@@ -4,13 +4,16 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{
-    ChangeKind, ClusterState, EventId, InventoryError, Lagged, Subscription, SubscriptionStart, UnseenReason,
+    ChangeKind, ClusterHandle, ClusterState, EventId, InventoryError, Lagged, SelfCheck, Subscription,
+    SubscriptionStart, UnseenReason,
 };
-use knm_model::{DrainOptions, NodeName, Timestamp};
-use knm_ports::{ClusterError, NodeEvent};
+use knm_model::{ClusterName, ClusterSource, DrainOptions, NodeName, Timestamp};
+use knm_ports::{Clock, ClusterError, NodeEvent};
 use support::{Stage, lost, node, replaced, settle};
 
 fn applied(name: &str, version: &str) -> NodeEvent {
@@ -311,4 +314,34 @@ async fn a_drain_of_a_cluster_that_hangs_is_planned_for_ten_seconds() {
             ..
         } if limit == Duration::from_secs(10)
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_hangs_when_it_is_asked_for_permissions_holds_up_no_other_one_and_is_given_up() {
+    let stage = Stage::new();
+    let fleet = Fleet::new(FleetOptions {
+        nodes: 1,
+        seed: 1,
+        change_every: None,
+        started_at: stage.clock.now(),
+    });
+    stage.inventory.put(ClusterHandle {
+        name: ClusterName::from_any("other"),
+        source: ClusterSource::Demo,
+        gateway: fleet.gateway(),
+        reviews: None,
+        watch_pods: false,
+    });
+    let check = SelfCheck {
+        inventory: Arc::clone(&stage.inventory),
+        home: None,
+    };
+    tokio::spawn(check.keep(stage.shutdown.clone()));
+    settle().await;
+    let permissions = |name: &str| stage.inventory.cluster(name).unwrap().permissions;
+    assert!(permissions("other").checked_at.is_some());
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let hanging = permissions("test");
+    assert_eq!(hanging.checked_at, None);
+    assert_eq!(hanging.reason.map(UnseenReason::as_str), Some("timed_out"));
 }

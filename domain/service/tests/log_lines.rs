@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use knm_domain::{ClusterHandle, ClusterState, Inventory};
-use knm_model::{ClusterName, ClusterSource};
+use knm_cluster_memory::{Fleet, FleetOptions};
+use knm_domain::{ClusterHandle, ClusterState, Inventory, SelfCheck};
+use knm_model::{ClusterFeature, ClusterName, ClusterSource, Timestamp};
 use knm_ports::{ClusterError, ManualClock, MockClusterGateway, NodeEvent, PodEvent};
 use support::{Stage, lost, replaced, settle};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,7 @@ async fn pods_are_logged_when_they_are_lost_and_seen_and_not_at_each_retry() {
     let (pages, _logging) = logging();
     let forbidden = || {
         PodEvent::Lost(ClusterError::Forbidden {
+            action: None,
             message: "pods is forbidden".to_owned(),
         })
     };
@@ -91,6 +93,55 @@ async fn pods_are_logged_when_they_are_lost_and_seen_and_not_at_each_retry() {
     assert!(lines[1].contains("pods seen cluster=test pods=0"), "{text}");
     assert!(
         lines[2].contains("pods lost") && lines[3].contains("pods seen again"),
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_permission_is_logged_when_it_is_found_and_when_it_is_there_again_and_not_at_each_check() {
+    let (pages, _logging) = logging();
+    let fleet = Fleet::new(FleetOptions {
+        nodes: 0,
+        seed: 1,
+        change_every: None,
+        started_at: Timestamp::parse("2030-01-01T00:00:00Z").unwrap(),
+    });
+    fleet.withhold(ClusterFeature::EvictPods);
+    let handle = ClusterHandle {
+        name: ClusterName::from_any("test"),
+        source: ClusterSource::Demo,
+        gateway: fleet.gateway(),
+        reviews: None,
+        watch_pods: false,
+    };
+    let clock = ManualClock::at("2030-01-01T00:00:00Z");
+    let inventory = Inventory::start(clock, vec![handle], CancellationToken::new());
+    let check = SelfCheck { inventory, home: None };
+    tokio::spawn(check.keep(CancellationToken::new()));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    fleet.lose();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    fleet.recover();
+    fleet.grant(ClusterFeature::EvictPods);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+
+    let text = pages.text();
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("permission") || line.contains("may not"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for part in [
+        "WARN",
+        "the service may not create pods/eviction in cluster test, so it cannot drain nodes there",
+        "cluster=test",
+        "feature=\"evict_pods\"",
+        "role=\"kube-node-manager-evict-pods\"",
+    ] {
+        assert!(lines[0].contains(part), "{text}");
+    }
+    assert!(
+        lines[1].contains("INFO") && lines[1].contains("there again") && lines[1].contains("evict_pods"),
         "{text}"
     );
 }

@@ -114,6 +114,7 @@ fn applied(pod: Pod) -> PodEvent {
 
 fn pods_lost() -> PodEvent {
     PodEvent::Lost(ClusterError::Forbidden {
+        action: None,
         message: "pods is forbidden".to_owned(),
     })
 }

@@ -3,6 +3,7 @@
 //! A case is a sentence of [`ClusterGateway`] with MUST. An adapter runs them all with [`cluster_contract!`](crate::cluster_contract), each
 //! against a cluster of its own.
 
+mod allowing;
 mod asking;
 mod changing;
 mod deleting;
@@ -15,9 +16,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use knm_model::{DisruptionBudget, Node, NodeName, ObjectName, Pod};
+use knm_model::{ClusterFeature, DisruptionBudget, Node, NodeName, ObjectName, Pod};
 use knm_ports::ClusterGateway;
 
+pub use allowing::*;
 pub use asking::*;
 pub use changing::*;
 pub use deleting::*;
@@ -67,6 +69,9 @@ pub trait ClusterDriver: Send + Sync {
 
     /// Attaches a volume to a node.
     async fn attach_volume(&self, node: &NodeName, volume: &str);
+
+    /// Lets the gateway do nothing any more of what a feature takes.
+    async fn withhold(&self, feature: ClusterFeature);
 
     /// Cuts the gateway off from the cluster.
     async fn lose(&self);
@@ -139,6 +144,8 @@ macro_rules! cluster_contract {
             a_dry_run_of_a_deletion_changes_nothing,
             the_volumes_attached_to_a_node_are_told,
             a_node_without_volumes_and_an_unknown_node_have_none_attached,
+            what_the_cluster_allows_may_be_done,
+            what_the_cluster_withholds_is_told_and_named_when_it_is_tried,
         );
     };
 }

@@ -1,4 +1,4 @@
-//! Real PostgreSQL and Kubernetes API servers for tests, and the built binary as a black box.
+//! Real PostgreSQL, Kubernetes API and Prometheus servers for tests, and the built binary as a black box.
 
 pub mod api_server;
 pub mod cluster;
@@ -6,6 +6,7 @@ pub mod issuer;
 pub mod kubelet;
 pub mod patience;
 pub mod postgres;
+pub mod prometheus;
 pub mod proxy;
 pub mod service;
 mod skip;

@@ -1,6 +1,7 @@
 //! Odd answers of an API server, and what becomes of them.
 
 mod evictions;
+mod permissions;
 mod pods;
 mod reviews;
 mod scripted;

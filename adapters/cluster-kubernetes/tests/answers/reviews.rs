@@ -133,7 +133,9 @@ async fn no_refusal_repeats_the_token() {
         assert!(!format!("{error} {error:?}").contains(SECRET), "{error:?}");
         let as_expected = match status {
             401 => matches!(error, ClusterError::Unauthenticated { .. }),
-            403 => matches!(&error, ClusterError::Forbidden { message } if message.contains("system:auth-delegator")),
+            403 => {
+                matches!(&error, ClusterError::Forbidden { message, .. } if message.contains("system:auth-delegator"))
+            }
             404 => matches!(error, ClusterError::NotFound { .. }),
             409 => matches!(error, ClusterError::Conflict { .. }),
             429 => matches!(error, ClusterError::TooManyRequests { .. }),

@@ -4,22 +4,44 @@ use async_trait::async_trait;
 use http::Method;
 use knm_contract::cluster::ClusterDriver;
 use knm_model::{
-    DisruptionBudget, Node, NodeName, NodeTerm, ObjectName, Operator, Pod, PodPhase, Requirement, Resources,
-    Toleration, TolerationOperator, UnhealthyPods,
+    ClusterFeature, DisruptionBudget, KubernetesAction, Node, NodeName, NodeTerm, ObjectName, Operator, Pod, PodPhase,
+    Requirement, Resources, Toleration, TolerationOperator, UnhealthyPods,
 };
 use knm_test_support::api_server::ApiServer;
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 
 use crate::proxy::Proxy;
+
+/// The service account of the gateway.
+pub const SERVICE: &str = "service";
 
 pub struct ApiDriver {
     server: ApiServer,
     proxy: Proxy,
+    withheld: Mutex<Vec<ClusterFeature>>,
+}
+
+/// The rules of a ClusterRole for all features but some.
+pub fn rules(withheld: &[ClusterFeature]) -> Vec<Value> {
+    let granted = ClusterFeature::ALL
+        .into_iter()
+        .filter(|feature| !withheld.contains(feature));
+    granted.flat_map(ClusterFeature::needs).map(rule_of).collect()
+}
+
+/// A rule of a ClusterRole that allows this.
+pub fn rule_of(action: &KubernetesAction) -> Value {
+    json!({"apiGroups": [action.group], "resources": [action.path()], "verbs": [action.verb]})
 }
 
 impl ApiDriver {
     pub fn new(server: ApiServer, proxy: Proxy) -> Self {
-        Self { server, proxy }
+        Self {
+            server,
+            proxy,
+            withheld: Mutex::default(),
+        }
     }
 
     async fn must(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
@@ -199,6 +221,12 @@ impl ClusterDriver for ApiDriver {
         let status = json!({"status": {"volumesAttached": [{"name": volume, "devicePath": ""}]}});
         self.must(Method::PATCH, &format!("/api/v1/nodes/{node}/status"), Some(&status))
             .await;
+    }
+
+    async fn withhold(&self, feature: ClusterFeature) {
+        let mut withheld = self.withheld.lock().await;
+        withheld.push(feature);
+        self.server.change_rules(SERVICE, &rules(&withheld)).await;
     }
 
     async fn lose(&self) {

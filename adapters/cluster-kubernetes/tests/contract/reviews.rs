@@ -9,7 +9,8 @@ use knm_test_support::api_server::ApiServer;
 use knm_test_support::cluster::rule;
 use serde_json::{Value, json};
 
-use crate::options;
+use crate::driver::rule_of;
+use crate::{options, with_token};
 
 const OURS: &str = "https://nodes.example.com";
 
@@ -21,11 +22,7 @@ async fn reviews(server: &ApiServer) -> Arc<dyn AccessReviews> {
 async fn reviews_as(server: &ApiServer, token: Option<&str>) -> Arc<dyn AccessReviews> {
     let mut path = server.kubeconfig();
     if let Some(token) = token {
-        let text = std::fs::read_to_string(&path).expect("a kubeconfig");
-        let mut content: Value = serde_json::from_str(&text).expect("json");
-        content["users"][0]["user"] = json!({"token": token});
-        path = path.with_file_name("kubeconfig-of-the-service");
-        std::fs::write(&path, content.to_string()).expect("a kubeconfig");
+        path = with_token(&path, token);
     }
     let cluster = knm_cluster_kubernetes::open(options(path)).await.expect("a cluster");
     cluster.reviews
@@ -36,11 +33,6 @@ fn audiences(names: &[&str]) -> Vec<String> {
 }
 
 fn rules(actions: &[KubernetesAction]) -> Vec<Value> {
-    let rule_of = |action: &KubernetesAction| {
-        let part = if action.subresource.is_empty() { "" } else { "/" };
-        let resource = format!("{}{part}{}", action.resource, action.subresource);
-        json!({"apiGroups": [action.group], "resources": [resource], "verbs": [action.verb]})
-    };
     actions.iter().map(rule_of).collect()
 }
 
@@ -200,7 +192,7 @@ async fn a_service_that_may_not_ask_is_told_which_role_it_lacks() {
         user: "alice".to_owned(),
         ..KubernetesIdentity::default()
     };
-    let refused = |error: ClusterError| matches!(&error, ClusterError::Forbidden { message } if message.contains("system:auth-delegator"));
+    let refused = |error: ClusterError| matches!(&error, ClusterError::Forbidden { message, .. } if message.contains("system:auth-delegator"));
     assert!(refused(reviews.identify("garbage", &[]).await.expect_err("it may not")));
     assert!(refused(
         reviews.may(&identity, Permission::View).await.expect_err("it may not")

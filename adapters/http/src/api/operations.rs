@@ -24,7 +24,7 @@ use crate::Shared;
 use crate::answer::{Accepted, Ready};
 use crate::body::Written;
 use crate::once::SentOnce;
-use crate::problem::{Failure, Kind, OfAccepting, OfAudit, OfStored, OfWishing, Problem, shortened};
+use crate::problem::{Failure, Kind, OfAccepting, OfAudit, OfRetrying, OfStored, OfWishing, Problem, shortened};
 use crate::view::{FleetOperationBody, OperationBody, OperationListView, OperationView, StrategyBody};
 
 pub(crate) struct OperationsApi;
@@ -236,7 +236,7 @@ impl OperationsApi {
         /// The operation's id.
         id: Path<String>,
         request: &Request,
-    ) -> Result<Accepted<OperationView>, Failure<OfWishing>> {
+    ) -> Result<Accepted<OperationView>, Failure<OfRetrying>> {
         let (asker, once) = (asker(request), sent_once(request));
         let shown = shared.operations.retry(parse_id(&id.0)?, asker, once).await?;
         Ok(Accepted::operation(shown.operation.id, &OperationView::of(&shown)))

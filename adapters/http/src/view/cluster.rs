@@ -8,6 +8,7 @@ use poem_openapi::{Enum, Object};
 use serde::Serialize;
 
 use super::node::ResourcesView;
+use super::permissions::PermissionsView;
 
 /// All clusters.
 #[derive(Clone, Debug, PartialEq, Serialize, Object)]
@@ -55,6 +56,8 @@ pub(crate) struct ClusterView {
     pub(crate) warnings: Vec<String>,
     /// How its pods are; null if they are not watched.
     pub(crate) pods: Option<ClusterPodsView>,
+    /// What it lets this service do; null in lists.
+    pub(crate) permissions: Option<PermissionsView>,
 }
 
 /// The pods of a cluster as this service sees them.
@@ -146,7 +149,10 @@ pub(crate) struct StatusCountsView {
 impl ClusterListView {
     pub(crate) fn of(clusters: &[ClusterStatus], now: Timestamp) -> Self {
         Self {
-            items: clusters.iter().map(|cluster| ClusterView::of(cluster, now)).collect(),
+            items: clusters
+                .iter()
+                .map(|cluster| ClusterView::in_list(cluster, now))
+                .collect(),
             next_cursor: None,
             total: clusters.len(),
         }
@@ -155,6 +161,13 @@ impl ClusterListView {
 
 impl ClusterView {
     pub(crate) fn of(cluster: &ClusterStatus, now: Timestamp) -> Self {
+        Self {
+            permissions: Some(PermissionsView::of(&cluster.permissions)),
+            ..Self::in_list(cluster, now)
+        }
+    }
+
+    fn in_list(cluster: &ClusterStatus, now: Timestamp) -> Self {
         let expires_at = cluster.expires_at();
         let expires_soon = expires_at.is_some_and(|at| at < now.plus(EXPIRES_SOON));
         let warning = expires_at.filter(|_| expires_soon).map(|at| match at <= now {
@@ -182,6 +195,7 @@ impl ClusterView {
             credentials_expire_soon: expires_soon,
             warnings: warning.into_iter().collect(),
             pods: cluster.pods.as_ref().map(ClusterPodsView::of),
+            permissions: None,
         }
     }
 }

@@ -24,13 +24,51 @@ impl Permission {
     #[must_use]
     pub fn kubernetes(self) -> &'static [KubernetesAction] {
         match self {
-            Self::View => const { &[core("get", "nodes", ""), core("list", "nodes", "")] },
-            Self::ViewPods => const { &[core("list", "pods", "")] },
+            Self::View => {
+                const {
+                    &[
+                        KubernetesAction::core("get", "nodes"),
+                        KubernetesAction::core("list", "nodes"),
+                    ]
+                }
+            }
+            Self::ViewPods => const { &[KubernetesAction::core("list", "pods")] },
             // kubectl needs no more for a taint that evicts pods.
-            Self::Change | Self::NoExecute => const { &[core("patch", "nodes", "")] },
-            Self::Drain => const { &[core("create", "pods", "eviction")] },
-            Self::Force => const { &[core("delete", "pods", "")] },
-            Self::Administer => const { &[ADMINISTER] },
+            Self::Change | Self::NoExecute => const { &[KubernetesAction::core("patch", "nodes")] },
+            Self::Drain => const { &[KubernetesAction::core("create", "pods").part("eviction")] },
+            Self::Force => const { &[KubernetesAction::core("delete", "pods")] },
+            Self::Administer => const { &[KubernetesAction::of("administer", "kube-node-manager.io", "service")] },
+        }
+    }
+}
+
+impl KubernetesAction {
+    /// Something with a whole resource of the core group.
+    pub(crate) const fn core(verb: &'static str, resource: &'static str) -> Self {
+        Self::of(verb, "", resource)
+    }
+
+    /// Something with a whole resource.
+    pub(crate) const fn of(verb: &'static str, group: &'static str, resource: &'static str) -> Self {
+        Self {
+            verb,
+            group,
+            resource,
+            subresource: "",
+        }
+    }
+
+    /// The same with a part of the resource.
+    pub(crate) const fn part(self, subresource: &'static str) -> Self {
+        Self { subresource, ..self }
+    }
+
+    /// The resource, with the part after a slash, as rules name it: `pods/eviction`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self.subresource {
+            "" => self.resource.to_owned(),
+            subresource => format!("{}/{subresource}", self.resource),
         }
     }
 }
@@ -38,30 +76,11 @@ impl Permission {
 impl fmt::Display for KubernetesAction {
     /// As rules are read aloud: `create pods/eviction`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.verb, self.resource)?;
-        if !self.subresource.is_empty() {
-            write!(formatter, "/{}", self.subresource)?;
-        }
+        write!(formatter, "{} {}", self.verb, self.path())?;
         match self.group {
             "" => Ok(()),
             group => write!(formatter, ".{group}"),
         }
-    }
-}
-
-const ADMINISTER: KubernetesAction = KubernetesAction {
-    verb: "administer",
-    group: "kube-node-manager.io",
-    resource: "service",
-    subresource: "",
-};
-
-const fn core(verb: &'static str, resource: &'static str, subresource: &'static str) -> KubernetesAction {
-    KubernetesAction {
-        verb,
-        group: "",
-        resource,
-        subresource,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::text::unprintable;
-use crate::{Pod, QueryError, Selector, excerpt};
+use crate::{ClusterFeature, Pod, QueryError, Selector, excerpt};
 
 #[cfg(test)]
 mod tests;
@@ -183,6 +183,34 @@ impl DrainOptions {
     #[must_use]
     pub fn is_forced(&self) -> bool {
         self.force || self.removal == Removal::Delete || self.after_deadline == AfterDeadline::Force
+    }
+
+    /// What the service does with a cluster for it.
+    #[must_use]
+    pub fn features(&self) -> &'static [ClusterFeature] {
+        use ClusterFeature::{ChangeNodes, DeletePods, EvictPods, ViewBudgets, ViewDaemonSets, ViewNodes, ViewPods};
+        match (self.removal, self.after_deadline) {
+            (Removal::Evict, AfterDeadline::Fail) => {
+                &[ViewNodes, ViewPods, ViewBudgets, ViewDaemonSets, ChangeNodes, EvictPods]
+            }
+            (Removal::Evict, AfterDeadline::Force) => &[
+                ViewNodes,
+                ViewPods,
+                ViewBudgets,
+                ViewDaemonSets,
+                ChangeNodes,
+                EvictPods,
+                DeletePods,
+            ],
+            (Removal::Delete, AfterDeadline::Fail | AfterDeadline::Force) => &[
+                ViewNodes,
+                ViewPods,
+                ViewBudgets,
+                ViewDaemonSets,
+                ChangeNodes,
+                DeletePods,
+            ],
+        }
     }
 
     /// Checks what a caller wants.

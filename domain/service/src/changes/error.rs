@@ -111,6 +111,14 @@ impl ChangeError {
         }
     }
 
+    /// What the cluster does not let this service do, see [`InventoryError::refusal`].
+    pub(crate) fn refusal(&self) -> Option<String> {
+        if let Self::Inventory(error) = self {
+            return error.refusal();
+        }
+        None
+    }
+
     /// Whether the change may have been made all the same: the cluster was asked to make it, and its answer did not arrive.
     #[must_use]
     pub fn is_uncertain(&self) -> bool {

@@ -6,7 +6,7 @@ use std::fmt;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{once, pending};
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_model::{DisruptionBudget, KubernetesAction, Node, NodeName, NodePatch, ObjectName, Pod};
 use knm_ports::{
     ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvent, NodeEvents, PodEvent, PodEvents, PodRef,
 };
@@ -103,6 +103,10 @@ impl ClusterGateway for Barred {
     }
 
     async fn patch_node(&self, _: &NodeName, _: &NodePatch, _: bool) -> Result<Node, ClusterError> {
+        Err(self.0.error())
+    }
+
+    async fn may(&self, _: &KubernetesAction) -> Result<bool, ClusterError> {
         Err(self.0.error())
     }
 

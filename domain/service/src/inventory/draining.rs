@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use knm_model::{ClusterName, DrainOptions, DrainPlan, Fit, Node, NodeName, Resources, Timestamp};
+use knm_model::{
+    ClusterFeature, ClusterName, DrainOptions, DrainPlan, Fit, Node, NodeName, Resources, Timestamp, daemon_set,
+};
 use knm_ports::ClusterError;
 
 use super::follow_pods::PodsUnknown;
@@ -53,24 +55,67 @@ impl Inventory {
         let needed = in_time(async {
             tokio::try_join!(
                 gateway.pods_on_node(&node.name),
-                gateway.disruption_budgets(),
-                gateway.daemon_sets()
+                unless_forbidden(gateway.disruption_budgets()),
+                unless_forbidden(gateway.daemon_sets())
             )
         });
-        let (pods, budgets, daemon_sets) = needed.await.map_err(|source| InventoryError::Cluster {
+        let missing = self.missing_warnings(handle.name.as_str(), options.features());
+        let (needed, mut warnings) = tokio::join!(needed, missing);
+        let (pods, budgets, daemon_sets) = needed.map_err(|source| InventoryError::Cluster {
             cluster: handle.name.clone(),
             source,
         })?;
+        let mut told = |feature: ClusterFeature, so: &str| {
+            let refusal = feature.refusal(&handle.name, feature.needs());
+            warnings.retain(|warning| *warning != refusal);
+            warnings.push(format!("{refusal}; {so}"));
+        };
+        let budgets = budgets.unwrap_or_else(|| {
+            told(ClusterFeature::ViewBudgets, "this plan is made as if there were none");
+            Vec::new()
+        });
+        let daemon_sets = daemon_sets.unwrap_or_else(|| {
+            told(
+                ClusterFeature::ViewDaemonSets,
+                "this plan is made as if all that pods name existed",
+            );
+            pods.iter().filter_map(daemon_set).collect()
+        });
         let as_of = self.clock.now();
         let plan = DrainPlan::new(pods, &budgets, &daemon_sets, options, as_of);
         Ok(DrainPreview {
             cluster: handle.name.clone(),
             fit: fit(&plan, &node.name, &snapshot, &cluster),
-            warnings: plan.warnings(node, options),
+            warnings: plan.warnings(node, options).into_iter().chain(warnings).collect(),
             node: node.clone(),
             plan,
             as_of,
         })
+    }
+
+    /// What of `needed` the cluster does not let the service do, in sentences.
+    async fn missing_warnings(&self, cluster: &str, needed: &[ClusterFeature]) -> Vec<String> {
+        match self.check_features(cluster, needed).await {
+            Err(InventoryError::NotAllowed { cluster, missing }) => {
+                missing.iter().map(|status| status.refusal(&cluster)).collect()
+            }
+            Ok(())
+            | Err(
+                InventoryError::UnknownCluster { .. }
+                | InventoryError::UnknownNode { .. }
+                | InventoryError::NotSeenYet { .. }
+                | InventoryError::Cluster { .. },
+            ) => Vec::new(),
+        }
+    }
+}
+
+/// What was asked for; `None` if the cluster does not let the service ask.
+async fn unless_forbidden<T>(asking: impl Future<Output = Result<T, ClusterError>>) -> Result<Option<T>, ClusterError> {
+    match asking.await {
+        Ok(told) => Ok(Some(told)),
+        Err(ClusterError::Forbidden { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

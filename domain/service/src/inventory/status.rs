@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use knm_model::{ClusterAccess, ClusterName, ClusterSource, Timestamp};
+use knm_model::{ClusterAccess, ClusterFeature, ClusterName, ClusterSource, FeatureStatus, Timestamp};
 use knm_ports::ClusterError;
 use uuid::Uuid;
 
@@ -35,6 +35,19 @@ pub struct ClusterStatus {
     pub revision: Option<Uuid>,
     /// How its pods are; `None` if they are not watched.
     pub pods: Option<PodsStatus>,
+    /// What it lets this service do.
+    pub permissions: PermissionsStatus,
+}
+
+/// What a cluster lets this service do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermissionsStatus {
+    /// When it last answered all questions about that, `None` if it never did.
+    pub checked_at: Option<Timestamp>,
+    /// Why it did not the last time; then what is told here is as old as `checked_at` says.
+    pub reason: Option<UnseenReason>,
+    /// All features, as [`ClusterFeature::ALL`](knm_model::ClusterFeature::ALL) has them.
+    pub features: Vec<FeatureStatus>,
 }
 
 /// The pods of a cluster as this service sees them.
@@ -105,6 +118,14 @@ pub enum InventoryError {
         /// Why not; `None` while it is simply too early.
         reason: Option<UnseenReason>,
     },
+    /// The cluster does not let this service do what it takes.
+    #[error("{}", missing.iter().map(|one| one.refusal(cluster)).collect::<Vec<_>>().join("; "))]
+    NotAllowed {
+        /// The cluster.
+        cluster: ClusterName,
+        /// What is missing, never empty.
+        missing: Vec<FeatureStatus>,
+    },
     /// The cluster failed to answer.
     #[error("cluster {cluster} did not answer")]
     Cluster {
@@ -113,6 +134,25 @@ pub enum InventoryError {
         /// What went wrong.
         source: ClusterError,
     },
+}
+
+impl InventoryError {
+    /// What the cluster does not let this service do, in sentences that say what would help; `None` if that is not why.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::NotAllowed { .. } => Some(self.to_string()),
+            Self::Cluster {
+                cluster,
+                source: ClusterError::Forbidden {
+                    action: Some(action), ..
+                },
+            } => ClusterFeature::that_needs(*action).map(|feature| feature.refusal(cluster, &[*action])),
+            Self::Cluster { .. } | Self::UnknownCluster { .. } | Self::UnknownNode { .. } | Self::NotSeenYet { .. } => {
+                None
+            }
+        }
+    }
 }
 
 impl ClusterState {

@@ -1,11 +1,11 @@
 //! What is accepted: an operation that can be done, with its nodes in their order.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use knm_model::{
-    ClusterName, NodeName, Operation, OperationProgress, OperationState, OperationTarget, Permission, QueryError,
-    Ruling, Selector, Strategy, TargetDetail, TargetOrder, TargetState, Timestamp, Work, excerpt,
+    ClusterFeature, ClusterName, NodeName, Operation, OperationProgress, OperationState, OperationTarget, Permission,
+    QueryError, Ruling, Selector, Strategy, TargetDetail, TargetOrder, TargetState, Timestamp, Work, excerpt,
 };
 use uuid::Uuid;
 
@@ -19,6 +19,27 @@ const MOST_TARGETS: usize = 100;
 /// How many unknown names an error tells.
 const MOST_NAMED: usize = 10;
 
+/// What can be done as far as that can be told without asking anybody.
+pub(super) struct Accepted {
+    shown: OperationShown,
+    /// What the service does with clusters for it.
+    features: &'static [ClusterFeature],
+}
+
+impl Accepted {
+    /// The operation, if the clusters of its nodes let the service do it: else it would fail on each of them, and drains in the middle.
+    pub(super) async fn allowed_by_clusters(self, inventory: &Inventory) -> Result<OperationShown, OperationError> {
+        let targets = self.shown.targets.iter();
+        let clusters: BTreeSet<&ClusterName> = targets.map(|target| &target.cluster).collect();
+        let each = clusters
+            .into_iter()
+            .map(|name| inventory.check_features(name.as_str(), self.features));
+        let each: Vec<_> = each.collect();
+        futures::future::try_join_all(each).await?;
+        Ok(self.shown)
+    }
+}
+
 /// Checks `request` and fixes its nodes.
 pub(super) fn accept(
     inventory: &Inventory,
@@ -26,7 +47,7 @@ pub(super) fn accept(
     asker: Asker,
     id: Uuid,
     now: Timestamp,
-) -> Result<OperationShown, OperationError> {
+) -> Result<Accepted, OperationError> {
     let mut errors = Vec::new();
     let (reason, ticket) = (request.reason.as_deref(), request.ticket.as_deref());
     let work = Work::parse(request.kind, reason, ticket, &request.options, now);
@@ -34,6 +55,7 @@ pub(super) fn accept(
         errors.extend(wrong.iter().cloned());
     }
     let needed = work.as_ref().map_or(&[][..], Work::needs);
+    let features = work.as_ref().map_or(&[][..], Work::features);
     if let Ok(work) = &work {
         let access = &asker.caller.access;
         if let Some(key) = work.label_keys().into_iter().find(|key| access.guards_label(key)) {
@@ -131,11 +153,12 @@ pub(super) fn accept(
         progress: OperationProgress::of(&targets),
         excused: 0,
     };
-    Ok(OperationShown {
+    let shown = OperationShown {
         operation,
         targets,
         eta_seconds: None,
-    })
+    };
+    Ok(Accepted { shown, features })
 }
 
 /// Whether a node that may be seen may be worked on.

@@ -181,6 +181,10 @@ impl Drain<'_> {
             true => Sight::Certain,
             false => Sight::Recent,
         };
+        let (inventory, cluster) = (&self.bench.inventory, self.step.target.cluster.as_str());
+        if let Err(error) = inventory.check_features(cluster, self.options.features()).await {
+            return self.failed(&error.into());
+        }
         let (node, plan) = match self.look(sight).await {
             Ok(Some(seen)) => seen,
             Ok(None) => return self.vanished(),

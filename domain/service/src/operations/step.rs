@@ -173,7 +173,11 @@ impl TargetStep {
             | ChangeError::Holds { .. }
             | ChangeError::Contended { .. }
             | ChangeError::ShuttingDown => self.again(chain(error), now),
-            ChangeError::Inventory(InventoryError::Cluster { .. } | InventoryError::UnknownCluster { .. })
+            ChangeError::Inventory(
+                InventoryError::NotAllowed { .. }
+                | InventoryError::Cluster { .. }
+                | InventoryError::UnknownCluster { .. },
+            )
             | ChangeError::NotRecorded { .. }
             | ChangeError::Stale { .. }
             | ChangeError::Refused { .. }
@@ -181,7 +185,10 @@ impl TargetStep {
             | ChangeError::HeldByOthers { .. }
             | ChangeError::Foreign { .. }
             | ChangeError::GuardedLabel { .. }
-            | ChangeError::UnknownHold { .. } => self.end(TargetState::Failed, Some(chain(error)), nothing(), now),
+            | ChangeError::UnknownHold { .. } => {
+                let message = error.refusal().unwrap_or_else(|| chain(error));
+                self.end(TargetState::Failed, Some(message), nothing(), now)
+            }
         }
     }
 }

@@ -71,6 +71,11 @@ impl KubernetesSignIn {
         }
     }
 
+    /// The cluster that is asked whose a token is.
+    pub(super) fn home(&self) -> &ClusterName {
+        &self.home
+    }
+
     /// The same without any belief in what a cluster said before: it is asked each time.
     #[must_use]
     pub fn forgetful(self) -> Self {

@@ -1,12 +1,12 @@
 //! Compares nodes with the templates of their bindings, and repairs those whose binding wants it. One replica does so at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use knm_model::{
-    Access, Actor, ActorKind, Caller, ClusterName, DefinitionName, OperationFilter, OperationKind, OperationState,
-    RawBinding, RawStrategy, Timestamp,
+    Access, Actor, ActorKind, Caller, ClusterFeature, ClusterName, DefinitionName, OperationFilter, OperationKind,
+    OperationState, RawBinding, RawStrategy, Timestamp,
 };
 use knm_ports::{Clock, Leases};
 use metrics::gauge;
@@ -134,6 +134,7 @@ impl TemplateReconciler {
                 "something else changes nodes that a binding repaired, this one for example: they are repaired again, but less and less often"
             );
         }
+        self.leave_out_forbidden(&mut due.now).await;
         due.now.truncate(MOST_NODES);
         if due.now.is_empty() {
             return Ok(());
@@ -170,6 +171,21 @@ impl TemplateReconciler {
         self.operations.accept(request, asker).await?;
         lately.begun(&due.now, now);
         Ok(())
+    }
+}
+
+impl TemplateReconciler {
+    /// Leaves out the nodes of clusters that do not let the service change any, which is in the log already: those of others are repaired.
+    async fn leave_out_forbidden(&self, nodes: &mut Vec<&DriftedNode>) {
+        let clusters: BTreeSet<ClusterName> = nodes.iter().map(|node| node.cluster.clone()).collect();
+        for cluster in clusters {
+            let needed = [ClusterFeature::ViewNodes, ClusterFeature::ChangeNodes];
+            let checked = self.templates.inventory.check_features(cluster.as_str(), &needed);
+            if let Err(InventoryError::NotAllowed { .. }) = checked.await {
+                tracing::debug!(%cluster, "the nodes of a cluster are not repaired: it does not let the service change them");
+                nodes.retain(|node| node.cluster != cluster);
+            }
+        }
     }
 }
 

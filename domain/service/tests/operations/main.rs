@@ -4,6 +4,7 @@
 #![expect(clippy::panic, reason = "a test that waits in vain says for what")]
 
 mod accepting;
+mod allowed;
 mod around;
 mod batches;
 mod cancelling;

@@ -119,6 +119,7 @@ struct Scripted {
 
 fn forbidden() -> ClusterError {
     ClusterError::Forbidden {
+        action: None,
         message: "the role says no".to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{
     Asker, ClusterHandle, Inventory, NodeChanges, OperationError, OperationRequest, OperationRunner, OperationShown,
-    Operations, OwnPod, RunnerSettings, SignIn, TargetRequest, TemplateReconciler, Templates, Ways,
+    Operations, OwnPod, RunnerSettings, SelfCheck, SignIn, TargetRequest, TemplateReconciler, Templates, Ways,
 };
 use knm_model::{
     Access, Actor, ActorKind, AuditFilter, AuditRecord, Authority, Caller, ClusterName, ClusterSource, Controller,
@@ -161,6 +161,17 @@ impl Stage {
             self.ids.clone(),
         );
         settle().await;
+    }
+
+    /// Has the cluster asked what it lets the service do, once.
+    pub(crate) async fn check_permissions(&self) {
+        let check = SelfCheck {
+            inventory: Arc::clone(&self.inventory),
+            home: None,
+        };
+        let checking = tokio::spawn(check.keep(CancellationToken::new()));
+        settle().await;
+        checking.abort();
     }
 
     /// Starts a replica.

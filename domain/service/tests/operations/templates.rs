@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_cluster_memory::{Fleet, FleetOptions};
-use knm_domain::{ClusterHandle, Inventory, Operations, TemplateError, TemplateReconciler, Templates};
+use knm_domain::{ClusterHandle, Inventory, Operations, SelfCheck, TemplateError, TemplateReconciler, Templates};
 use knm_model::{
-    Access, Actor, ClusterName, ClusterSource, OperationFilter, OperationKind, OperationState, RawBinding, RawTemplate,
-    Selector, TaintEffect, TargetState,
+    Access, Actor, ClusterFeature, ClusterName, ClusterSource, OperationFilter, OperationKind, OperationState,
+    RawBinding, RawTemplate, Selector, TaintEffect, TargetState,
 };
 use knm_ports::{CountedIds, EvictOptions, PodRef};
 use serde_json::{Value, json};
@@ -319,6 +319,19 @@ async fn a_node_that_fails_keeps_no_other_from_being_repaired() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
+    let (stale, repaired) = repaired_besides(Fleet::lose).await;
+    assert_eq!((stale, repaired), (vec!["east".to_owned()], vec!["west".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_does_not_let_nodes_be_changed_keeps_no_other_from_being_repaired() {
+    let (stale, repaired) = repaired_besides(|east| east.withhold(ClusterFeature::ChangeNodes)).await;
+    assert_eq!((stale, repaired), (vec![], vec!["west".to_owned()]));
+}
+
+/// Two clusters, `east` and `west`, whose only nodes lack something: which of them are stale, and in which nodes are repaired, after something
+/// was done to `east`.
+async fn repaired_besides(hinder: impl FnOnce(&Fleet)) -> (Vec<String>, Vec<String>) {
     let stage = Stage::with(&[]).await;
     let mut fleets = Vec::new();
     let mut clusters = Vec::new();
@@ -344,7 +357,12 @@ async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
     }
     let inventory = Inventory::start(Arc::clone(&stage.clock), clusters, CancellationToken::new());
     settle().await;
-    fleets[0].lose();
+    hinder(&fleets[0]);
+    let check = SelfCheck {
+        inventory: Arc::clone(&inventory),
+        home: None,
+    };
+    tokio::spawn(check.keep(CancellationToken::new()));
     settle().await;
     let storage = &stage.storage;
     let templates = Templates::new(
@@ -355,8 +373,8 @@ async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
     templates.create("gpu", gpu(), &ann()).await.unwrap();
     let stored = templates.create("cards", binding(true), &ann()).await.unwrap();
     let drift = templates.drift(&stored.content, &Access::unlimited()).await.unwrap();
-    let stale: Vec<_> = drift.stale.iter().map(|stale| stale.cluster.as_str()).collect();
-    assert_eq!((stale, drift.drifted.len()), (vec!["east"], 2));
+    let stale = drift.stale.iter().map(|stale| stale.cluster.to_string()).collect();
+    assert_eq!(drift.drifted.len(), 2);
     let operations = Operations::new(
         inventory,
         Arc::clone(&storage.operations),
@@ -378,8 +396,8 @@ async fn a_cluster_that_is_out_of_sight_keeps_no_other_from_being_repaired() {
         .unwrap();
     assert_eq!(page.operations.len(), 1, "{page:?}");
     let shown = operations.find(page.operations[0].0.id).await.unwrap();
-    let targets: Vec<_> = shown.targets.iter().map(|target| target.cluster.as_str()).collect();
-    assert_eq!(targets, ["west"]);
+    let targets = shown.targets.iter();
+    (stale, targets.map(|target| target.cluster.to_string()).collect())
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt;
 use knm_domain::{ClusterHandle, Inventory};
-use knm_model::{ClusterName, ClusterSource, DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_model::{
+    ClusterName, ClusterSource, DisruptionBudget, KubernetesAction, Node, NodeName, NodePatch, ObjectName, Pod,
+};
 use knm_ports::{
     ClusterError, ClusterGateway, EvictOptions, Eviction, ManualClock, NodeEvent, NodeEvents, PodEvents, PodRef,
 };
@@ -68,6 +70,10 @@ impl ClusterGateway for Scripted {
     }
 
     async fn patch_node(&self, _: &NodeName, _: &NodePatch, _: bool) -> Result<Node, ClusterError> {
+        std::future::pending().await
+    }
+
+    async fn may(&self, _: &KubernetesAction) -> Result<bool, ClusterError> {
         std::future::pending().await
     }
 

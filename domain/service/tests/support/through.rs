@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use knm_model::{DisruptionBudget, Node, NodeName, NodePatch, ObjectName, Pod};
+use knm_model::{DisruptionBudget, KubernetesAction, Node, NodeName, NodePatch, ObjectName, Pod};
 use knm_ports::{ClusterError, ClusterGateway, EvictOptions, Eviction, NodeEvents, PodEvents, PodRef};
 
 /// What is different about a cluster: whatever is not said here is as it is in the one inside.
@@ -92,6 +92,10 @@ impl<D: Different> ClusterGateway for Through<D> {
 
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
         self.0.patch_node(name, patch, dry_run).await
+    }
+
+    async fn may(&self, action: &KubernetesAction) -> Result<bool, ClusterError> {
+        self.0.inner().may(action).await
     }
 
     async fn server_version(&self) -> Result<String, ClusterError> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use knm_model::{Controller, Operator, PodRequests, Requirement, Selector};
+use knm_model::{ClusterFeature, Controller, Operator, PodRequests, Requirement, Selector};
 use knm_ports::{EvictOptions, PodRef};
 
 use super::ClusterFixture;
@@ -199,7 +199,12 @@ pub async fn asking_a_lost_cluster_is_a_transient_error(fixture: &ClusterFixture
         .evict(&absent, &EvictOptions::default())
         .await
         .map(|_| ());
-    for answer in [pods, budgets, version, daemon_sets, evicted] {
+    let may = fixture
+        .gateway
+        .may(&ClusterFeature::EvictPods.needs()[0])
+        .await
+        .map(|_| ());
+    for answer in [pods, budgets, version, daemon_sets, evicted, may] {
         let error = answer.expect_err("nobody is there to answer");
         assert!(error.is_transient(), "{error:?}");
     }

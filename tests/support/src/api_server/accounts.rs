@@ -32,6 +32,19 @@ impl ApiServer {
         self.service_account_token(name, &[]).await
     }
 
+    /// Lets a service account do what `rules` say and nothing else. The API server learns of what it may not do any more a moment later.
+    ///
+    /// # Panics
+    /// If something is refused.
+    pub async fn change_rules(&self, name: &str, rules: &[Value]) {
+        let path = format!("{RBAC}/clusterroles/account-{name}");
+        let (status, answer) = self.request(Method::PATCH, &path, Some(&json!({"rules": rules}))).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+        for rule in rules {
+            self.until_allowed(name, rule).await;
+        }
+    }
+
     /// Another token of a service account, for these audiences; for the API server if there are none.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! Asks the pods of a node to go.
 
 use futures::StreamExt;
-use knm_model::{DrainPlan, Farewell, ObjectName, PlannedPod, Removal};
+use knm_model::{ClusterFeature, ClusterName, DrainPlan, Farewell, ObjectName, PlannedPod, Removal};
 use knm_ports::{ClusterError, EvictOptions, Eviction, PodRef, chain};
 use metrics::counter;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ impl Drain<'_> {
         };
         // A watch that lags may not tell of our own cordon yet.
         let was_open = node.known.as_ref().is_some_and(|node| node.schedulable);
-        let (gateway, this) = (&node.cluster.gateway, &*self);
+        let (gateway, this, node) = (&node.cluster.gateway, &*self, &node);
         let asking = due.into_iter().map(|planned| {
             let pod = PodRef {
                 namespace: planned.pod.namespace.clone(),
@@ -79,7 +79,7 @@ impl Drain<'_> {
                     true => gateway.delete_pod(&pod, &how).await,
                     false => gateway.evict(&pod, &how).await,
                 };
-                let farewell = farewell(told);
+                let farewell = farewell(&node.cluster.name, told);
                 if let Some(handover) = handover.filter(|_| farewell == Farewell::Accepted) {
                     handover.keep();
                 }
@@ -152,7 +152,7 @@ fn is_named(name: &ObjectName, pod: &PodRef) -> bool {
 }
 
 /// What an answer to an eviction comes to.
-fn farewell(told: Result<Eviction, ClusterError>) -> Farewell {
+fn farewell(cluster: &ClusterName, told: Result<Eviction, ClusterError>) -> Farewell {
     let later = |message: String, retry_after| Farewell::Later { message, retry_after };
     match told {
         Ok(Eviction::Accepted) => Farewell::Accepted,
@@ -181,6 +181,11 @@ fn farewell(told: Result<Eviction, ClusterError>) -> Farewell {
             | ClusterError::Disallowed { .. }
             | ClusterError::Unreadable { .. }),
         ) => later(chain(&error), None),
+        Err(ClusterError::Forbidden {
+            action: Some(action), ..
+        }) if let Some(feature) = ClusterFeature::that_needs(action) => Farewell::Never {
+            message: feature.refusal(cluster, &[action]),
+        },
         Err(error @ (ClusterError::Invalid { .. } | ClusterError::Forbidden { .. })) => {
             Farewell::Never { message: chain(&error) }
         }

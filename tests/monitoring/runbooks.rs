@@ -1,0 +1,158 @@
+//! The runbooks: a section for each alert, and what they say exists.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::figures::{assert_known, listed};
+use crate::rules::{alerts, recorded};
+use crate::{read, read_yaml, root, text};
+
+const RUNBOOKS: &str = "docs/runbooks.md";
+/// What each section answers, in this order.
+const PARTS: [&str; 6] = ["Means", "Users notice", "Check", "Do", "Do not", "Escalate"];
+
+/// The sections about alerts: heading and text.
+fn sections() -> Vec<(String, String)> {
+    let page = read(RUNBOOKS);
+    let sections = page
+        .split("\n## ")
+        .skip(1)
+        .filter_map(|section| section.split_once('\n'));
+    let about_alerts = sections.filter(|(heading, _)| heading.starts_with("KubeNodeManager"));
+    about_alerts
+        .map(|(heading, text)| (heading.to_owned(), text.to_owned()))
+        .collect()
+}
+
+/// The queries for Prometheus, with the heading that they stand below.
+pub fn queries() -> Vec<(String, String)> {
+    let page = read(RUNBOOKS);
+    let mut heading = "";
+    let mut is_query = false;
+    let mut found = Vec::new();
+    for line in page.lines() {
+        match line {
+            "```promql" => is_query = true,
+            "```" => is_query = false,
+            _ if is_query => found.push((heading.to_owned(), line.to_owned())),
+            _ => heading = line.strip_prefix("## ").unwrap_or(heading),
+        }
+    }
+    found
+}
+
+/// The words of the page that begin with one of these.
+fn words(beginnings: &[&str]) -> BTreeSet<String> {
+    let page = read(RUNBOOKS);
+    let words = page.split(|one: char| one.is_whitespace() || "`\"'(),;".contains(one));
+    let words = words.map(|word| word.trim_end_matches(['.', ':']));
+    let found = words.filter(|word| beginnings.iter().any(|beginning| word.starts_with(beginning)));
+    found.map(str::to_owned).collect()
+}
+
+#[test]
+fn each_alert_has_a_section_and_each_section_an_alert() {
+    let alerts: BTreeSet<String> = alerts().iter().map(|alert| text(alert, "alert").to_owned()).collect();
+    let sections: Vec<String> = sections().into_iter().map(|(heading, _)| heading).collect();
+    assert_eq!(sections.iter().cloned().collect::<BTreeSet<_>>(), alerts);
+    assert_eq!(sections.len(), alerts.len(), "a section is there twice");
+}
+
+#[test]
+fn each_section_answers_the_same_questions_in_the_same_order() {
+    for (heading, section) in sections() {
+        let asked = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("**")?.split_once(".**"));
+        let asked: Vec<&str> = asked.map(|(part, _)| part).collect();
+        assert_eq!(asked, PARTS, "{heading}");
+    }
+}
+
+#[test]
+fn paths_in_the_runbooks_are_in_the_document() {
+    let document = read_yaml("openapi/kube-node-manager.yaml");
+    let known: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    let mut named = words(&["/api/", "/health", "/livez", "/readyz", "/metrics", "$knm/"]);
+    // In queries stand patterns of routes.
+    named.retain(|path| !path.contains('*'));
+    assert!(10 < named.len(), "only {named:?} were found");
+    for path in named {
+        let path = path.strip_prefix("$knm").unwrap_or(&path);
+        let path = path.split('?').next().unwrap();
+        let fits = |template: &&&String| {
+            let (template, path) = (template.split('/'), path.split('/'));
+            template.clone().count() == path.clone().count()
+                && template
+                    .zip(path)
+                    .all(|(wanted, part)| wanted == part || wanted.starts_with('{') && part.starts_with('$'))
+        };
+        assert!(known.iter().find(fits).is_some(), "there is no path {path}");
+    }
+}
+
+#[test]
+fn keys_of_the_configuration_in_the_runbooks_are_in_the_readme() {
+    let readme = read("README.md");
+    let sections = [
+        "server.",
+        "limits.",
+        "database.",
+        "logging.",
+        "kubernetes.",
+        "registration.",
+        "secrets.",
+        "operations.",
+        "auth.",
+        "metrics.",
+        "audit.",
+    ];
+    let keys = words(&sections);
+    assert!(5 < keys.len(), "only {keys:?} were found");
+    for key in keys {
+        assert!(readme.contains(&format!("| `{key}` |")), "there is no key {key}");
+    }
+}
+
+#[test]
+fn queries_and_metrics_in_the_runbooks_are_those_of_the_service() {
+    let (listed, recorded) = (listed(), recorded());
+    for (_, query) in queries() {
+        assert_known(&query, &listed, &recorded);
+    }
+    for metric in words(&["kube_node_manager_", "process_"]) {
+        let name = metric.split(['{', '[']).next().unwrap();
+        let base = name.trim_end_matches("_bucket");
+        assert!(listed.contains(base), "there is no metric {name}");
+    }
+}
+
+#[test]
+fn lines_of_the_log_that_the_runbooks_quote_are_written_by_the_program() {
+    let page = read(RUNBOOKS);
+    // Quoted in sentences, not in commands and queries.
+    let sentences: String = page.split("\n```").step_by(2).collect();
+    let quoted: BTreeSet<&str> = sentences.split('"').skip(1).step_by(2).collect();
+    assert!(5 < quoted.len(), "only {quoted:?} were found");
+    let code: String = ["src", "domain/service/src", "adapters"]
+        .iter()
+        .map(|folder| code_below(&root().join(folder)))
+        .collect();
+    for line in quoted {
+        assert!(
+            code.contains(&format!("\"{line}\"")),
+            "the program never says \"{line}\""
+        );
+    }
+}
+
+/// All Rust files in a folder, as one text.
+fn code_below(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let read = |path: &Path| match path.is_dir() {
+        true => code_below(path),
+        false if path.extension().is_some_and(|extension| extension == "rs") => std::fs::read_to_string(path).unwrap(),
+        false => String::new(),
+    };
+    entries.map(|entry| read(&entry.unwrap().path())).collect()
+}
