@@ -30,8 +30,6 @@ const BEHIND: usize = 1024;
 pub struct FleetOptions {
     /// How many nodes it begins with.
     pub nodes: usize,
-    /// How many pods each node has at least: what its applications lack of them is made up by others.
-    pub pods_per_node: usize,
     /// The same seed makes the same fleet.
     pub seed: u64,
     /// One node changes per tick; `None`: the fleet stands still.
@@ -43,6 +41,8 @@ pub struct FleetOptions {
 /// A simulated fleet of nodes with pods and budgets.
 pub struct Fleet {
     options: FleetOptions,
+    /// How many pods each node has at least: what its applications lack of them is made up by others.
+    pods_per_node: usize,
     began: Instant,
     state: Mutex<State>,
     told: broadcast::Sender<Told>,
@@ -93,6 +93,11 @@ enum Member {
 impl Fleet {
     /// A new fleet. If it changes by itself, this must be called in a tokio runtime, where it changes until it is dropped.
     pub fn new(options: FleetOptions) -> Arc<Self> {
+        Self::with_pods_per_node(options, 0)
+    }
+
+    /// A new fleet, as [`Fleet::new`] makes one, whose nodes have so many pods at least.
+    pub fn with_pods_per_node(options: FleetOptions, pods_per_node: usize) -> Arc<Self> {
         let count = options.nodes as u64;
         let nodes = (0..count)
             .filter_map(|number| {
@@ -102,6 +107,7 @@ impl Fleet {
             .collect();
         let fleet = Arc::new(Self {
             options,
+            pods_per_node,
             began: Instant::now(),
             state: Mutex::new(State {
                 nodes,
@@ -377,7 +383,7 @@ impl Fleet {
         Workload {
             seed: self.options.seed,
             fleet: self.fleet(),
-            pods_per_node: self.options.pods_per_node,
+            pods_per_node: self.pods_per_node,
         }
     }
 

@@ -67,7 +67,6 @@ impl ClusterDriver for FleetDriver {
 async fn empty_fleet() -> Option<ClusterFixture> {
     let fleet = Fleet::new(FleetOptions {
         nodes: 0,
-        pods_per_node: 0,
         seed: 1,
         change_every: None,
         started_at: Timestamp::parse("2030-01-01T00:00:00Z").unwrap(),

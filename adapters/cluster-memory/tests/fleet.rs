@@ -22,7 +22,6 @@ fn fleet(nodes: usize, seed: u64) -> Arc<Fleet> {
 fn options(nodes: usize, seed: u64) -> FleetOptions {
     FleetOptions {
         nodes,
-        pods_per_node: 0,
         seed,
         change_every: None,
         started_at: Timestamp::parse("2030-01-01T00:00:00Z").unwrap(),
@@ -329,10 +328,7 @@ async fn whoever_follows_the_pods_of_a_long_life_knows_those_that_there_are() {
 
 #[tokio::test]
 async fn nodes_have_as_many_pods_as_wished_and_each_can_be_found_and_evicted() {
-    let fleet = Fleet::new(FleetOptions {
-        pods_per_node: 30,
-        ..options(20, 7)
-    });
+    let fleet = Fleet::with_pods_per_node(options(20, 7), 30);
     let gateway = fleet.gateway();
     let mut uids = std::collections::BTreeSet::new();
     for node in nodes(&fleet).await {

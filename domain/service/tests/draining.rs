@@ -24,7 +24,6 @@ const NODE: &str = "worker-00001";
 fn fleet(nodes: usize) -> Arc<Fleet> {
     Fleet::new(FleetOptions {
         nodes,
-        pods_per_node: 0,
         seed: 1,
         change_every: None,
         started_at: Timestamp::parse(NOW).unwrap(),

@@ -113,7 +113,6 @@ impl Stage {
         let handles = clusters.iter().map(|(name, reviews)| {
             let fleet = Fleet::new(FleetOptions {
                 nodes: 1,
-                pods_per_node: 0,
                 seed: 1,
                 change_every: None,
                 started_at: clock.now(),

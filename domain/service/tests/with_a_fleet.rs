@@ -17,7 +17,6 @@ const NOW: &str = "2030-01-01T00:00:00Z";
 fn fleet(nodes: usize) -> Arc<Fleet> {
     Fleet::new(FleetOptions {
         nodes,
-        pods_per_node: 0,
         seed: 1,
         change_every: None,
         started_at: Timestamp::parse(NOW).unwrap(),

@@ -87,7 +87,6 @@ impl Stage {
             source: ClusterSource::Demo,
             gateway: Fleet::new(FleetOptions {
                 nodes: 6,
-                pods_per_node: 0,
                 seed,
                 change_every: None,
                 started_at: clock.now(),

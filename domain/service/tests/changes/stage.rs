@@ -43,7 +43,6 @@ impl Stage {
         let clock = ManualClock::at("2030-01-01T00:00:00Z");
         let fleet = Fleet::new(FleetOptions {
             nodes: 0,
-            pods_per_node: 0,
             seed: 1,
             change_every: None,
             started_at: clock.now(),

@@ -84,7 +84,6 @@ impl ClusterOpener for ToyOpener {
 pub fn fleet(nodes: usize) -> Arc<Fleet> {
     Fleet::new(FleetOptions {
         nodes,
-        pods_per_node: 0,
         seed: 1,
         change_every: None,
         started_at: Timestamp::parse(NOW).unwrap(),

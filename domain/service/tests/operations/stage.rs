@@ -330,7 +330,6 @@ fn start() -> Timestamp {
 fn fleet(names: &[&str]) -> Arc<Fleet> {
     let fleet = Fleet::new(FleetOptions {
         nodes: 0,
-        pods_per_node: 0,
         seed: 1,
         change_every: None,
         started_at: start(),

@@ -338,7 +338,6 @@ async fn repaired_besides(hinder: impl FnOnce(&Fleet)) -> (Vec<String>, Vec<Stri
     for name in ["east", "west"] {
         let fleet = Fleet::new(FleetOptions {
             nodes: 0,
-            pods_per_node: 0,
             seed: 1,
             change_every: None,
             started_at: stage.clock.now(),
