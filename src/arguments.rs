@@ -121,6 +121,9 @@ pub struct ServeArguments {
     /// How many nodes the fleet has
     #[arg(long, value_name = "N", requires = "demo", default_value_t = DemoSetting::default().nodes, value_parser = nodes)]
     pub demo_nodes: usize,
+    /// How many pods each node has at least; with 0 those of its applications
+    #[arg(long, value_name = "P", requires = "demo", default_value_t = DemoSetting::default().pods_per_node, value_parser = pods)]
+    pub demo_pods_per_node: usize,
     /// The same seed makes the same fleet
     #[arg(long, value_name = "S", requires = "demo", default_value_t = DemoSetting::default().seed)]
     pub demo_seed: u64,
@@ -213,6 +216,13 @@ fn nodes(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|nodes| (1..=10_000).contains(nodes))
         .ok_or_else(|| "a whole number from 1 to 10000 is allowed".to_owned())
+}
+
+fn pods(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|pods| (0..=250).contains(pods))
+        .ok_or_else(|| "a whole number from 0 to 250 is allowed".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -111,12 +111,13 @@ fn simulated(_: &ClusterName, demo: &DemoSetting, clock: &Arc<dyn Clock>) -> Res
     let change_every = (0.0 < demo.changes_per_second).then(|| {
         std::time::Duration::try_from_secs_f64(1.0 / demo.changes_per_second).unwrap_or(std::time::Duration::MAX)
     });
-    let fleet = knm_cluster_memory::Fleet::new(knm_cluster_memory::FleetOptions {
+    let options = knm_cluster_memory::FleetOptions {
         nodes: demo.nodes,
         seed: demo.seed,
         change_every,
         started_at: clock.now(),
-    });
+    };
+    let fleet = knm_cluster_memory::Fleet::with_pods_per_node(options, demo.pods_per_node);
     Ok(OpenedCluster {
         gateway: fleet.gateway(),
         reviews: None,

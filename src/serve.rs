@@ -127,6 +127,7 @@ fn become_demo(resolved: &mut Resolved, arguments: &ServeArguments) -> Result<te
         name: ClusterName::from_any("demo"),
         source: SourceSetting::Demo(DemoSetting {
             nodes: arguments.demo_nodes,
+            pods_per_node: arguments.demo_pods_per_node,
             seed: arguments.demo_seed,
             changes_per_second: arguments.demo_changes_per_second,
         }),
@@ -264,7 +265,7 @@ impl Program<'_> {
             background.clone(),
         ));
         tokio::spawn(idempotency.sweep(background.clone()));
-        tokio::spawn(fold(exposition, background.clone()));
+        tokio::spawn(fold(exposition, Arc::clone(&inventory), background.clone()));
         tokio::spawn(reload::at_each_hangup(
             hangups()?,
             self.logs.clone(),
@@ -524,10 +525,10 @@ fn replica(clock: &Arc<dyn Clock>) -> String {
     format!("{}/{}/{started}", knm_system::hostname(), std::process::id())
 }
 
-async fn fold(exposition: PrometheusExposition, shutdown: CancellationToken) {
+async fn fold(exposition: PrometheusExposition, inventory: Arc<Inventory>, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(FOLD_EVERY);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        exposition.fold();
+        exposition.fold(&inventory.names());
     }
 }
 

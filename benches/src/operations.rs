@@ -2,7 +2,7 @@
 
 mod audit;
 mod blocked;
-mod ground;
+pub(crate) mod ground;
 mod kubectl;
 mod races;
 

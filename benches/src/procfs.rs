@@ -14,6 +14,8 @@ pub struct Memory {
     pub resident: f64,
     /// The most that it ever had.
     pub peak: f64,
+    /// The part of [`resident`](Self::resident) that no file is behind: what it allocated and touched.
+    pub anonymous: f64,
 }
 
 /// The memory of the process `id`.
@@ -24,9 +26,10 @@ pub fn memory(id: u32) -> Result<Memory, Failure> {
         Some(Memory {
             resident: mebibytes(&text, "VmRSS:")?,
             peak: mebibytes(&text, "VmHWM:")?,
+            anonymous: mebibytes(&text, "RssAnon:")?,
         })
     };
-    found().ok_or_else(|| format!("{path} does not tell VmRSS and VmHWM").into())
+    found().ok_or_else(|| format!("{path} does not tell VmRSS, VmHWM and RssAnon").into())
 }
 
 /// How long the process `id` was on a core since it started.
@@ -35,6 +38,21 @@ pub fn on_core(id: u32) -> Result<Duration, Failure> {
     let text = std::fs::read_to_string(&path).map_err(|error| format!("{path} cannot be read: {error}"))?;
     let ticks = ticks(&text).ok_or_else(|| format!("{path} does not tell the time on a core"))?;
     Ok(TICK * ticks)
+}
+
+/// How many threads the process `id` has.
+pub fn threads(id: u32) -> Result<usize, Failure> {
+    entries(&format!("/proc/{id}/task"))
+}
+
+/// How many files and sockets the process `id` has open.
+pub fn open_files(id: u32) -> Result<usize, Failure> {
+    entries(&format!("/proc/{id}/fd"))
+}
+
+fn entries(folder: &str) -> Result<usize, Failure> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{folder} cannot be read: {error}"))?;
+    Ok(entries.count())
 }
 
 fn mebibytes(status: &str, key: &str) -> Option<f64> {
@@ -76,6 +94,10 @@ mod tests {
     fn this_process_has_memory_and_one_that_is_not_there_is_named() {
         let memory = memory(std::process::id()).unwrap();
         assert!(0.0 < memory.resident && memory.resident <= memory.peak, "{memory:?}");
+        assert!(memory.anonymous < memory.resident, "{memory:?}");
+        // Standard input, output and error, at least; this test runs in a thread beside the main one.
+        assert!(3 <= open_files(std::process::id()).unwrap());
+        assert!(2 <= threads(std::process::id()).unwrap());
         let error = super::memory(0).unwrap_err().to_string();
         assert!(error.contains("/proc/0/status"), "{error}");
     }

@@ -51,8 +51,8 @@ pub struct ProcessStats {
 /// The metrics of the process in Prometheus' text format.
 #[cfg_attr(feature = "mocks", mockall::automock)]
 pub trait MetricsExposition: Send + Sync + 'static {
-    /// Renders all of them, version 0.0.4 of the format, with HELP and TYPE for each, but for those whose label `cluster` is one of `gone`.
-    fn render(&self, gone: &std::collections::BTreeSet<knm_model::ClusterName>) -> String;
+    /// Renders all of them, version 0.0.4 of the format, with HELP and TYPE for each, and forgets those whose label `cluster` is none of `clusters`.
+    fn render(&self, clusters: &std::collections::BTreeSet<knm_model::ClusterName>) -> String;
 }
 
 /// A clock that stands still until it is set: for tests of services.

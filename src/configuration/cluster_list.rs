@@ -34,6 +34,8 @@ pub enum SourceSetting {
 pub struct DemoSetting {
     /// How many nodes, 1 to 10,000.
     pub nodes: usize,
+    /// How many pods each node has at least, up to 250; with 0 those of its applications.
+    pub pods_per_node: usize,
     /// The same seed makes the same fleet.
     pub seed: u64,
     /// How many nodes change per second; with 0 the fleet stands still.
@@ -44,13 +46,15 @@ impl Default for DemoSetting {
     fn default() -> Self {
         Self {
             nodes: 30,
+            pods_per_node: 0,
             seed: 1,
             changes_per_second: 1.0,
         }
     }
 }
 
-const SOURCES: &str = "in-cluster, kubeconfig: {path, context} or demo: {nodes, seed, changes_per_second} is";
+const SOURCES: &str =
+    "in-cluster, kubeconfig: {path, context} or demo: {nodes, pods_per_node, seed, changes_per_second} is";
 
 /// Reads the list and adds to `problems` what is wrong with it.
 pub fn read(value: &Value, origin: &Origin, problems: &mut Vec<String>) -> Vec<ClusterSetting> {
@@ -156,7 +160,11 @@ impl Reader<'_> {
         if matches!(options.kind, ValueKind::Nil) {
             return Some(SourceSetting::Demo(demo));
         }
-        let table = self.table(place, options, &["nodes", "seed", "changes_per_second"])?;
+        let table = self.table(
+            place,
+            options,
+            &["nodes", "pods_per_node", "seed", "changes_per_second"],
+        )?;
         if let Some(value) = table.get("nodes") {
             demo.nodes = self.checked(
                 &format!("{place}.nodes"),
@@ -164,6 +172,12 @@ impl Reader<'_> {
                 "a whole number from 1 to 10000",
                 |nodes| (1..=10_000).contains(nodes),
             )?;
+        }
+        if let Some(value) = table.get("pods_per_node") {
+            let place = format!("{place}.pods_per_node");
+            demo.pods_per_node = self.checked(&place, value, "a whole number from 0 to 250", |pods| {
+                (0..=250).contains(pods)
+            })?;
         }
         if let Some(value) = table.get("seed") {
             demo.seed = self.checked(&format!("{place}.seed"), value, "a whole number from 0", |_| true)?;

@@ -56,7 +56,7 @@ const EXAMPLE_CLUSTERS: &str = "# Without a list: the pod's service account, els
 #       kubeconfig: { path: /etc/knm/east.kubeconfig, context: admin@east }
 #   - name: simulated
 #     source:
-#       demo: { nodes: 30, seed: 1, changes_per_second: 1 }
+#       demo: { nodes: 30, pods_per_node: 0, seed: 1, changes_per_second: 1 }
 clusters:
 ";
 
@@ -99,8 +99,8 @@ pub(super) fn write_clusters(text: &mut String, clusters: &[ClusterSetting], com
             SourceSetting::Demo(demo) => add(
                 text,
                 &format!(
-                    "    source:\n      demo:\n        nodes: {}\n        seed: {}\n        changes_per_second: {}\n",
-                    demo.nodes, demo.seed, demo.changes_per_second
+                    "    source:\n      demo:\n        nodes: {}\n        pods_per_node: {}\n        seed: {}\n        changes_per_second: {}\n",
+                    demo.nodes, demo.pods_per_node, demo.seed, demo.changes_per_second
                 ),
             ),
         }

@@ -334,7 +334,7 @@ fn clusters_of_every_source_are_read() {
       kubeconfig: {path: /etc/east, context: admin@east}
   - name: play
     source:
-      demo: {nodes: 5, seed: 9, changes_per_second: 0.5}
+      demo: {nodes: 5, pods_per_node: 40, seed: 9, changes_per_second: 0.5}
 ";
     let clusters = Settings::from(&load(text, &[]).unwrap()).clusters.unwrap();
     let sources: Vec<_> = clusters.into_iter().map(|cluster| cluster.source).collect();
@@ -344,6 +344,7 @@ fn clusters_of_every_source_are_read() {
     };
     let demo = SourceSetting::Demo(DemoSetting {
         nodes: 5,
+        pods_per_node: 40,
         seed: 9,
         changes_per_second: 0.5,
     });

@@ -20,6 +20,7 @@ use crate::change::{Overlay, patched};
 use crate::eviction::Moves;
 use crate::gateway::MemoryClusterGateway;
 use crate::simulated::{Role, Simulated};
+use crate::workload::Workload;
 
 /// How many changes a watcher may be behind before it is told everything anew.
 const BEHIND: usize = 1024;
@@ -40,6 +41,8 @@ pub struct FleetOptions {
 /// A simulated fleet of nodes with pods and budgets.
 pub struct Fleet {
     options: FleetOptions,
+    /// How many pods each node has at least: what its applications lack of them is made up by others.
+    pods_per_node: usize,
     began: Instant,
     state: Mutex<State>,
     told: broadcast::Sender<Told>,
@@ -90,6 +93,11 @@ enum Member {
 impl Fleet {
     /// A new fleet. If it changes by itself, this must be called in a tokio runtime, where it changes until it is dropped.
     pub fn new(options: FleetOptions) -> Arc<Self> {
+        Self::with_pods_per_node(options, 0)
+    }
+
+    /// A new fleet, as [`Fleet::new`] makes one, whose nodes have so many pods at least.
+    pub fn with_pods_per_node(options: FleetOptions, pods_per_node: usize) -> Arc<Self> {
         let count = options.nodes as u64;
         let nodes = (0..count)
             .filter_map(|number| {
@@ -99,6 +107,7 @@ impl Fleet {
             .collect();
         let fleet = Arc::new(Self {
             options,
+            pods_per_node,
             began: Instant::now(),
             state: Mutex::new(State {
                 nodes,
@@ -367,6 +376,15 @@ impl Fleet {
         state.nodes.insert(name.clone(), Member::Simulated(node));
         self.tell(Told::Applied(name.clone()));
         self.tell(Told::Pods(name));
+    }
+
+    /// What the fleet runs.
+    fn workload(&self) -> Workload {
+        Workload {
+            seed: self.options.seed,
+            fleet: self.fleet(),
+            pods_per_node: self.pods_per_node,
+        }
     }
 
     /// How many nodes the fleet began with.

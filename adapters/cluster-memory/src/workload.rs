@@ -71,30 +71,72 @@ const fn application(
     }
 }
 
-/// The pods on a node, in no particular order.
-pub(crate) fn pods(seed: u64, fleet: u64, name: &NodeName, node: &Simulated) -> Vec<Pod> {
-    (TOPIC..)
-        .zip(&APPLICATIONS)
-        .filter(|(topic, application)| application.runs_on(seed, *topic, fleet, node))
-        .map(|(topic, application)| application.pod(seed, topic, name, node))
-        .collect()
+/// What makes up for pods that a node lacks.
+const FILLER: Application = application("load", "filler", Kind::Deployment, 10, 16, 100, None);
+/// Where the numbers of what is drawn for those begin.
+const FILLER_TOPIC: u64 = 10_000;
+
+/// What a fleet runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Workload {
+    pub(crate) seed: u64,
+    /// How many nodes the fleet began with.
+    pub(crate) fleet: u64,
+    /// How many pods each node has at least.
+    pub(crate) pods_per_node: usize,
 }
 
-/// The pod under this name, if it is one of those on the node.
-pub(crate) fn pod(
-    seed: u64,
-    fleet: u64,
-    host: &NodeName,
-    node: &Simulated,
-    namespace: &str,
-    name: &str,
-) -> Option<Pod> {
-    (TOPIC..)
-        .zip(&APPLICATIONS)
-        .filter(|(_, application)| application.namespace == namespace && name.starts_with(application.name))
-        .filter(|(topic, application)| application.runs_on(seed, *topic, fleet, node))
-        .map(|(topic, application)| application.pod(seed, topic, host, node))
-        .find(|pod| pod.name == name)
+impl Workload {
+    /// The pods on a node, in no particular order.
+    pub(crate) fn pods(self, name: &NodeName, node: &Simulated) -> Vec<Pod> {
+        let mut pods: Vec<Pod> = (TOPIC..)
+            .zip(&APPLICATIONS)
+            .filter(|(topic, application)| application.runs_on(self.seed, *topic, self.fleet, node))
+            .map(|(topic, application)| application.pod(self.seed, topic, name, node))
+            .collect();
+        let lacks = self.pods_per_node.saturating_sub(pods.len());
+        pods.extend(self.fillers(lacks, name, node));
+        pods
+    }
+
+    /// The pod under this name, if it is one of those on the node.
+    pub(crate) fn pod(self, host: &NodeName, node: &Simulated, namespace: &str, name: &str) -> Option<Pod> {
+        if namespace == FILLER.namespace {
+            return self
+                .pods(host, node)
+                .into_iter()
+                .find(|pod| pod.namespace == namespace && pod.name == name);
+        }
+        (TOPIC..)
+            .zip(&APPLICATIONS)
+            .filter(|(_, application)| application.namespace == namespace && name.starts_with(application.name))
+            .filter(|(topic, application)| application.runs_on(self.seed, *topic, self.fleet, node))
+            .map(|(topic, application)| application.pod(self.seed, topic, host, node))
+            .find(|pod| pod.name == name)
+    }
+
+    /// The budgets of a fleet of these nodes, in no particular order.
+    pub(crate) fn budgets<'a>(self, nodes: impl Iterator<Item = &'a Simulated> + Clone) -> Vec<DisruptionBudget> {
+        (TOPIC..)
+            .zip(&APPLICATIONS)
+            .filter_map(|(topic, application)| {
+                let hosts = nodes
+                    .clone()
+                    .filter(|node| application.runs_on(self.seed, topic, self.fleet, node));
+                let (mut expected, mut healthy) = (0, 0);
+                for host in hosts {
+                    expected += 1;
+                    healthy += u64::from(host.status == NodeStatus::Ready);
+                }
+                Some(application.disruption_budget(application.budget?, expected, healthy))
+            })
+            .collect()
+    }
+
+    fn fillers(self, count: usize, name: &NodeName, node: &Simulated) -> impl Iterator<Item = Pod> {
+        let topics = (FILLER_TOPIC..).take(count);
+        topics.map(move |topic| FILLER.pod(self.seed, topic, name, node))
+    }
 }
 
 /// The DaemonSets of a fleet.
@@ -106,28 +148,6 @@ pub(crate) fn daemon_sets() -> impl Iterator<Item = ObjectName> {
         namespace: application.namespace.to_owned(),
         name: application.name.to_owned(),
     })
-}
-
-/// The budgets of a fleet of these nodes, in no particular order.
-pub(crate) fn budgets<'a>(
-    seed: u64,
-    fleet: u64,
-    nodes: impl Iterator<Item = &'a Simulated> + Clone,
-) -> Vec<DisruptionBudget> {
-    (TOPIC..)
-        .zip(&APPLICATIONS)
-        .filter_map(|(topic, application)| {
-            let hosts = nodes
-                .clone()
-                .filter(|node| application.runs_on(seed, topic, fleet, node));
-            let (mut expected, mut healthy) = (0, 0);
-            for host in hosts {
-                expected += 1;
-                healthy += u64::from(host.status == NodeStatus::Ready);
-            }
-            Some(application.disruption_budget(application.budget?, expected, healthy))
-        })
-        .collect()
 }
 
 impl Application {

@@ -325,3 +325,27 @@ async fn whoever_follows_the_pods_of_a_long_life_knows_those_that_there_are() {
         assert_eq!(known, wanted, "in round {round}");
     }
 }
+
+#[tokio::test]
+async fn nodes_have_as_many_pods_as_wished_and_each_can_be_found_and_evicted() {
+    let fleet = Fleet::with_pods_per_node(options(20, 7), 30);
+    let gateway = fleet.gateway();
+    let mut uids = std::collections::BTreeSet::new();
+    for node in nodes(&fleet).await {
+        let pods = gateway.pods_on_node(&node.name).await.unwrap();
+        assert_eq!(pods.len(), 30, "{}", node.name);
+        uids.extend(pods.into_iter().map(|pod| pod.uid));
+    }
+    assert_eq!(uids.len(), 600);
+
+    let first = nodes(&fleet).await.swap_remove(0).name;
+    let pods = gateway.pods_on_node(&first).await.unwrap();
+    let filler = pods.into_iter().find(|pod| pod.namespace == "load").unwrap();
+    let wanted = PodRef {
+        namespace: filler.namespace,
+        name: filler.name,
+        uid: filler.uid,
+    };
+    let evicted = gateway.evict(&wanted, &EvictOptions::default()).await.unwrap();
+    assert_eq!(evicted, Eviction::Accepted);
+}

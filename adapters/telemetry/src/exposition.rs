@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use knm_model::ClusterName;
 use knm_ports::MetricsExposition;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use crate::TelemetryError;
+use crate::recorder::RecorderByCluster;
 
 /// Upper bounds for everything that is a duration: from a cached answer to the longest deadline.
 const SECONDS: [f64; 14] = [
@@ -20,57 +21,39 @@ const OPERATION_SECONDS: [f64; 13] = [
 ];
 
 /// The metrics of this process.
-#[derive(Clone, Debug)]
-pub struct PrometheusExposition(PrometheusHandle);
+#[derive(Clone)]
+pub struct PrometheusExposition(RecorderByCluster);
 
 /// Collects the metrics of this process from here on.
 ///
 /// # Errors
 /// [`TelemetryError::Metrics`] if they are collected already.
 pub fn install_metrics() -> Result<PrometheusExposition, TelemetryError> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &SECONDS)
-        .map_err(|error| TelemetryError::Metrics(error.to_string()))?
+    let recorder = RecorderByCluster::new(builder).map_err(|error| TelemetryError::Metrics(error.to_string()))?;
+    metrics::set_global_recorder(recorder.clone()).map_err(|error| TelemetryError::Metrics(error.to_string()))?;
+    Ok(PrometheusExposition(recorder))
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Full(OPERATIONS.to_owned()), &OPERATION_SECONDS)
-        .map_err(|error| TelemetryError::Metrics(error.to_string()))?
-        .build_recorder();
-    let exposition = PrometheusExposition(recorder.handle());
-    metrics::set_global_recorder(recorder).map_err(|error| TelemetryError::Metrics(error.to_string()))?;
-    Ok(exposition)
 }
 
 impl PrometheusExposition {
-    /// Folds what was observed into its buckets. Call it every few seconds: until then observations take memory.
-    pub fn fold(&self) {
-        self.0.run_upkeep();
+    /// Folds what was observed into its buckets, and forgets what is told of all clusters but these. Call it every few seconds: until then
+    /// observations take memory.
+    pub fn fold(&self, clusters: &BTreeSet<ClusterName>) {
+        self.0.keep(clusters);
+        self.0.fold();
     }
 }
 
 impl MetricsExposition for PrometheusExposition {
-    fn render(&self, gone: &BTreeSet<ClusterName>) -> String {
-        let text = self.0.render();
-        match gone.is_empty() {
-            true => text,
-            false => without(&text, gone),
-        }
+    fn render(&self, clusters: &BTreeSet<ClusterName>) -> String {
+        self.0.keep(clusters);
+        self.0.render()
     }
-}
-
-/// The recorder forgets no series, so those of clusters that are gone are left out.
-fn without(text: &str, gone: &BTreeSet<ClusterName>) -> String {
-    // Names of clusters need no escaping.
-    let labels: Vec<String> = gone.iter().map(|name| format!("cluster=\"{name}\"")).collect();
-    let is_gone = |line: &str| {
-        let told = line.split_once('{').filter(|_| !line.starts_with('#'));
-        told.is_some_and(|(_, told)| {
-            labels.iter().any(|label| {
-                let mut places = told.match_indices(label.as_str());
-                places.any(|(at, _)| at == 0 || told[..at].ends_with(','))
-            })
-        })
-    };
-    let lines = text.split_inclusive('\n');
-    lines.filter(|line| !is_gone(line)).collect()
 }
 
 #[cfg(test)]
@@ -84,7 +67,7 @@ mod tests {
         metrics::describe_histogram!("knm_test_duration_seconds", "How long a test takes.");
         metrics::histogram!("knm_test_duration_seconds").record(0.003);
         metrics::histogram!(OPERATIONS).record(90.0);
-        exposition.fold();
+        exposition.fold(&BTreeSet::new());
 
         let text = exposition.render(&BTreeSet::new());
         assert!(
@@ -106,14 +89,5 @@ mod tests {
         }
         assert!(text.contains("kube_node_manager_log_lines_dropped_total 0\n"), "{text}");
         assert!(install_metrics().is_err());
-    }
-
-    #[test]
-    fn series_of_clusters_that_are_gone_are_left_out_and_no_others() {
-        let text = "# TYPE up gauge\nup{cluster=\"prod\"} 1\nup{cluster=\"prod-eu\"} 1\nasked{code=\"200\",cluster=\"prod\",le=\"1\"} 2\n\
-             asked{of_cluster=\"prod\"} 3\nplain 4\n";
-        let gone = BTreeSet::from([ClusterName::from_any("prod")]);
-        let expected = "# TYPE up gauge\nup{cluster=\"prod-eu\"} 1\nasked{of_cluster=\"prod\"} 3\nplain 4\n";
-        assert_eq!(without(text, &gone), expected);
     }
 }

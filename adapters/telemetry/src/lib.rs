@@ -7,6 +7,7 @@ mod format;
 mod layer;
 mod panic;
 mod queue;
+mod recorder;
 // The one switch of the feature: what it leaves out has the same face and refuses.
 #[cfg(feature = "otel")]
 mod traces;

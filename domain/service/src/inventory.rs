@@ -79,8 +79,6 @@ struct Past {
     started_at: i64,
     /// How many clusters there ever were.
     count: u64,
-    /// The names of those that were removed and did not come back.
-    gone: BTreeSet<ClusterName>,
 }
 
 /// The pods on a node.
@@ -136,7 +134,6 @@ impl Inventory {
             randomness: RandomState::new(),
             started_at: clock.now().unix_millis(),
             count: 0,
-            gone: BTreeSet::new(),
         };
         let inventory = Self {
             clusters: ArcSwap::default(),
@@ -176,7 +173,6 @@ impl Inventory {
                 None
             }
         };
-        past.gone.remove(name);
         self.clusters.store(Arc::new(clusters));
         self.follow(&cluster);
         if let Some(before) = before {
@@ -187,23 +183,24 @@ impl Inventory {
 
     /// Forgets a cluster and whether there was one: who follows it is told that it ended.
     pub fn remove(&self, name: &ClusterName) -> bool {
-        let mut past = self.past();
+        // Nobody else changes which there are meanwhile.
+        let _past = self.past();
         let mut clusters = Vec::clone(&self.clusters.load());
         let Ok(place) = clusters.binary_search_by(|known| known.handle.name.cmp(name)) else {
             return false;
         };
         let cluster = clusters.remove(place);
-        past.gone.insert(name.clone());
         self.clusters.store(Arc::new(clusters));
         cluster.ended.cancel();
         self.changes.send_modify(|count| *count += 1);
         true
     }
 
-    /// The names of clusters that were removed and did not come back.
+    /// The names of the clusters that there are.
     #[must_use]
-    pub fn gone(&self) -> BTreeSet<ClusterName> {
-        self.past().gone.clone()
+    pub fn names(&self) -> BTreeSet<ClusterName> {
+        let clusters = self.clusters.load();
+        clusters.iter().map(|cluster| cluster.handle.name.clone()).collect()
     }
 
     /// Waits until all of these clusters are known, or `limit` passed: another replica may know of a cluster a moment earlier.

@@ -9,6 +9,7 @@ pub mod kubelet;
 pub mod patience;
 pub mod postgres;
 pub mod prometheus;
+pub mod proxy;
 pub mod rollout;
 pub mod service;
 mod skip;

@@ -156,7 +156,7 @@ impl Fleet {
 
     pub(super) fn pods_of(&self, state: &State, name: &NodeName) -> Vec<Pod> {
         let mut pods = match state.nodes.get(name) {
-            Some(Member::Simulated(node)) => workload::pods(self.options.seed, self.fleet(), name, node),
+            Some(Member::Simulated(node)) => self.workload().pods(name, node),
             Some(Member::Given(_)) | None => Vec::new(),
         };
         pods.extend(state.pods.values().filter(|pod| pod.node == *name).cloned());
@@ -168,7 +168,7 @@ impl Fleet {
         let now = self.pod_time(state);
         let given = state.pods.get(&(namespace.to_owned(), name.to_owned())).cloned();
         let simulated = state.nodes.iter().filter_map(|(host, member)| match member {
-            Member::Simulated(node) => workload::pod(self.options.seed, self.fleet(), host, node, namespace, name),
+            Member::Simulated(node) => self.workload().pod(host, node, namespace, name),
             Member::Given(_) => None,
         });
         let mut found: Vec<Pod> = state
@@ -212,7 +212,7 @@ impl Fleet {
         });
         let mut budgets = match self.options.nodes {
             0 => Vec::new(),
-            _ => workload::budgets(self.options.seed, self.fleet(), simulated),
+            _ => self.workload().budgets(simulated),
         };
         budgets.extend(state.budgets.values().cloned());
         for budget in &mut budgets {

@@ -404,7 +404,7 @@ impl HealthApi {
     async fn metrics(&self, shared: Data<&Arc<Shared>>) -> Result<Fleeting<Exposition>, Failure<Hardly>> {
         shared.inventory.observe();
         shared.health.observe();
-        Ok(Fleeting::new(shared.exposition.render(&shared.inventory.gone())))
+        Ok(Fleeting::new(shared.exposition.render(&shared.inventory.names())))
     }
 }
 

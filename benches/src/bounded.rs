@@ -1,0 +1,55 @@
+//! Runs that end in time, and take what they started with them.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::Failure;
+
+/// Does `work` in a runtime of its own, for as long as `limit` and until somebody ends it.
+pub fn run<T: Send + 'static>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        // A task of its own, because the servers of the tests panic where they cannot go on.
+        let mut run = tokio::spawn(work);
+        // Whichever ends first, the runtime drops the run, and every child with it.
+        tokio::select! {
+            done = tokio::time::timeout(limit, &mut run) => {
+                done.map_err(|_| format!("not finished after {} s", limit.as_secs()))?
+                    .map_err(|_| "a server of the run broke, see above")?
+            }
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            _ = terminated.recv() => Err("terminated".into()),
+        }
+    })
+}
+
+/// Prints a line at once, also where nobody sits at a terminal.
+pub fn print(line: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "{line}")?;
+    Ok(output.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_given_up_and_what_panics_is_a_failure() {
+        let forever = run(Duration::from_millis(10), std::future::pending::<Result<(), Failure>>());
+        assert!(forever.unwrap_err().to_string().contains("not finished"));
+        let broken: Result<(), Failure> = run(Duration::from_secs(60), async {
+            let nothing: Option<()> = None;
+            nothing.expect("a server");
+            Ok(())
+        });
+        assert!(broken.unwrap_err().to_string().contains("broke"));
+        assert_eq!(run(Duration::from_secs(60), async { Ok(7) }).unwrap(), 7);
+    }
+}
