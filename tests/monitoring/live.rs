@@ -67,6 +67,8 @@ impl Watched {
                 ("KNM__DATABASE__ACQUIRE_TIMEOUT", "60"),
                 ("KNM__AUTH__BOOTSTRAP_TOKEN_FILE", &write("token", &token)),
                 ("KNM__CLUSTERS", &clusters.to_string()),
+                // Nobody is there, which is told like everything else.
+                ("KNM__TRACES__OTLP_ENDPOINT", "http://127.0.0.1:9"),
             ],
         );
         let line: Value = serde_json::from_str(&service.wait_for_line("health and metrics on port")).unwrap();
