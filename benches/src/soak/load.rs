@@ -309,7 +309,7 @@ impl Kind {
         let changed = |method: Method, rest: &str, body| Question::of(method, at_node(rest), Some(body));
         // A node may go between the moment at which it is chosen and the one at which it is asked for.
         let (found, done): (&[u16], &[u16]) = (&[200, 404], &[200, 404, 409]);
-        let is_even = number % 2 == 0;
+        let is_even = number.is_multiple_of(2);
         let (what, question, right) = match self {
             Self::List => ("lists", Question::get(format!("{CLUSTER}/nodes")), &[200][..]),
             Self::ListUnlessSame => {
