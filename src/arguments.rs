@@ -13,6 +13,8 @@ const EXAMPLES: &str = "Examples:
   PORT=9000 LOG_FORMAT=json kube-node-manager serve  variables win over the file
   kube-node-manager token create --name me --role admin   the first API token
   kube-node-manager config show                      what is in force, and why
+  kube-node-manager backup knm.backup                a copy of the SQLite database, also while the service runs
+  kube-node-manager migrate-data --to env:NEW_URL    everything into the empty database that NEW_URL names
   kube-node-manager openapi > api.yaml               the description of the API
 
 The file is --config FILE, else ./config.yaml, ./config/config.yaml or ./configs/config.yaml, else none.
@@ -39,6 +41,12 @@ pub enum Command {
     Config(ConfigCommand),
     /// Apply the pending migrations of the database, then end
     Migrate(FileArguments),
+    /// Move everything from one database into an empty one, such as from SQLite to PostgreSQL
+    MigrateData(MoveArguments),
+    /// Write what the SQLite database holds into a file, also while the service runs
+    Backup(BackupArguments),
+    /// Put a file that `backup` wrote in the place of the SQLite database
+    Restore(RestoreArguments),
     /// Make keys for stored secrets, and go over to newer ones
     #[command(subcommand)]
     Secrets(SecretsCommand),
@@ -58,6 +66,48 @@ pub struct FileArguments {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// What to move where. What is left out is the database of the configuration.
+#[derive(Args, Debug)]
+#[group(id = "databases", required = true, multiple = true, args = ["from", "to"])]
+pub struct MoveArguments {
+    /// The database that is read: sqlite://PATH, postgres://…, or env:NAME for what the variable NAME says, so that no password is in the
+    /// list of processes; left out: that of the configuration
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// The empty database that is filled, written like --from; left out: that of the configuration
+    #[arg(long, value_name = "URL")]
+    pub to: Option<String>,
+    /// Look at everything, read everything and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub file: FileArguments,
+}
+
+/// Where to write a backup.
+#[derive(Args, Debug)]
+pub struct BackupArguments {
+    /// The file
+    pub to: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub file: FileArguments,
+}
+
+/// What to restore.
+#[derive(Args, Debug)]
+pub struct RestoreArguments {
+    /// The file
+    pub from: PathBuf,
+    /// Do not keep the database that is replaced
+    #[arg(long)]
+    pub discard_replaced: bool,
+    #[command(flatten)]
+    pub file: FileArguments,
 }
 
 /// How to run the service.
@@ -90,7 +140,11 @@ pub enum ConfigCommand {
     /// Print a file of the first version in today's form, secrets included
     Convert {
         /// The file of the first version
-        old: PathBuf,
+        #[arg(required_unless_present = "env", conflicts_with = "env")]
+        old: Option<PathBuf>,
+        /// Print what the variables mean today that are set here, secrets masked
+        #[arg(long)]
+        env: bool,
     },
 }
 

@@ -1,6 +1,7 @@
 //! The configuration: environment before file before defaults.
 
 mod cluster_list;
+mod convert;
 mod dsn;
 #[cfg(test)]
 mod hostile_tests;
@@ -12,12 +13,15 @@ mod show;
 mod sign_in;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod value;
 
 pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};
+pub use convert::{converted, variables_today};
+pub use dsn::kind as kind_of_place;
 pub use resolve::{Environment, Resolved};
 pub use settings::{KubernetesSettings, ServerSettings, Settings};
-pub use show::{converted, effective};
+pub use show::effective;
 pub use sign_in::{OidcSettings, SignInSettings, refuses_open};
 pub use value::{Origin, Value};
 

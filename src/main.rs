@@ -2,8 +2,11 @@
 
 mod access;
 mod arguments;
+mod backup;
 mod clusters;
 mod configuration;
+mod moving;
+mod progress;
 mod registration;
 mod reload;
 mod serve;
@@ -21,6 +24,8 @@ use configuration::{ConfigurationError, Environment, Resolved, Settings};
 
 use crate::arguments::{Arguments, Command, ConfigCommand, DocumentFormat, SecretsCommand};
 
+/// For a wrong command line, as clap has it.
+const EXIT_COMMAND_LINE: u8 = 2;
 /// What `sysexits.h` calls `EX_CONFIG`.
 const EXIT_CONFIGURATION: u8 = 78;
 
@@ -39,6 +44,23 @@ pub(crate) enum Failure {
     /// The database does not migrate.
     #[error("the migrations cannot be applied")]
     Migration(#[source] knm_ports::StorageError),
+    /// An argument is of no use.
+    #[error("{option}: {why}")]
+    CommandLine {
+        /// Which one.
+        option: &'static str,
+        /// Why, without the text: there may be a password in it.
+        why: String,
+    },
+    /// Nothing was moved.
+    #[error(transparent)]
+    Transfer(#[from] knm_domain::TransferError),
+    /// A signal came.
+    #[error("interrupted by {signal}: nothing was moved, both databases are as they were")]
+    Interrupted {
+        /// Its name.
+        signal: &'static str,
+    },
     /// A cluster cannot be used.
     #[error(transparent)]
     Cluster(#[from] clusters::OpenError),
@@ -92,6 +114,7 @@ fn main() -> ExitCode {
             complain(&failure);
             match failure {
                 Failure::Configuration(_) => ExitCode::from(EXIT_CONFIGURATION),
+                Failure::CommandLine { .. } => ExitCode::from(EXIT_COMMAND_LINE),
                 _ => ExitCode::FAILURE,
             }
         }
@@ -103,15 +126,21 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(arguments) => serve::run(&arguments, &environment),
         Command::Migrate(arguments) => migrate(arguments.config.as_deref(), &environment),
+        Command::MigrateData(arguments) => moving::run(&arguments, &environment),
+        Command::Backup(arguments) => backup::back_up(&arguments, &environment),
+        Command::Restore(arguments) => backup::restore(&arguments, &environment),
         Command::Token(command) => access::command(command, &environment),
         Command::Config(ConfigCommand::Show(arguments)) => {
             let resolved = Resolved::load(arguments.config.as_deref(), &environment)?;
             warn(&resolved);
             print(&configuration::effective(&resolved))
         }
-        Command::Config(ConfigCommand::Convert { old }) => {
+        Command::Config(ConfigCommand::Convert { old: Some(old), .. }) => {
             let resolved = Resolved::load(Some(&old), &Environment::new())?;
             print(&configuration::converted(&resolved))
+        }
+        Command::Config(ConfigCommand::Convert { old: None, .. }) => {
+            print(&configuration::variables_today(&environment)?)
         }
         Command::Openapi { format } => print(&match format {
             DocumentFormat::Yaml => knm_http::openapi_yaml(),

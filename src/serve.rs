@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_domain::{
-    Audit, AuditKeeper, ClusterHandle, Health, HealthSettings, Idempotency, Inventory, NodeChanges, OperationKeeper,
-    OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SelfCheck, SignIn, TemplateReconciler,
-    Templates,
+    Audit, AuditKeeper, ClusterHandle, ConnectionWatch, Health, HealthSettings, Idempotency, Inventory, NodeChanges,
+    OperationKeeper, OperationRunner, Operations, OwnPod, Registrations, RunnerSettings, SelfCheck, SignIn,
+    TemplateReconciler, Templates,
 };
 use knm_http::{App, AppSettings, ServerLimits, Tls};
 use knm_model::ClusterName;
 use knm_ports::{Clock, IdSource, Storage, SystemStats};
 use knm_system::{MachineStats, SystemClock, TimeOrderedIds};
-use knm_telemetry::{Identity, Logs, PrometheusExposition};
+use knm_telemetry::{Identity, Logs, PrometheusExposition, Traces};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,8 @@ use crate::{Failure, access, clusters, registration, reload, storage};
 
 /// How often observed durations are folded into their buckets.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
+/// How often is looked whether somebody has migrated.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the service until a signal ends it.
@@ -41,7 +43,7 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
         true => Some(become_demo(&mut resolved, arguments)?),
         false => None,
     };
-    let settings = Settings::from(&resolved);
+    let mut settings = Settings::from(&resolved);
     if let Some(problem) = refuses_open(&settings.sign_in, &settings.server.host) {
         return Err(ConfigurationError {
             problems: vec![problem],
@@ -53,12 +55,17 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
         version: VERSION.to_owned(),
         hostname: settings.instance_id.clone().unwrap_or_else(knm_system::hostname),
     };
-    let logs = knm_telemetry::start_logs(&settings.logging, identity, Arc::new(SystemClock))?;
+    // Processes on one machine may have one name.
+    settings.database.instance = Some(format!("{}/{}", identity.hostname, std::process::id()));
+    let traces = open_traces(&settings, &identity)?;
+    let clock = Arc::new(SystemClock);
+    let logs = knm_telemetry::start_logs(&settings.logging, identity, clock, traces.as_ref())?;
     let program = Program {
         arguments,
         environment,
         settings,
         logs: logs.clone(),
+        traces,
         demo_folder: folder.as_ref().map(|folder| folder.path().to_owned()),
     };
     let outcome = runtime().and_then(|runtime| {
@@ -69,6 +76,20 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
     });
     logs.flush();
     outcome
+}
+
+/// The traces, if some are configured.
+///
+/// # Errors
+/// [`ConfigurationError`] if they cannot be sent as it is configured, or not by this build.
+fn open_traces(settings: &Settings, identity: &Identity) -> Result<Option<Traces>, ConfigurationError> {
+    let Some(wanted) = &settings.traces else {
+        return Ok(None);
+    };
+    let opened = Traces::open(wanted, identity).map_err(|error| ConfigurationError {
+        problems: vec![error.to_string()],
+    });
+    opened.map(Some)
 }
 
 /// The runtime of the program.
@@ -120,6 +141,8 @@ struct Program<'a> {
     environment: &'a Environment,
     settings: Settings,
     logs: Logs,
+    /// `None` where nobody traces.
+    traces: Option<Traces>,
     /// Removed even when a second signal ends the process at once.
     demo_folder: Option<PathBuf>,
 }
@@ -139,6 +162,14 @@ impl Program<'_> {
         }
         let exposition = knm_telemetry::install_metrics()?;
         describe_metrics();
+        if let (Some(traces), Some(wanted)) = (&self.traces, &settings.traces) {
+            traces.start();
+            tracing::info!(
+                endpoint = wanted.endpoint,
+                percent = wanted.sample_percent,
+                "traces are sent"
+            );
+        }
 
         let ports = Ports::listen(&settings.server).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -253,13 +284,15 @@ impl Program<'_> {
             storage: &storage,
             patience: settings.server.shutdown_timeout,
             logs: &self.logs,
+            traces: self.traces.as_ref(),
             demo_folder: self.demo_folder.as_deref(),
         };
         let prepared = async {
             match settings.database.auto_migrate {
                 true => migrate(&storage).await?,
-                false => point_out_pending_migrations(&storage).await,
+                false => wait_for_migrations(&storage).await,
             }
+            point_out_a_later_schema(&storage).await;
             register(&storage, &clock, &inventory, &registered).await;
             // Before operations are worked on: they may be on nodes of these clusters.
             registry.follow_once().await;
@@ -291,6 +324,7 @@ impl Program<'_> {
             owner: replica(&clock),
         };
         tokio::spawn(reconciler.keep(background.clone()));
+        tokio::spawn(ConnectionWatch::new(Arc::clone(&storage.admin)).keep(background.clone()));
         let runner = OperationRunner::new(
             operations,
             Arc::clone(&changes),
@@ -428,14 +462,35 @@ async fn migrate(storage: &Storage) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Somebody must apply them: until then the service is not ready. That they cannot be counted now is told by the health check.
-async fn point_out_pending_migrations(storage: &Storage) {
+/// Somebody must apply them: until then the service is not ready, and nothing is done on a schema that lacks something. That they cannot be
+/// counted now is told by the health check.
+async fn wait_for_migrations(storage: &Storage) {
+    let mut is_told = false;
+    loop {
+        match storage.admin.schema().await {
+            Ok(schema) if schema.pending == 0 => return,
+            Ok(schema) if !is_told => {
+                tracing::warn!(
+                    pending = schema.pending,
+                    "migrations are not applied and database.auto_migrate is false: not ready until `kube-node-manager migrate` was run"
+                );
+                is_told = true;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+/// A later version runs beside this one, or did: during a rolling update, or before a rollback.
+async fn point_out_a_later_schema(storage: &Storage) {
     if let Ok(schema) = storage.admin.schema().await
-        && 0 < schema.pending
+        && 0 < schema.later
     {
-        tracing::warn!(
-            pending = schema.pending,
-            "migrations are not applied and database.auto_migrate is false: not ready until `kube-node-manager migrate` was run"
+        tracing::info!(
+            migration = schema.applied,
+            later = schema.later,
+            "the schema is that of a later version, which only added to what this version knows"
         );
     }
 }

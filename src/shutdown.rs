@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use knm_domain::Health;
 use knm_ports::Storage;
-use knm_telemetry::Logs;
+use knm_telemetry::{Logs, Traces};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::servers::Servers;
 use crate::signals::{Ending, Endings};
+
+/// How long the collector may take for the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(5);
 
 /// The parts that end, each exactly once.
 pub struct Shutdown<'a> {
@@ -26,6 +29,8 @@ pub struct Shutdown<'a> {
     /// How long requests in flight may take.
     pub patience: Duration,
     pub logs: &'a Logs,
+    /// The last spans are sent when everything else has ended.
+    pub traces: Option<&'a Traces>,
     /// Removed even when a second signal ends the process at once.
     pub demo_folder: Option<&'a Path>,
 }
@@ -69,6 +74,12 @@ impl Shutdown<'_> {
         servers.end_management().await;
         self.storage.admin.close().await;
         tracing::info!("shutdown 4/5: database closed");
+        if let Some(traces) = self.traces {
+            // What was not needed for requests, but no longer than anybody would wait for a collector.
+            traces
+                .finish(self.patience.saturating_sub(began.elapsed()).min(LAST_SPANS))
+                .await;
+        }
         tracing::info!(
             took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             cut_off,

@@ -1,9 +1,10 @@
 //! Opens the store that the configuration asks for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use knm_ports::{Storage, StorageError, StorageKind};
+use knm_ports::{HoldError, Purpose, Storage, StorageError, StorageKind, StoreContent};
 use secrecy::SecretString;
 
 /// The database.
@@ -38,6 +39,8 @@ pub struct DatabaseSettings {
     pub migration_timeout: Option<Duration>,
     /// Where it is, for people: without any secret.
     pub place: String,
+    /// What the server sees this process as, if it is one of the replicas that serve.
+    pub instance: Option<String>,
 }
 
 /// Why there is no store.
@@ -57,6 +60,48 @@ pub enum OpenError {
     /// The store does not open.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The store cannot be held.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
+    /// A copy of a file is not made or not put back.
+    #[cfg(feature = "sqlite")]
+    #[error(transparent)]
+    Backup(#[from] knm_storage_sqlite::BackupError),
+    /// What is in memory cannot be moved.
+    #[error("database.type memory keeps nothing that could be moved")]
+    NothingKept,
+    /// Only files can be copied.
+    #[error("{command} is for SQLite, and database.type is {kind}{advice}")]
+    NoFile {
+        /// The command.
+        command: &'static str,
+        /// The kind.
+        kind: &'static str,
+        /// What to use.
+        advice: &'static str,
+    },
+}
+
+/// What becomes of a file that is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InTheWay {
+    /// Of a backup: nothing is written. Of what is restored: it is kept under another name.
+    Kept,
+    /// It is replaced.
+    Replaced,
+}
+
+/// What a copy of a file holds.
+#[derive(Debug)]
+pub struct Copied {
+    /// The version of its schema.
+    pub schema: i64,
+    /// How many rows each table has.
+    pub rows: Vec<(&'static str, u64)>,
+    /// How large it is.
+    pub bytes: u64,
+    /// Where the database is that it replaced.
+    pub kept: Option<PathBuf>,
 }
 
 /// Opens the store. Migrations are another step.
@@ -77,6 +122,97 @@ pub async fn open(settings: &DatabaseSettings) -> Result<Storage, OpenError> {
         StorageKind::Memory => Ok(knm_storage_memory::open()),
         #[cfg(not(feature = "memory"))]
         StorageKind::Memory => Err(not_built(settings.kind)),
+    }
+}
+
+/// Holds the store, so that nobody else opens it.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn hold(settings: &DatabaseSettings, purpose: Purpose) -> Result<Arc<dyn StoreContent>, OpenError> {
+    match settings.kind {
+        #[cfg(feature = "sqlite")]
+        StorageKind::Sqlite => Ok(knm_storage_sqlite::hold(&sqlite_options(settings), purpose).await?),
+        #[cfg(not(feature = "sqlite"))]
+        StorageKind::Sqlite => Err(not_built(settings.kind)),
+        #[cfg(feature = "postgres")]
+        StorageKind::Postgres => Ok(knm_storage_postgres::hold(&postgres_options(settings)?, purpose).await?),
+        #[cfg(not(feature = "postgres"))]
+        StorageKind::Postgres => Err(not_built(settings.kind)),
+        StorageKind::Memory => Err(OpenError::NothingKept),
+    }
+}
+
+/// Writes what the file of the database holds into the file `to`.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn back_up(settings: &DatabaseSettings, to: &Path, in_the_way: InTheWay) -> Result<Copied, OpenError> {
+    match settings.kind {
+        #[cfg(feature = "sqlite")]
+        StorageKind::Sqlite => {
+            let existing = match in_the_way {
+                InTheWay::Kept => knm_storage_sqlite::Existing::Refused,
+                InTheWay::Replaced => knm_storage_sqlite::Existing::Overwritten,
+            };
+            let contents = knm_storage_sqlite::back_up(&sqlite_options(settings), to, existing).await?;
+            Ok(copied(contents, None))
+        }
+        #[cfg(not(feature = "sqlite"))]
+        StorageKind::Sqlite => {
+            let _ = (to, in_the_way);
+            Err(not_built(settings.kind))
+        }
+        StorageKind::Postgres => Err(no_file(settings.kind, "backup", ": use pg_dump")),
+        StorageKind::Memory => Err(no_file(settings.kind, "backup", ", which keeps nothing")),
+    }
+}
+
+/// Puts the file `from` in the place of the file of the database. What is replaced has a name that ends in `suffix` afterwards.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn restore(
+    settings: &DatabaseSettings,
+    from: &Path,
+    in_the_way: InTheWay,
+    suffix: &str,
+) -> Result<Copied, OpenError> {
+    match settings.kind {
+        #[cfg(feature = "sqlite")]
+        StorageKind::Sqlite => {
+            let replaced = match in_the_way {
+                InTheWay::Kept => knm_storage_sqlite::Replaced::Kept,
+                InTheWay::Replaced => knm_storage_sqlite::Replaced::Discarded,
+            };
+            let restored = knm_storage_sqlite::restore(&sqlite_options(settings), from, replaced, suffix).await?;
+            Ok(copied(restored.contents, restored.kept))
+        }
+        #[cfg(not(feature = "sqlite"))]
+        StorageKind::Sqlite => {
+            let _ = (from, in_the_way, suffix);
+            Err(not_built(settings.kind))
+        }
+        StorageKind::Postgres => Err(no_file(settings.kind, "restore", ": use pg_restore")),
+        StorageKind::Memory => Err(no_file(settings.kind, "restore", ", which keeps nothing")),
+    }
+}
+
+fn no_file(kind: StorageKind, command: &'static str, advice: &'static str) -> OpenError {
+    OpenError::NoFile {
+        command,
+        kind: kind.as_str(),
+        advice,
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn copied(contents: knm_storage_sqlite::Contents, kept: Option<PathBuf>) -> Copied {
+    Copied {
+        schema: contents.schema,
+        rows: contents.rows,
+        bytes: contents.bytes,
+        kept,
     }
 }
 
@@ -148,6 +284,7 @@ fn postgres_options(settings: &DatabaseSettings) -> Result<knm_storage_postgres:
         leak_threshold: settings.leak_threshold,
         acquire_timeout: settings.acquire_timeout,
         migration_timeout: settings.migration_timeout,
+        instance: settings.instance.clone(),
         ..address
     })
 }

@@ -17,6 +17,7 @@ mod pods;
 mod registered;
 mod storage;
 mod system;
+mod transfer;
 mod vault;
 mod wake;
 
@@ -53,12 +54,18 @@ pub use pods::{PodEvent, PodEvents};
 #[cfg(feature = "mocks")]
 pub use registered::MockRegisteredClusters;
 pub use registered::RegisteredClusters;
-pub use storage::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
+pub use storage::{
+    ClusterRegistrations, ConnectionDemand, ConnectionLimit, PoolStatus, SchemaStatus, Storage, StorageAdmin,
+    StorageError, StorageKind,
+};
 #[cfg(feature = "mocks")]
 pub use storage::{MockClusterRegistrations, MockStorageAdmin};
 pub use system::{Clock, IdSource, MetricsExposition, ProcessStats, SystemStats};
 #[cfg(feature = "mocks")]
 pub use system::{CountedIds, ManualClock, MockClock, MockIdSource, MockMetricsExposition, MockSystemStats};
+#[cfg(feature = "mocks")]
+pub use transfer::MockStoreContent;
+pub use transfer::{Cell, Column, ColumnKind, HoldError, Purpose, Row, SchemaVersions, StoreContent, Table};
 #[cfg(feature = "mocks")]
 pub use vault::MockVault;
 pub use vault::{OpenedSecret, Vault, VaultError};

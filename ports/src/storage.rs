@@ -63,7 +63,14 @@ pub trait StorageAdmin: Send + Sync + 'static {
     /// How far the schema is.
     ///
     /// - MUST report nothing pending after [`StorageAdmin::migrate`].
+    /// - MUST return [`StorageError::Corrupt`] if a later version changed the schema in a way that this one does not know to be additive.
     async fn schema(&self) -> Result<SchemaStatus, StorageError>;
+
+    /// How many connections the processes that share this store may open, and how many the store allows; `None` where connections are no
+    /// matter between processes.
+    ///
+    /// - MUST count this process, once it has a connection.
+    async fn demand(&self) -> Result<Option<ConnectionDemand>, StorageError>;
 
     /// Applies all pending migrations and returns how many that were.
     ///
@@ -161,6 +168,66 @@ pub struct SchemaStatus {
     pub applied: i64,
     /// How many migrations of this program are not applied yet.
     pub pending: usize,
+    /// How many migrations were applied that only a later version has; all of them merely add something.
+    pub later: usize,
+}
+
+/// What the processes that share a store may ask of it at most, beside what it allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionDemand {
+    /// How many processes serve from this store now, this one included.
+    pub replicas: u32,
+    /// How many connections each of them may open: the pool and what is beside it.
+    pub each: u32,
+    /// How many connections they may have together with all others for whom the same limit is.
+    pub allowed: u32,
+    /// How many connections these others have now.
+    pub others: u32,
+    /// Whose limit it is.
+    pub limit: ConnectionLimit,
+}
+
+/// Where the least number of connections is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionLimit {
+    /// The whole server, less what it reserves.
+    Server,
+    /// The database.
+    Database,
+    /// Who we are there.
+    Role,
+}
+
+impl ConnectionDemand {
+    /// How many connections all replicas may open together.
+    #[must_use]
+    pub fn wanted(&self) -> u32 {
+        self.replicas.saturating_mul(self.each)
+    }
+
+    /// How many there are for them.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.allowed.saturating_sub(self.others)
+    }
+
+    /// Whether all replicas can open all their connections.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.wanted() <= self.left()
+    }
+}
+
+impl ConnectionLimit {
+    /// What it is called where it is set.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "max_connections",
+            Self::Database => "the CONNECTION LIMIT of the database",
+            Self::Role => "the CONNECTION LIMIT of the role",
+        }
+    }
 }
 
 /// Why the store did not do what it was asked.

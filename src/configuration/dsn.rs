@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use knm_ports::StorageKind;
+
 use super::value::MASKED;
 
 /// What a connection string leads to.
@@ -74,6 +76,18 @@ pub fn check(text: &str) -> Result<(), String> {
         Place::Sqlite(_) => Ok(()),
         Place::Postgres(url) => crate::storage::check_postgres_url(&url),
     }
+}
+
+/// Which kind of database a connection string that this build can use leads to.
+///
+/// # Errors
+/// A sentence about the problem, without the text.
+pub fn kind(text: &str) -> Result<StorageKind, String> {
+    check(text)?;
+    Ok(match parse(text)? {
+        Place::Sqlite(_) => StorageKind::Sqlite,
+        Place::Postgres(_) => StorageKind::Postgres,
+    })
 }
 
 /// The text without its password.

@@ -10,8 +10,8 @@ use super::cluster_list::{self, ClusterSetting};
 use super::dsn::{self, Place};
 use super::nearest::nearest;
 use super::schema::{CLUSTERS, DATABASE_URL, KEYS, Key, RETIRED};
-use super::sign_in;
 use super::value::{Origin, Value};
+use super::{sign_in, traces};
 
 /// Where a file is looked for when nobody names one.
 const PLACES: [&str; 3] = ["./config.yaml", "./config/config.yaml", "./configs/config.yaml"];
@@ -29,6 +29,8 @@ pub struct Resolved {
     pub clusters: Option<(Vec<ClusterSetting>, Origin)>,
     /// What is allowed but worth a look.
     pub warnings: Vec<String>,
+    /// Every key with a value in the file, also those that mean nothing today.
+    pub stated: Vec<String>,
 }
 
 impl Resolved {
@@ -49,9 +51,26 @@ impl Resolved {
         resolved.file = file;
         resolved.read_environment(environment, &mut problems);
         resolved.settle_connection(&mut problems);
+        resolved.settle_log_format();
         sign_in::read(&resolved, &mut problems);
+        traces::read(&resolved, &mut problems);
         resolved.settle_tls(&mut problems);
         resolved.settle_ports(&mut problems);
+        if problems.is_empty() {
+            return Ok(resolved);
+        }
+        Err(ConfigurationError { problems })
+    }
+
+    /// Reads `environment` and no file, wherever one may lie: what the two say together is not looked at.
+    ///
+    /// # Errors
+    /// All problems that were found.
+    pub fn of_variables(environment: &Environment) -> Result<Self, ConfigurationError> {
+        let (mut resolved, mut problems) = (Self::defaults(), Vec::new());
+        resolved.read_environment(environment, &mut problems);
+        resolved.settle_connection(&mut problems);
+        resolved.settle_log_format();
         if problems.is_empty() {
             return Ok(resolved);
         }
@@ -65,6 +84,7 @@ impl Resolved {
             values: values.collect(),
             clusters: None,
             warnings: Vec::new(),
+            stated: Vec::new(),
         }
     }
 
@@ -105,7 +125,8 @@ impl Resolved {
             }
         };
         let retired: Vec<&str> = RETIRED
-            .into_iter()
+            .iter()
+            .map(|retired| retired.section)
             .filter(|section| table.contains_key(*section))
             .collect();
         if !retired.is_empty() {
@@ -122,7 +143,9 @@ impl Resolved {
                 if !matches!(value.kind, ValueKind::Nil) {
                     self.clusters = Some((cluster_list::read(&value, &origin, problems), origin.clone()));
                 }
-            } else if !RETIRED.contains(&section.as_str()) {
+            } else if is_retired(&section) {
+                note_keys(&section, &value, &mut self.stated);
+            } else {
                 self.read_section(&section, &value, &origin, problems);
             }
         }
@@ -165,7 +188,10 @@ impl Resolved {
             };
             let stated = !matches!(value.kind, ValueKind::Nil);
             match Value::from_file(key, value, origin) {
-                Ok(value) if stated => self.set(key.path, value, origin.clone()),
+                Ok(value) if stated => {
+                    self.stated.push(path);
+                    self.set(key.path, value, origin.clone());
+                }
                 Ok(_) => {}
                 Err(problem) => problems.push(problem),
             }
@@ -234,6 +260,15 @@ impl Resolved {
                 }
                 self.set("database.dsn", value, origin);
             }
+        }
+    }
+
+    /// The first version had two keys for one thing.
+    fn settle_log_format(&mut self) {
+        let is = |path: &str, value: Value| self.get(path).0 == &value;
+        if is("logging.structured", Value::Flag(true)) && is("logging.format", Value::Text("text".to_owned())) {
+            let json = Value::Text("json".to_owned());
+            self.set("logging.format", json, Origin::Forced("logging.structured says it"));
         }
     }
 
@@ -331,7 +366,7 @@ impl Resolved {
 }
 
 /// What a connection string says at once, besides the type.
-const ADDRESS: [&str; 7] = [
+pub(super) const ADDRESS: [&str; 7] = [
     "database.host",
     "database.port",
     "database.database",
@@ -340,6 +375,25 @@ const ADDRESS: [&str; 7] = [
     "database.ssl_mode",
     "database.ssl_root_cert",
 ];
+
+/// Whether `section` is one of the first version that means nothing today.
+fn is_retired(section: &str) -> bool {
+    RETIRED.iter().any(|retired| retired.section == section)
+}
+
+/// Notes the keys below `path`, or `path` itself where it has none.
+fn note_keys(path: &str, value: &config::Value, keys: &mut Vec<String>) {
+    match &value.kind {
+        ValueKind::Table(table) if !table.is_empty() => {
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_by(|one, other| one.0.cmp(other.0));
+            for (name, value) in entries {
+                note_keys(&format!("{path}.{name}"), value, keys);
+            }
+        }
+        _ => keys.push(path.to_owned()),
+    }
+}
 
 /// The key at `path`.
 pub fn find(path: &str) -> Option<&'static Key> {
@@ -353,7 +407,7 @@ fn is_group(path: &str) -> bool {
 }
 
 /// An empty variable is as good as none: compose files and charts leave many of those.
-fn set_variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e str> {
+pub(super) fn set_variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e str> {
     environment
         .get(name)
         .map(String::as_str)

@@ -55,8 +55,34 @@ pub enum Preset {
     Nothing,
 }
 
-/// Sections of the first version that mean nothing today.
-pub const RETIRED: [&str; 4] = ["jwt", "ldap", "progress", "monitoring"];
+/// A section of the first version that means nothing today.
+#[derive(Debug)]
+pub struct Retired {
+    /// Its name; variables that begin with it in capitals and `_` are gone with it.
+    pub section: &'static str,
+    /// Why it is gone, and what takes its place.
+    pub instead: &'static str,
+}
+
+/// All of them.
+pub const RETIRED: [Retired; 4] = [
+    Retired {
+        section: "jwt",
+        instead: "no shared secret signs sessions any more: callers send API tokens (`token create`), tokens of a cluster or of an OpenID provider, see auth.mode",
+    },
+    Retired {
+        section: "ldap",
+        instead: "there are no passwords here: an OpenID provider in front of the directory signs people in, see auth.oidc_issuer and auth.oidc_rules",
+    },
+    Retired {
+        section: "progress",
+        instead: "progress needs no setting: what takes long is an operation in the database, and GET /api/v1/operations/{id}/events streams it from any replica",
+    },
+    Retired {
+        section: "monitoring",
+        instead: "monitoring needs no setting: /metrics and /health always answer; server.management_port moves them to a port of their own, metrics.require_auth asks for a caller",
+    },
+];
 
 /// The one key that is no single value.
 pub const CLUSTERS: &str = "clusters";
@@ -131,6 +157,10 @@ pub const KEYS: &[Key] = &[
     key("logging.format", Kind::Word(&["text", "json", "bunyan"]), Preset::Text("text"), "text, json or bunyan", &["LOG_FORMAT"]),
     key("logging.level", Kind::Level, Preset::Text("info"), "debug, info, warn, error or a filter such as info,knm_http=debug", &["LOG_LEVEL"]),
     key("logging.structured", Kind::Flag, Preset::Flag(false), "true with the format text means json", &[]),
+    key("traces.otlp_endpoint", Kind::Text, Preset::Nothing, "where traces are sent to by OTLP over HTTP, such as http://127.0.0.1:4318; without it there are none", &[]),
+    key("traces.sample_percent", number(0, 100), Preset::Number(100), "of how many requests and operations in a hundred traces are kept", &[]),
+    key("traces.headers_file", Kind::Text, Preset::Nothing, "a file with a header in each line that the collector wants to see, such as one with a token", &[]),
+    key("traces.ca_file", Kind::Text, Preset::Nothing, "a file with certificates to trust besides the public ones", &[]),
     key("kubernetes.page_size", number(1, 10_000), Preset::Number(500), "nodes or pods per page of a list", &[]),
     key("kubernetes.request_timeout", number(1, 600), Preset::Number(10), "seconds a call to a cluster may take", &[]),
     key("kubernetes.max_requests_per_second", number(0, 100_000), Preset::Number(500), "most requests a second to each API server; 0 is no limit", &[]),

@@ -6,13 +6,14 @@ use std::time::Duration;
 use knm_http::{Network, TlsFiles};
 use knm_model::{AccessRules, ObjectName};
 use knm_ports::StorageKind;
-use knm_telemetry::{LogFormat, LogSettings};
+use knm_telemetry::{LogFormat, LogSettings, TraceSettings};
 use secrecy::SecretString;
 
 use super::cluster_list::ClusterSetting;
 use super::dsn::{self, Place};
 use super::resolve::Resolved;
 use super::sign_in::{self, SignInSettings};
+use super::traces;
 use super::value::Value;
 use crate::storage::DatabaseSettings;
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub database: DatabaseSettings,
     /// The log.
     pub logging: LogSettings,
+    /// Where traces are sent to; `None`: there are none.
+    pub traces: Option<TraceSettings>,
     /// How clusters are asked.
     pub kubernetes: KubernetesSettings,
     /// What may be registered while the service runs.
@@ -153,6 +156,8 @@ impl From<&Resolved> for Settings {
                 format: log_format(&read),
                 level: read.text("logging.level"),
             },
+            // What is wrong with it was told when it was loaded.
+            traces: traces::read(resolved, &mut Vec::new()),
             kubernetes: KubernetesSettings {
                 page_size: read.number("kubernetes.page_size"),
                 request_timeout: read.seconds("kubernetes.request_timeout"),
@@ -259,6 +264,7 @@ fn database(read: &Reader<'_>) -> DatabaseSettings {
         auto_migrate: read.flag("database.auto_migrate"),
         migration_timeout: (!migration_timeout.is_zero()).then_some(migration_timeout),
         place,
+        instance: None,
     }
 }
 
@@ -303,7 +309,7 @@ impl Reader<'_> {
         }
     }
 
-    fn number<T: TryFrom<i64> + Default>(&self, path: &str) -> T {
+    pub(super) fn number<T: TryFrom<i64> + Default>(&self, path: &str) -> T {
         self.optional_number(path).unwrap_or_default()
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::cluster_list::{ClusterSetting, SourceSetting};
 use super::resolve::Resolved;
 use super::schema::{KEYS, Key};
-use super::value::{Origin, Value, shown};
+use super::value::{Value, shown};
 
 /// What is in force, each value with its origin; secrets are masked.
 #[must_use]
@@ -26,30 +26,6 @@ pub fn effective(resolved: &Resolved) -> String {
         Some((clusters, origin)) => write_clusters(&mut text, clusters, &origin.to_string()),
         None => text
             .push_str("clusters: null  # default: the pod's service account, else the kubeconfig's current context\n"),
-    }
-    text
-}
-
-/// What a file of the first version says, in today's form. It holds the file's secrets: somebody is to use it.
-#[must_use]
-pub fn converted(resolved: &Resolved) -> String {
-    let mut text = String::new();
-    let json = resolved.get("logging.structured").0 == &Value::Flag(true)
-        && resolved.get("logging.format").0 == &Value::Text("text".to_owned());
-    write_sections(&mut text, |key| {
-        let (value, origin) = resolved.get(key.path);
-        match key.path {
-            "logging.format" if json => return Some((yaml(&Value::Text("json".to_owned())), key.meaning.to_owned())),
-            "logging.structured" => return None,
-            _ => {}
-        }
-        matches!(origin, Origin::File(_)).then(|| (yaml(value), key.meaning.to_owned()))
-    });
-    if let Some((clusters, _)) = &resolved.clusters {
-        write_clusters(&mut text, clusters, "the clusters");
-    }
-    if text.is_empty() {
-        text.push_str("{}\n");
     }
     text
 }
@@ -84,7 +60,7 @@ const EXAMPLE_CLUSTERS: &str = "# Without a list: the pod's service account, els
 clusters:
 ";
 
-fn write_sections(text: &mut String, entry: impl Fn(&'static Key) -> Option<(String, String)>) {
+pub(super) fn write_sections(text: &mut String, entry: impl Fn(&'static Key) -> Option<(String, String)>) {
     let (mut section, mut group) = ("", None);
     for key in KEYS {
         let Some((value, comment)) = entry(key) else {
@@ -103,7 +79,7 @@ fn write_sections(text: &mut String, entry: impl Fn(&'static Key) -> Option<(Str
     }
 }
 
-fn write_clusters(text: &mut String, clusters: &[ClusterSetting], comment: &str) {
+pub(super) fn write_clusters(text: &mut String, clusters: &[ClusterSetting], comment: &str) {
     if clusters.is_empty() {
         add(text, &format!("clusters: []  # {comment}\n"));
         return;
@@ -131,7 +107,7 @@ fn write_clusters(text: &mut String, clusters: &[ClusterSetting], comment: &str)
     }
 }
 
-fn yaml(value: &Value) -> String {
+pub(super) fn yaml(value: &Value) -> String {
     match value {
         Value::Number(number) => number.to_string(),
         Value::Flag(flag) => flag.to_string(),
@@ -161,7 +137,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn add(text: &mut String, more: &str) {
+pub(super) fn add(text: &mut String, more: &str) {
     // Writing into a text cannot fail.
     let _ = text.write_str(more);
 }

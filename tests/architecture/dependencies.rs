@@ -58,7 +58,8 @@ const USES_IN_TESTS: &[(&str, &[&str])] = &[
     ("knm-cluster-kubernetes", &["knm-contract", "knm-test-support"]),
     ("knm-cluster-memory", &["knm-contract"]),
     ("knm-http", &["knm-ports", "knm-cluster-memory", "knm-storage-memory"]),
-    ("kube-node-manager", &["knm-test-support"]),
+    // The same crate once more, with the feature that tests try.
+    ("kube-node-manager", &["knm-telemetry", "knm-test-support"]),
 ];
 
 /// What a crate must not reach, not even through others.

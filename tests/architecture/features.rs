@@ -11,6 +11,7 @@ const BRINGS: &[(&str, &[&str])] = &[
     ("memory", &["knm-storage-memory", "knm-cluster-memory"]),
     ("kubernetes", &["knm-cluster-kubernetes", "kube-client", "k8s-openapi"]),
     ("docs-ui", &[]),
+    ("otel", &["opentelemetry-proto", "prost"]),
 ];
 
 #[test]

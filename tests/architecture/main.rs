@@ -6,4 +6,5 @@ mod dependencies;
 mod documents;
 mod features;
 mod house_rules;
+mod migrations;
 mod tree;

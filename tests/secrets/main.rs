@@ -12,6 +12,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use canaries::Canaries;
+use knm_test_support::collector::{Collector, Manner};
 use knm_test_support::issuer::OpenIdIssuer;
 use knm_test_support::postgres::PostgresServer;
 use knm_test_support::service::{Service, run};
@@ -131,7 +132,13 @@ fn visit(mut canaries: Canaries, variables: &[(&str, &str)], stored: &dyn Fn() -
     fs::write(&first_file, &first).unwrap();
     fs::write(&key_file, &key).unwrap();
     let issuer = OpenIdIssuer::start();
+    let collector = Collector::start(Manner::Takes);
+    let (endpoint, headers_file) = (collector.endpoint(), folder.join("headers").display().to_string());
+    let sent = canaries.secret("the token for the collector");
+    fs::write(&headers_file, format!("authorization: Bearer {sent}\n")).unwrap();
     let mut all = vec![
+        ("KNM__TRACES__OTLP_ENDPOINT", endpoint.as_str()),
+        ("KNM__TRACES__HEADERS_FILE", &headers_file),
         ("LOG_LEVEL", "debug"),
         (
             "KNM__CLUSTERS",
@@ -187,6 +194,9 @@ fn visit(mut canaries: Canaries, variables: &[(&str, &str)], stored: &dyn Fn() -
     service.signal("-TERM");
     assert!(service.wait().success());
     canaries.see("the database afterwards", stored());
+    let spans = collector.spans();
+    assert!(50 < spans.len(), "{}", spans.len());
+    canaries.see("what the collector was told", format!("{spans:?}"));
     let lines = service.lines();
     assert!(
         lines

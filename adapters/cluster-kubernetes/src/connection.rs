@@ -14,12 +14,14 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::KubernetesOptions;
 use crate::credentials::{self, KubernetesSource};
 use crate::error::{self, Failure};
 use crate::metric::{self, Call};
 use crate::pace::Pace;
+use crate::trace;
 use crate::wire::List;
 
 /// Refused credentials are not read more often than that.
@@ -247,14 +249,29 @@ impl Connection {
     /// Sends a request; with credentials that are refused, once more with those that are to be had now.
     async fn knock(&self, call: Call, question: &Question<'_>) -> Result<Response<Body>, Failure> {
         let (client, generation) = self.client().await?;
-        let answer = self.send_with(&client, call, question).await?;
+        let answer = self.traced(&client, call, question, 0).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         match self.renewed(generation).await {
-            Some(client) => self.send_with(&client, call, question).await,
+            Some(client) => self.traced(&client, call, question, 1).await,
             None => Ok(answer),
         }
+    }
+
+    /// Sends a request, as a span of the trace that it belongs to, if there is one. The API server is not told of that trace: who it belongs
+    /// to may be somebody else, and what its audit log keeps of callers is none of their business.
+    async fn traced(
+        &self,
+        client: &Client,
+        call: Call,
+        question: &Question<'_>,
+        repetition: u32,
+    ) -> Result<Response<Body>, Failure> {
+        let span = trace::request(&self.cluster, call, question.method.as_str(), repetition);
+        let answer = self.send_with(client, call, question).instrument(span.clone()).await;
+        trace::answered(&span, answer.as_ref().ok().map(Response::status));
+        answer
     }
 
     async fn send_with(&self, client: &Client, call: Call, question: &Question<'_>) -> Result<Response<Body>, Failure> {

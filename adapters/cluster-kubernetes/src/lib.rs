@@ -13,6 +13,7 @@ mod metric;
 mod pace;
 mod registered;
 mod review;
+mod trace;
 mod watch;
 mod watched;
 mod wire;

@@ -13,7 +13,7 @@ use poem::http::uri::Scheme;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use poem::{Body, Endpoint, Request, Response};
 use tokio::time::{Instant, timeout};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::client::ClientAddress;
 use crate::compression::{self, Encoding};
@@ -23,7 +23,7 @@ use crate::limit::{Limits, caller_key};
 use crate::metric::{REQUESTS_IN_FLIGHT, RequestMetrics};
 use crate::problem::{Kind, Problem, shortened};
 use crate::route::{self, Paths, UNMATCHED};
-use crate::{AppSettings, ServerLimits, parameters};
+use crate::{AppSettings, ServerLimits, parameters, trace};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -76,10 +76,16 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             .filter(|route| self.paths.has(route))
             .unwrap_or(UNMATCHED);
         let routine = route::is_routine(route);
-        let span = match routine {
+        let traced = match routine {
+            true => Span::none(),
+            false => trace::request(&request, method, route, &id),
+        };
+        let span = traced.in_scope(|| match routine {
             true => tracing::debug_span!("request", request_id = id.as_str()),
             false => tracing::info_span!("request", request_id = id.as_str()),
-        };
+        });
+        // Where the log is too quiet for the one, the other holds what is within.
+        let span = if span.is_disabled() { traced.clone() } else { span };
         let is_head = request.method() == Method::HEAD;
         let is_by_tls = request.scheme() == &Scheme::HTTPS;
         let encoding = Encoding::negotiate(request.headers());
@@ -120,6 +126,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             Some(problem) => log_failure(problem, method, route, status, duration),
             None => log(routine, method, route, status, duration),
         });
+        trace::answered(&traced, status);
         response
     }
 

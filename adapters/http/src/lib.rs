@@ -30,6 +30,7 @@ mod server;
 mod shortcut;
 mod stream;
 mod tls;
+mod trace;
 mod view;
 
 use std::sync::Arc;

@@ -18,7 +18,9 @@ use knm_model::{
     ApiToken, AuditRecord, ClusterName, ClusterRegistration, Definition, DefinitionKind, DefinitionName, Hold,
     RegisteredCluster, Timestamp, TokenId,
 };
-use knm_ports::{ClusterRegistrations, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind};
+use knm_ports::{
+    ClusterRegistrations, ConnectionDemand, PoolStatus, SchemaStatus, Storage, StorageAdmin, StorageError, StorageKind,
+};
 use uuid::Uuid;
 
 use crate::api_tokens::MemoryApiTokens;
@@ -119,6 +121,10 @@ impl StorageAdmin for MemoryStorageAdmin {
 
     async fn schema(&self) -> Result<SchemaStatus, StorageError> {
         self.0.open().map(|_| SchemaStatus::default())
+    }
+
+    async fn demand(&self) -> Result<Option<ConnectionDemand>, StorageError> {
+        self.0.open().map(|_| None)
     }
 
     async fn migrate(&self) -> Result<usize, StorageError> {

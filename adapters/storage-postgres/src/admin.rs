@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use knm_ports::{PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
-use knm_storage_sql::{WatchedPool, apply_pending, schema_status};
-use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
+use knm_ports::{ConnectionDemand, PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
+use knm_storage_sql::{APPLIED, AppliedRow, Origin, WatchedPool, apply_pending, schema_status};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, Postgres};
 
-use crate::check_connection;
+use crate::{check_connection, demand};
 
-static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 /// The longest that a ping waits for a connection, and for the reason why there is none.
 const PING_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a migration keeps others waiting for what it itself waits for, and how long it lets them go on then.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const MIGRATED_ONCE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
 pub(crate) struct PostgresStorageAdmin {
@@ -53,17 +55,45 @@ impl PostgresStorageAdmin {
         }
     }
 
-    /// The connection is not pooled again: when a migration fails, the lock that keeps other replicas out ends with the connection.
-    async fn migrate_alone(&self) -> Result<usize, StorageError> {
-        let mut held = self.pool.acquire_for_long("migrate").await?;
+    /// Waits for whoever uses what is to be changed, such as a backup, in short turns: others who come meanwhile would wait behind us.
+    async fn migrate_in_turns(&self) -> Result<usize, StorageError> {
+        let (mut count, mut is_told) = (0, false);
+        loop {
+            // Not pooled again: when a migration fails, the lock that keeps other replicas out ends with the connection.
+            let mut held = self.pool.acquire_for_long("migrate").await?;
+            let outcome = self.migrate_alone(held.connection(), &mut count).await;
+            drop(held);
+            match outcome {
+                Err(StorageError::TimedOut { .. }) => {
+                    if !is_told {
+                        tracing::info!(
+                            "somebody uses what is to be migrated, or migrates: it is tried again until database.migration_timeout"
+                        );
+                    }
+                    is_told = true;
+                    tokio::time::sleep(LOCK_PATIENCE).await;
+                }
+                outcome => return outcome.map(|()| count),
+            }
+        }
+    }
+
+    async fn migrate_alone(&self, connection: &mut PgConnection, count: &mut usize) -> Result<(), StorageError> {
+        let failed = |error| self.pool.origin().storage_error("the schema", error);
         // The server stops by itself when nobody waits any more; 0 is no limit.
         let limit = self.migration_timeout.map_or(0, |limit| limit.as_millis().max(1));
-        sqlx::query("SELECT set_config('statement_timeout', $1, false)")
-            .bind(limit.to_string())
-            .execute(held.connection())
-            .await
-            .map_err(|error| self.pool.origin().storage_error("the schema", error))?;
-        apply_pending(self.pool.origin(), &MIGRATOR, held.connection()).await
+        for (name, limit) in [
+            ("statement_timeout", limit),
+            ("lock_timeout", LOCK_PATIENCE.as_millis()),
+        ] {
+            sqlx::query("SELECT set_config($1, $2, false)")
+                .bind(name)
+                .bind(limit.to_string())
+                .execute(&mut *connection)
+                .await
+                .map_err(failed)?;
+        }
+        migrate_connection(self.pool.origin(), connection, count).await
     }
 }
 
@@ -100,11 +130,21 @@ impl StorageAdmin for PostgresStorageAdmin {
             .await
     }
 
+    async fn demand(&self) -> Result<Option<ConnectionDemand>, StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("demand").await?;
+                let asked = demand::ask(held.connection(), self.pool.status().max_open).await;
+                held.release("demand", asked).map(Some)
+            })
+            .await
+    }
+
     async fn migrate(&self) -> Result<usize, StorageError> {
         let Some(limit) = self.migration_timeout else {
-            return self.migrate_alone().await;
+            return self.migrate_in_turns().await;
         };
-        tokio::time::timeout(limit, self.migrate_alone())
+        tokio::time::timeout(limit, self.migrate_in_turns())
             .await
             .unwrap_or(Err(StorageError::TimedOut { limit }))
     }
@@ -114,9 +154,21 @@ impl StorageAdmin for PostgresStorageAdmin {
     }
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+/// Applies what is pending over a connection that is in no transaction, and counts that in `count`, also where it fails in the end.
+pub(crate) async fn migrate_connection(
+    origin: &Origin,
+    connection: &mut PgConnection,
+    count: &mut usize,
+) -> Result<(), StorageError> {
+    let failed = |error| origin.storage_error("the schema", error);
+    // What a later version changed must not be migrated further.
+    schema_status(&MIGRATOR, &applied(connection).await.map_err(failed)?)?;
+    apply_pending(origin, &MIGRATOR, connection, count).await
+}
+
+pub(crate) async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedRow>, sqlx::Error> {
     if !sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await? {
         return Ok(Vec::new());
     }
-    Ok(connection.list_applied_migrations("_sqlx_migrations").await?)
+    sqlx::query_as(APPLIED).fetch_all(connection).await
 }

@@ -49,3 +49,9 @@ macro_rules! now_unix_ms {
     };
 }
 pub(crate) use now_unix_ms;
+
+/// What makes text sort by its bytes.
+pub(crate) const BY_BYTES: &str = " COLLATE \"C\"";
+
+/// What makes a number one of 64 bits.
+pub(crate) const WIDE: &str = "::bigint";

@@ -11,7 +11,9 @@ mod cluster_registrations;
 mod cordon_holds;
 #[path = "../../storage-sql/tables/definition_versions.rs"]
 mod definition_versions;
+mod demand;
 mod dialect;
+mod holding;
 #[path = "../../storage-sql/tables/idempotency_keys.rs"]
 mod idempotency_keys;
 #[path = "../../storage-sql/tables/leases.rs"]
@@ -23,6 +25,8 @@ mod operations;
 mod options;
 #[path = "../../storage-sql/tables/registered_clusters.rs"]
 mod registered_clusters;
+#[path = "../../storage-sql/tables/store_content.rs"]
+mod store_content;
 mod url;
 mod wakes;
 
@@ -35,7 +39,7 @@ use knm_storage_sql::{Bell, Dialect, PoolSettings, WatchedPool};
 use secrecy::ExposeSecret;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions, Connection, Executor, Postgres};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Postgres};
 
 use crate::admin::PostgresStorageAdmin;
 use crate::api_tokens::SqlApiTokens;
@@ -43,6 +47,8 @@ use crate::audit_log::SqlAuditLog;
 use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
 use crate::definition_versions::SqlDefinitions;
+pub use crate::holding::hold;
+use crate::holding::{IS_FREE, LOCK};
 use crate::idempotency_keys::SqlIdempotencyKeys;
 use crate::leases::SqlLeases;
 use crate::operation_work::SqlOperationWork;
@@ -68,10 +74,7 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
     let connect = connect_options(&options);
     let settings = PoolSettings {
         dialect: Dialect::Postgres,
-        place: format!(
-            "postgres database \"{}\" at {}:{}",
-            options.database, options.host, options.port
-        ),
+        place: holding::origin(&options).place,
         max_open: options.max_open_conns,
         max_idle: options.max_idle_conns,
         max_lifetime: (!options.max_lifetime.is_zero()).then_some(options.max_lifetime),
@@ -117,14 +120,31 @@ async fn check_connection(
     limit: Duration,
 ) -> Result<(), StorageError> {
     match tokio::time::timeout(limit, connect.connect()).await {
-        Ok(Ok(connection)) => {
+        Ok(Ok(mut connection)) => {
+            let is_free = tokio::time::timeout(limit, is_free(&mut connection)).await;
             // Whether the server says goodbye is of no interest.
             drop(connection.close().await);
-            Ok(())
+            match is_free {
+                Ok(Ok(true)) => Ok(()),
+                Ok(Ok(false)) => Err(StorageError::Refused {
+                    message: format!(
+                        "{}: migrate-data works on it; try again when that has ended",
+                        pool.origin().place
+                    ),
+                    source: None,
+                }),
+                Ok(Err(error)) => Err(pool.origin().storage_error("the connection", error)),
+                Err(_) => Err(StorageError::TimedOut { limit }),
+            }
         }
         Ok(Err(error)) => Err(pool.origin().storage_error("the connection", error)),
         Err(_) => Err(StorageError::TimedOut { limit }),
     }
+}
+
+/// Whether nobody has the database for himself.
+async fn is_free(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(IS_FREE).bind(LOCK).fetch_one(connection).await
 }
 
 async fn check_root_cert(options: &PostgresOptions) -> Result<(), StorageError> {
@@ -152,7 +172,7 @@ fn connect_options(options: &PostgresOptions) -> PgConnectOptions {
         .database(&options.database)
         .username(&options.username)
         .password(options.password.expose_secret())
-        .application_name("kube-node-manager")
+        .application_name(&demand::application_name(options.instance.as_deref()))
         .ssl_mode(match options.ssl_mode {
             SslMode::Disable => PgSslMode::Disable,
             SslMode::Prefer => PgSslMode::Prefer,

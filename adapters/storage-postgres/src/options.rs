@@ -22,6 +22,8 @@ pub struct PostgresOptions {
     pub ssl_mode: SslMode,
     /// A file with certificates that are trusted besides the public ones.
     pub ssl_root_cert: Option<PathBuf>,
+    /// What the server and its administrator see this process as, if it is one of the replicas.
+    pub instance: Option<String>,
     /// Most connections that are open.
     pub max_open_conns: u32,
     /// Most idle connections that are kept.
@@ -61,6 +63,7 @@ impl Default for PostgresOptions {
             password: SecretString::default(),
             ssl_mode: SslMode::Disable,
             ssl_root_cert: None,
+            instance: None,
             max_open_conns: 25,
             max_idle_conns: 10,
             max_lifetime: Duration::from_secs(3600),

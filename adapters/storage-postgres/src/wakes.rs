@@ -18,13 +18,14 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::dialect::{EVENTS_CHANNEL, WORK_CHANNEL};
+use crate::holding::{LOCK, SHARE};
 
 /// The channel on which a process hears whether it hears anything.
 const ECHO_CHANNEL: &str = "knm_echo";
 const CALL: &str = "SELECT pg_notify($1, $2)";
 const PROCESS: &str = "SELECT pg_backend_pid()";
 /// How the server shows the connection: it belongs to no pool.
-const NAME: &str = "kube-node-manager listener";
+const NAME: &str = crate::demand::LISTENER;
 /// How often it is tried whether notices arrive: what stands between may forget a connection that is idle without telling.
 const ECHO_EVERY: Duration = Duration::from_secs(30);
 /// How long a notice may be under way.
@@ -156,6 +157,7 @@ impl Ear {
         // What was sent until now was perhaps not heard.
         self.bell.ring(&[Wake::Missed]);
         let (echo, echoes) = watch::channel(());
+        let mut is_marked = false;
         let receiving = async {
             loop {
                 match listener.try_recv().await {
@@ -163,6 +165,13 @@ impl Ear {
                         // Others call themselves on the same channel.
                         if notice.payload() == name {
                             echo.send_replace(());
+                            // Whoever hears itself has a session of its own, which a lock can belong to.
+                            if !is_marked {
+                                is_marked = match mark(&mut listener).await {
+                                    Ok(is_marked) => is_marked,
+                                    Err(error) => return End::Lost(error),
+                                };
+                            }
                         }
                     }
                     Ok(Some(notice)) => self.bell.ring(wake(&notice).as_slice()),
@@ -203,6 +212,15 @@ impl Ear {
             End::Deaf => tracing::debug!("notices of the database still do not arrive"),
         }
     }
+}
+
+/// Tells those who want the database for themselves that a service works with it: for as long as this connection lives.
+async fn mark(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
+    let is_marked: bool = sqlx::query_scalar(SHARE).bind(LOCK).fetch_one(listener).await?;
+    if !is_marked {
+        tracing::warn!("migrate-data works on the database: nothing can be written until that has ended");
+    }
+    Ok(is_marked)
 }
 
 /// Calls `name` now and then, until that is not heard over the connection that listens.

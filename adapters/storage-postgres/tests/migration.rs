@@ -6,6 +6,7 @@ use knm_model::{Authority, OperationFilter};
 use knm_ports::{Storage, StorageError};
 use knm_storage_postgres::PostgresOptions;
 use knm_test_support::postgres::PostgresServer;
+use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 
 struct Fixture {
@@ -64,6 +65,40 @@ async fn migrating_gives_up_after_its_timeout_and_works_when_the_way_is_free() {
     assert_eq!(fixture.open().await.admin.migrate().await.unwrap(), pending);
 }
 
+/// As `pg_dump` does for as long as it takes.
+#[tokio::test]
+async fn readers_go_on_while_a_migration_waits_for_somebody_who_holds_a_table() {
+    let Some(fixture) = fixture() else {
+        return;
+    };
+    let all = sqlx::migrate!("../../migrations/postgres");
+    // The next one adds columns to operations.
+    let earlier = Migrator::with_migrations(all.iter().take(7).cloned().collect());
+    let (mut holder, mut reader) = (fixture.connect().await, fixture.connect().await);
+    earlier.run(&mut holder).await.unwrap();
+    let mut transaction = holder.begin().await.unwrap();
+    let count = "SELECT count(*) FROM operations";
+    sqlx::query(count).execute(&mut *transaction).await.unwrap();
+    let storage = fixture.open().await;
+    let pending = storage.admin.schema().await.unwrap().pending;
+    let migrating = tokio::spawn(async move { storage.admin.migrate().await });
+
+    // Until it waits for the table; a reader who comes then waits for it, and must get its turn.
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'operations'::regclass";
+    while fixture.server.run(&fixture.database, waiting) == "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..3 {
+        let read = sqlx::query(count).execute(&mut reader);
+        let read = tokio::time::timeout(Duration::from_secs(30), read).await;
+        read.expect("the reader gets its turn").unwrap();
+    }
+    assert!(!migrating.is_finished());
+
+    transaction.rollback().await.unwrap();
+    assert_eq!(migrating.await.unwrap().unwrap(), pending);
+}
+
 #[tokio::test]
 async fn a_migration_that_fails_keeps_no_other_replica_out() {
     let Some(fixture) = fixture() else {
@@ -106,7 +141,7 @@ async fn a_migration_that_was_changed_afterwards_is_corrupt() {
 }
 
 #[tokio::test]
-async fn a_schema_of_a_later_version_is_left_alone() {
+async fn a_schema_to_which_a_later_version_added_something_is_left_alone_and_any_other_is_refused() {
     let Some(fixture) = fixture() else {
         return;
     };
@@ -114,12 +149,56 @@ async fn a_schema_of_a_later_version_is_left_alone() {
     storage.admin.migrate().await.unwrap();
     fixture.server.run(
         &fixture.database,
-        "INSERT INTO _sqlx_migrations VALUES (9999, 'later', now(), true, '\\x00', 1)",
+        "INSERT INTO _sqlx_migrations VALUES (9999, 'add something', now(), true, '\\x00', 1)",
     );
 
     assert_eq!(storage.admin.migrate().await.unwrap(), 0);
     let schema = storage.admin.schema().await.unwrap();
-    assert_eq!((schema.applied, schema.pending), (9999, 0));
+    assert_eq!((schema.applied, schema.pending, schema.later), (9999, 0, 1));
+
+    fixture.server.run(
+        &fixture.database,
+        "UPDATE _sqlx_migrations SET description = 'drop something' WHERE version = 9999",
+    );
+    for refused in [
+        storage.admin.schema().await.map(drop),
+        storage.admin.migrate().await.map(drop),
+    ] {
+        assert!(matches!(refused, Err(StorageError::Corrupt { .. })), "{refused:?}");
+    }
+}
+
+/// What a version before wrote is read, whichever that was; each of its migrations is a schema that may be found.
+#[tokio::test]
+async fn every_earlier_schema_is_migrated_with_what_it_holds() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    let all = sqlx::migrate!("../../migrations/postgres");
+    let count = all.iter().count();
+    for before in 1..count {
+        let database = server.create_database();
+        let url = server.url(&database);
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let earlier = Migrator::with_migrations(all.iter().take(before).cloned().collect());
+        earlier.run(&mut connection).await.unwrap();
+        server.run(
+            &database,
+            "INSERT INTO cluster_registrations (name, source, registered_at_unix_ms, changed_at_unix_ms) VALUES ('prod', 'demo', 1, 2)",
+        );
+
+        let storage = knm_storage_postgres::open(PostgresOptions::from_url(&url).unwrap())
+            .await
+            .unwrap();
+        let schema = storage.admin.schema().await.unwrap();
+        assert_eq!(
+            (schema.applied, schema.pending, schema.later),
+            (before as i64, count - before, 0)
+        );
+        assert_eq!(storage.admin.migrate().await.unwrap(), count - before, "from {before}");
+        assert_eq!(storage.clusters.list().await.unwrap()[0].name.as_str(), "prod");
+        storage.admin.close().await;
+    }
 }
 
 #[tokio::test]

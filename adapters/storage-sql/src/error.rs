@@ -220,6 +220,7 @@ mod tests {
             ("40P01", Fault::Conflict),
             ("23503", Fault::Defect),
             ("57014", Fault::TimedOut),
+            ("55P03", Fault::TimedOut),
             ("53100", Fault::Full),
             ("53300", Fault::Unavailable),
             ("57P01", Fault::Unavailable),

@@ -2,8 +2,8 @@
 //!
 //! # How to add a table
 //!
-//! 1. One migration per dialect under the same number: `migrations/sqlite/NNNN_<table>.sql` and
-//!    `migrations/postgres/NNNN_<table>.sql`. Tables are plural, columns carry their unit (`…_unix_ms`, `…_bytes`). A migration that
+//! 1. One migration per dialect under the same number: `migrations/sqlite/NNNN_add_<what>.sql` and
+//!    `migrations/postgres/NNNN_add_<what>.sql`; the name says that it merely adds, and versions that do not know it believe it. Tables are plural, columns carry their unit (`…_unix_ms`, `…_bytes`). A migration that
 //!    was released never changes again, and it leaves the previous version of the program working: add, never rename or remove. SQLite
 //!    runs all pending migrations in one transaction, so a migration must not ask to run without one.
 //! 2. One port in `ports/src/storage.rs`, each obligation a sentence with MUST, and its field in `Storage`.
@@ -13,6 +13,8 @@
 //!    this crate does not know. Placeholders are `$1`, which SQLite understands, too; what differs stands in each crate's `dialect`. A row
 //!    that cannot be read as a value of the model is [`StorageError::Corrupt`](knm_ports::StorageError::Corrupt); what is done with a row
 //!    stands here, as in [`cluster_registration`].
+//! 5. Its columns in [`TABLES`], so that it moves with the store, and some odd rows of it in `tests/contract/src/transfer/samples.rs`. A new
+//!    column of an old table is added to both, too.
 //!
 //! # How to talk to the database
 //!
@@ -31,6 +33,7 @@
 
 mod audit;
 mod bell;
+mod content;
 mod definition;
 mod error;
 mod hold;
@@ -46,12 +49,13 @@ mod token;
 
 pub use audit::{AuditRow, AuditStatements, audit_record, id_above, json};
 pub use bell::Bell;
+pub use content::TABLES;
 pub use definition::{DefinitionRow, definition};
 pub use error::{Dialect, Origin};
 pub use hold::{HoldRow, hold, hold_state_number};
 pub use idempotency::{KnownRequestRow, known_request};
 pub use metric::describe_metrics;
-pub use migration::{apply_pending, schema_status};
+pub use migration::{APPLIED, AppliedRow, apply_pending, schema_status};
 pub use operation::{
     OperationEventRow, OperationRow, OperationTargetRow, operation, operation_event, operation_state, operation_target,
     strategy_json,

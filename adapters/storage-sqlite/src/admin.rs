@@ -1,36 +1,42 @@
 //! The store as such.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use knm_ports::{PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
-use knm_storage_sql::{Origin, WatchedPool, apply_pending, schema_status};
-use sqlx::migrate::{Migrate, Migrator};
+use knm_ports::{ConnectionDemand, PoolStatus, SchemaStatus, StorageAdmin, StorageError, StorageKind};
+use knm_storage_sql::{APPLIED, AppliedRow, Origin, WatchedPool, apply_pending, schema_status};
+use sqlx::migrate::Migrator;
 use sqlx::{Connection, Sqlite, SqliteConnection};
 
-static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
+use crate::lock::FileLock;
+
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
 
 const MIGRATED_ONCE: &str = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
 
 pub(crate) struct SqliteStorageAdmin {
     pool: WatchedPool<Sqlite>,
     migration_timeout: Option<Duration>,
+    /// Tells others that the file is open, until it is closed.
+    lock: Mutex<Option<FileLock>>,
 }
 
 impl SqliteStorageAdmin {
-    pub(crate) fn new(pool: WatchedPool<Sqlite>, migration_timeout: Option<Duration>) -> Self {
+    pub(crate) fn new(pool: WatchedPool<Sqlite>, migration_timeout: Option<Duration>, lock: Option<FileLock>) -> Self {
         Self {
             pool,
             migration_timeout,
+            lock: Mutex::new(lock),
         }
     }
 
     /// Waits for other processes as long as it takes: one that migrates may need longer than a writer is patient.
     async fn migrate_in_turn(&self) -> Result<usize, StorageError> {
         loop {
-            let mut held = self.pool.acquire_for_long("migrate").await?;
-            match migrate_at_once(self.pool.origin(), held.connection()).await {
-                Ok(count) => return held.release("the schema", Ok(count)),
+            let (mut held, mut count) = (self.pool.acquire_for_long("migrate").await?, 0);
+            match migrate_connection(self.pool.origin(), held.connection(), &mut count).await {
+                Ok(()) => return held.release("the schema", Ok(count)),
                 Err(StorageError::TimedOut { .. }) => {
                     tracing::info!("waiting for another process to migrate the database")
                 }
@@ -72,6 +78,11 @@ impl StorageAdmin for SqliteStorageAdmin {
             .await
     }
 
+    /// Whoever shares the file waits for the others, however many there are.
+    async fn demand(&self) -> Result<Option<ConnectionDemand>, StorageError> {
+        self.ping().await.map(|()| None)
+    }
+
     async fn migrate(&self) -> Result<usize, StorageError> {
         let Some(limit) = self.migration_timeout else {
             return self.migrate_in_turn().await;
@@ -83,22 +94,32 @@ impl StorageAdmin for SqliteStorageAdmin {
 
     async fn close(&self) {
         self.pool.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
-async fn applied(connection: &mut SqliteConnection) -> Result<Vec<sqlx::migrate::AppliedMigration>, sqlx::Error> {
+pub(crate) async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedRow>, sqlx::Error> {
     let once: i64 = sqlx::query_scalar(MIGRATED_ONCE).fetch_one(&mut *connection).await?;
     if once == 0 {
         return Ok(Vec::new());
     }
-    Ok(connection.list_applied_migrations("_sqlx_migrations").await?)
+    sqlx::query_as(APPLIED).fetch_all(connection).await
 }
 
-/// Migrations have no lock of their own in SQLite, so all of them together are one transaction that keeps other writers out.
-async fn migrate_at_once(origin: &Origin, connection: &mut SqliteConnection) -> Result<usize, StorageError> {
+/// Applies what is pending, and counts that in `count`. Migrations have no lock of their own in SQLite, so all of them together are one
+/// transaction that keeps other writers out.
+pub(crate) async fn migrate_connection(
+    origin: &Origin,
+    connection: &mut SqliteConnection,
+    count: &mut usize,
+) -> Result<(), StorageError> {
     let failed = |error| origin.storage_error("the schema", error);
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-    let count = apply_pending(origin, &MIGRATOR, &mut *transaction).await?;
+    // What a later version changed must not be migrated further.
+    schema_status(&MIGRATOR, &applied(&mut transaction).await.map_err(failed)?)?;
+    let mut applied = 0;
+    apply_pending(origin, &MIGRATOR, &mut *transaction, &mut applied).await?;
     transaction.commit().await.map_err(failed)?;
-    Ok(count)
+    *count += applied;
+    Ok(())
 }

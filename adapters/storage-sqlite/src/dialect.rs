@@ -25,3 +25,9 @@ macro_rules! now_unix_ms {
     };
 }
 pub(crate) use now_unix_ms;
+
+/// What makes text sort by its bytes: here it does.
+pub(crate) const BY_BYTES: &str = "";
+
+/// What makes a number one of 64 bits: here all are.
+pub(crate) const WIDE: &str = "";

@@ -7,6 +7,7 @@ mod admin;
 mod api_tokens;
 #[path = "../../storage-sql/tables/audit_log.rs"]
 mod audit_log;
+mod backup;
 #[path = "../../storage-sql/tables/cluster_registrations.rs"]
 mod cluster_registrations;
 #[path = "../../storage-sql/tables/cordon_holds.rs"]
@@ -14,16 +15,20 @@ mod cordon_holds;
 #[path = "../../storage-sql/tables/definition_versions.rs"]
 mod definition_versions;
 mod dialect;
+mod holding;
 #[path = "../../storage-sql/tables/idempotency_keys.rs"]
 mod idempotency_keys;
 #[path = "../../storage-sql/tables/leases.rs"]
 mod leases;
+mod lock;
 #[path = "../../storage-sql/tables/operation_work.rs"]
 mod operation_work;
 #[path = "../../storage-sql/tables/operations.rs"]
 mod operations;
 #[path = "../../storage-sql/tables/registered_clusters.rs"]
 mod registered_clusters;
+#[path = "../../storage-sql/tables/store_content.rs"]
+mod store_content;
 #[cfg(test)]
 mod tests;
 
@@ -42,11 +47,14 @@ use sqlx::{Connection, Sqlite};
 use crate::admin::SqliteStorageAdmin;
 use crate::api_tokens::SqlApiTokens;
 use crate::audit_log::SqlAuditLog;
+pub use crate::backup::{BackupError, Contents, Existing, Replaced, Restored, back_up, restore};
 use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
 use crate::definition_versions::SqlDefinitions;
+pub use crate::holding::hold;
 use crate::idempotency_keys::SqlIdempotencyKeys;
 use crate::leases::SqlLeases;
+use crate::lock::{FileLock, LockError};
 use crate::operation_work::SqlOperationWork;
 use crate::operations::SqlOperations;
 use crate::registered_clusters::SqlRegisteredClusters;
@@ -88,10 +96,13 @@ impl SqliteOptions {
 /// Opens the file and makes sure that it can be written. Migrations are another step.
 ///
 /// # Errors
-/// [`StorageError::Refused`] that names the file if it cannot be created, read or written; [`StorageError::Full`] if there is no room.
+/// [`StorageError::Refused`] that names the file if it cannot be created, read or written, or while its content is moved or replaced;
+/// [`StorageError::Full`] if there is no room.
 pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
-    let (pool, migration_timeout) = (pool(&options).await?, options.migration_timeout);
-    let admin = SqliteStorageAdmin::new(pool.clone(), migration_timeout);
+    create_folder(&options.path).await?;
+    let (lock, migration_timeout) = (share(&options)?, options.migration_timeout);
+    let pool = pool(&options);
+    let admin = SqliteStorageAdmin::new(pool.clone(), migration_timeout, lock);
     if let Err(error) = check_writable(&pool).await {
         admin.close().await;
         return Err(reason(&options.path, error).await);
@@ -113,7 +124,25 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
     })
 }
 
-async fn pool(options: &SqliteOptions) -> Result<WatchedPool<Sqlite>, StorageError> {
+/// Tells those who want the file for themselves that it is open. Where there is no file but something else, opening it says so.
+fn share(options: &SqliteOptions) -> Result<Option<FileLock>, StorageError> {
+    if options.path.is_dir() {
+        return Ok(None);
+    }
+    match FileLock::shared(&options.path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::System(error)) => Err(holding::unlockable(options, error)),
+        Err(LockError::Taken) => Err(StorageError::Refused {
+            message: format!(
+                "sqlite file {}: migrate-data or restore works on it; try again when that has ended",
+                options.path.display()
+            ),
+            source: None,
+        }),
+    }
+}
+
+fn pool(options: &SqliteOptions) -> WatchedPool<Sqlite> {
     let settings = PoolSettings {
         dialect: Dialect::Sqlite,
         place: format!("sqlite file {}", options.path.display()),
@@ -124,14 +153,13 @@ async fn pool(options: &SqliteOptions) -> Result<WatchedPool<Sqlite>, StorageErr
         operation_timeout: OPERATION_TIMEOUT,
         leak_threshold: options.leak_threshold,
     };
-    create_folder(&options.path).await?;
     let connect = SqliteConnectOptions::new()
         .filename(&options.path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
-    Ok(WatchedPool::new(settings, PoolOptions::new(), connect))
+    WatchedPool::new(settings, PoolOptions::new(), connect)
 }
 
 async fn create_folder(file: &Path) -> Result<(), StorageError> {

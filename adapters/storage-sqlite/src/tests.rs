@@ -20,8 +20,11 @@ async fn fresh(change: impl FnOnce(&mut SqliteOptions)) -> (TempDir, WatchedPool
     let folder = tempfile::tempdir().unwrap();
     let mut options = SqliteOptions::new(folder.path().join("nodes.db"));
     change(&mut options);
-    let pool = pool(&options).await.unwrap();
-    SqliteStorageAdmin::new(pool.clone(), None).migrate().await.unwrap();
+    let pool = pool(&options);
+    SqliteStorageAdmin::new(pool.clone(), None, None)
+        .migrate()
+        .await
+        .unwrap();
     (folder, pool)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use knm_model::{Authority, OperationFilter};
 use knm_ports::{Storage, StorageError};
 use knm_storage_sqlite::SqliteOptions;
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
 
@@ -114,17 +115,54 @@ async fn a_migration_that_was_changed_afterwards_is_corrupt() {
 }
 
 #[tokio::test]
-async fn a_schema_of_a_later_version_is_left_alone() {
+async fn a_schema_to_which_a_later_version_added_something_is_left_alone_and_any_other_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("nodes.db");
     let storage = migrated(&file).await;
     let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-        VALUES (9999, 'later', TRUE, x'00', 1)";
-    somebody(&file).await.execute(later).await.unwrap();
+        VALUES (9999, 'add something', TRUE, x'00', 1)";
+    let mut other = somebody(&file).await;
+    other.execute(later).await.unwrap();
 
     assert_eq!(storage.admin.migrate().await.unwrap(), 0);
     let schema = storage.admin.schema().await.unwrap();
-    assert_eq!((schema.applied, schema.pending), (9999, 0));
+    assert_eq!((schema.applied, schema.pending, schema.later), (9999, 0, 1));
+
+    let otherwise = "UPDATE _sqlx_migrations SET description = 'drop something' WHERE version = 9999";
+    other.execute(otherwise).await.unwrap();
+    for refused in [
+        storage.admin.schema().await.map(drop),
+        storage.admin.migrate().await.map(drop),
+    ] {
+        assert!(matches!(refused, Err(StorageError::Corrupt { .. })), "{refused:?}");
+    }
+}
+
+/// What a version before wrote is read, whichever that was; each of its migrations is a schema that may be found.
+#[tokio::test]
+async fn every_earlier_schema_is_migrated_with_what_it_holds() {
+    let all = sqlx::migrate!("../../migrations/sqlite");
+    let count = all.iter().count();
+    for before in 1..count {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nodes.db");
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        let earlier = Migrator::with_migrations(all.iter().take(before).cloned().collect());
+        earlier.run(&mut connection).await.unwrap();
+        let known = "INSERT INTO cluster_registrations (name, source, registered_at_unix_ms, changed_at_unix_ms) VALUES ('prod', 'demo', 1, 2)";
+        connection.execute(known).await.unwrap();
+        connection.close().await.unwrap();
+
+        let storage = knm_storage_sqlite::open(SqliteOptions::new(&file)).await.unwrap();
+        let schema = storage.admin.schema().await.unwrap();
+        assert_eq!(
+            (schema.applied, schema.pending, schema.later),
+            (before as i64, count - before, 0)
+        );
+        assert_eq!(storage.admin.migrate().await.unwrap(), count - before, "from {before}");
+        assert_eq!(storage.clusters.list().await.unwrap()[0].name.as_str(), "prod");
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use knm_model::{ClusterName, ClusterRegistration, ClusterSource, Timestamp};
-use knm_ports::StorageError;
-use knm_storage_sqlite::SqliteOptions;
+use knm_ports::{Cell, Purpose, StorageError};
+use knm_storage_sqlite::{BackupError, Existing, SqliteOptions};
 use tempfile::TempDir;
 
 /// A file system in memory of a few hundred KiB.
@@ -118,4 +118,63 @@ async fn a_file_on_a_read_only_disk_is_refused_by_name() {
         assert!(matches!(error, StorageError::Refused { .. }), "{error:?}");
         assert!(error.to_string().contains(&file.display().to_string()), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_becomes_full_while_a_file_is_filled_leaves_it_empty() {
+    let Some(disk) = FileSystem::mount() else {
+        return;
+    };
+    let options = SqliteOptions::new(disk.file());
+    let content = knm_storage_sqlite::hold(&options, Purpose::Fill).await.unwrap();
+    content.create_schema().await.unwrap();
+    let leases = content.tables().iter().find(|table| table.name == "leases").unwrap();
+    let mut number = 0;
+    let error = loop {
+        let row = vec![
+            Cell::Text(format!("{number:0>8}")),
+            Cell::Text("x".repeat(100_000)),
+            Cell::Integer(1),
+        ];
+        number += 1;
+        let put = content.put(leases, vec![row]).await;
+        let kept = match put {
+            Ok(()) if 20 < number => content.keep().await,
+            put => put,
+        };
+        if let Err(error) = kept {
+            break error;
+        }
+    };
+    assert!(matches!(error, StorageError::Full { .. }), "{error:?}");
+    content.close().await;
+
+    let content = knm_storage_sqlite::hold(&options, Purpose::Read).await.unwrap();
+    assert_eq!(content.count(leases).await.unwrap(), 0);
+    content.close().await;
+}
+
+#[tokio::test]
+async fn a_backup_onto_a_full_disk_leaves_nothing_there() {
+    let Some(disk) = FileSystem::mount() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions::new(folder.path().join("nodes.db"));
+    let storage = knm_storage_sqlite::open(options.clone()).await.unwrap();
+    storage.admin.migrate().await.unwrap();
+    let fill = std::fs::write(disk.folder.path().join("fill"), vec![0; 1024 * 1024]);
+    assert!(fill.is_err(), "the disk is larger than it should be");
+
+    let backup = knm_storage_sqlite::back_up(&options, &disk.file(), Existing::Refused).await;
+
+    let error = backup.err().unwrap();
+    assert!(
+        matches!(error, BackupError::Storage(StorageError::Full { .. })),
+        "{error:?}"
+    );
+    let left = std::fs::read_dir(disk.folder.path()).unwrap();
+    let names: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["fill"]);
+    storage.admin.close().await;
 }

@@ -10,6 +10,9 @@ const LEVELS: [(&str, &str); 4] = [
     ("error", "error"),
 ];
 
+/// The target of spans that are there for traces only, with the same name in every crate that has some.
+pub(crate) const TRACED: &str = "otel";
+
 /// Says whether `text` is a level or a filter.
 ///
 /// # Errors
@@ -19,6 +22,16 @@ pub fn check_level(text: &str) -> Result<(), String> {
 }
 
 pub(crate) fn parse(text: &str) -> Result<EnvFilter, String> {
+    let filter = parse_as_written(text)?;
+    // Whatever somebody wants to see: these are no part of the log, and cost nothing where nobody traces.
+    let directive = format!("{TRACED}=off").parse();
+    Ok(match directive {
+        Ok(untraced) => filter.add_directive(untraced),
+        Err(_) => filter,
+    })
+}
+
+fn parse_as_written(text: &str) -> Result<EnvFilter, String> {
     let word = text.to_ascii_lowercase();
     if let Some((ours, others)) = LEVELS.iter().find(|(level, _)| *level == word) {
         let filter = format!("{others},knm={ours},kube_node_manager={ours}");

@@ -14,8 +14,10 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::Identity;
+use crate::filter::TRACED;
 use crate::format::{Caller, Line, LogFormat};
 use crate::queue::LineQueue;
+use crate::traces;
 
 /// Writes each event as one line into the queue.
 #[derive(Clone)]
@@ -79,7 +81,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if let Some(span) = context.span(id) {
+        // A filter that names spans by their fields lets through also what is there for traces only.
+        if let Some(span) = context.span(id).filter(|_| attributes.metadata().target() != TRACED) {
             let mut recorded = Recorded::default();
             attributes.record(&mut recorded);
             span.extensions_mut().insert(recorded);
@@ -104,6 +107,9 @@ where
             if let Some(outer) = span.extensions().get::<Recorded>() {
                 recorded.absorb(outer);
             }
+        }
+        if let Some(trace) = traces::current() {
+            recorded.fields.set("trace_id", Value::String(trace));
         }
         event.record(&mut recorded);
         let metadata = event.metadata();

@@ -1,5 +1,6 @@
-//! Logs and metrics of the process.
+//! Logs, metrics and traces of the process.
 
+mod endpoint;
 mod exposition;
 mod filter;
 mod format;
@@ -7,6 +8,12 @@ mod layer;
 mod panic;
 mod queue;
 mod recorder;
+// The one switch of the feature: what it leaves out has the same face and refuses.
+#[cfg(feature = "otel")]
+mod traces;
+#[cfg(not(feature = "otel"))]
+#[path = "absent.rs"]
+mod traces;
 
 use std::sync::Arc;
 
@@ -14,11 +21,13 @@ use knm_ports::Clock;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+pub use crate::endpoint::{TraceSettings, check_endpoint};
 pub use crate::exposition::{PrometheusExposition, install_metrics};
 pub use crate::filter::check_level;
 pub use crate::format::LogFormat;
 use crate::layer::LineLayer;
 use crate::queue::LineQueue;
+pub use crate::traces::Traces;
 
 /// How to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +61,12 @@ pub enum TelemetryError {
     /// Something else in this process collects metrics already.
     #[error("the metrics of this process cannot be collected: {0}")]
     Metrics(String),
+    /// This build cannot trace.
+    #[error("traces.otlp_endpoint: this build sends no traces: build with --features otel, or leave it out")]
+    TracesNotBuilt,
+    /// Traces are configured such that they cannot be sent.
+    #[error("{0}")]
+    Traces(String),
 }
 
 /// The running log. Lines are written by a thread of their own, so that a slow reader of stderr holds up nobody; when the queue to
@@ -63,16 +78,25 @@ pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-/// Starts to log to stderr; panics are logged, too.
+/// Starts to log to stderr; panics are logged, too. What `traces` are told is decided apart from what is logged.
 ///
 /// # Errors
 /// [`TelemetryError::Level`] if the level cannot be understood, [`TelemetryError::Taken`] if something else logs already.
-pub fn start_logs(settings: &LogSettings, identity: Identity, clock: Arc<dyn Clock>) -> Result<Logs, TelemetryError> {
+pub fn start_logs(
+    settings: &LogSettings,
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+    traces: Option<&Traces>,
+) -> Result<Logs, TelemetryError> {
     let queue = LineQueue::start(std::io::stderr());
-    let layer = LineLayer::new(settings.format, identity, clock, queue.clone());
+    let layer = LineLayer::new(settings.format, identity, Arc::clone(&clock), queue.clone());
     let (filter, handle) = reload::Layer::new(filter::parse(&settings.level).map_err(TelemetryError::Level)?);
-    let subscriber = Registry::default().with(filter).with(layer.clone());
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Taken)?;
+    let taken = match traces {
+        Some(traces) => traces.subscribe(layer.clone(), filter, clock),
+        // As cheap as without the feature: spans that are only traced are switched off where they are made.
+        None => tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer.clone())),
+    };
+    taken.map_err(|_| TelemetryError::Taken)?;
     panic::log_panics(queue.clone());
     Ok(Logs {
         queue,

@@ -30,7 +30,7 @@ fn log() {
         hostname: "pod-1".to_owned(),
     };
     // It writes as long as the process lives, without what is returned.
-    drop(start_logs(&settings, identity, Arc::new(StoppedClock)).expect("the log starts"));
+    drop(start_logs(&settings, identity, Arc::new(StoppedClock), None).expect("the log starts"));
 }
 
 /// Runs `test` of this file again, in a process of its own.

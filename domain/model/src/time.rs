@@ -57,6 +57,12 @@ impl Timestamp {
         self.0.as_duration().as_secs_f64()
     }
 
+    /// Nanoseconds since 1970-01-01T00:00:00Z; 0 for times before it.
+    #[must_use]
+    pub fn unix_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanosecond()).unwrap_or(0)
+    }
+
     /// The time that passed from `earlier` to this one; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -3,6 +3,7 @@
 mod audit;
 mod changes;
 mod clusters;
+mod connections;
 mod duty;
 mod health;
 mod idempotency;
@@ -13,6 +14,7 @@ mod registrations;
 mod sight;
 mod sign_in;
 mod templates;
+mod transfer;
 mod visible;
 
 pub use audit::{Audit, AuditKeeper, AuditPage};
@@ -21,6 +23,7 @@ pub use clusters::{
     AccessCheck, AccessTest, ClusterRegistry, ConfiguredAccess, ExpiryWatch, RegistryError, RegistryParts,
     RegistrySettings, Rotation, UnderWay, rotate,
 };
+pub use connections::ConnectionWatch;
 pub use health::{
     BasicHealth, DatabaseHealth, DetailedHealth, Health, HealthSettings, NamedCheck, NotReady, Readiness, Verdict,
 };
@@ -44,4 +47,5 @@ pub use sign_in::{
 pub use templates::{
     Comparison, Content, DriftedNode, StaleCluster, TemplateError, TemplateReconciler, Templates, Versioned,
 };
+pub use transfer::{MovedTable, Phase, Transfer, TransferError, TransferProgress, TransferReport};
 pub use visible::Visible;

@@ -12,6 +12,7 @@ mod room;
 mod runner;
 mod step;
 mod task;
+mod traced;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -216,6 +217,7 @@ impl Operations {
             operation = %operation.id, kind = operation.kind.as_str(), nodes = operation.progress.total,
             "operation accepted"
         );
+        traced::accepted(operation);
         Ok(accepted)
     }
 

@@ -15,7 +15,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use knm_domain::{Health, HealthSettings, NamedCheck, NotReady, Verdict};
-use knm_ports::{MockSystemStats, PoolStatus, ProcessStats, SchemaStatus, StorageAdmin, StorageError, StorageKind};
+use knm_ports::{
+    ConnectionDemand, MockSystemStats, PoolStatus, ProcessStats, SchemaStatus, StorageAdmin, StorageError, StorageKind,
+};
 use support::{Stage, lost, replaced, settle};
 use tokio::time::Instant;
 
@@ -89,7 +91,15 @@ impl StorageAdmin for Database {
     async fn schema(&self) -> Result<SchemaStatus, StorageError> {
         self.schemas.fetch_add(1, Ordering::SeqCst);
         let pending = usize::from(self.mood() == Mood::Outdated);
-        Ok(SchemaStatus { applied: 1, pending })
+        Ok(SchemaStatus {
+            applied: 1,
+            pending,
+            later: 0,
+        })
+    }
+
+    async fn demand(&self) -> Result<Option<ConnectionDemand>, StorageError> {
+        panic!("health asks for no connections")
     }
 
     async fn migrate(&self) -> Result<usize, StorageError> {

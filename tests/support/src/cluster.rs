@@ -114,6 +114,15 @@ impl Cluster {
         self.server.thaw();
     }
 
+    /// Asks the server as an administrator; the status of its answer and the answer. `PATCH` is a merge patch.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    #[must_use]
+    pub fn request(&self, method: Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.runtime.block_on(self.server.request(method, path, body))
+    }
+
     /// Creates nodes, several at once.
     ///
     /// # Panics

@@ -45,6 +45,8 @@ pub struct PostgresServer {
     folder: PathBuf,
     port: u16,
     tls: bool,
+    /// What is set besides what all servers have.
+    settings: Vec<String>,
     running: Option<Running>,
 }
 
@@ -61,7 +63,16 @@ impl PostgresServer {
     /// If it does not start, or if the programs are missing and `KNM_TEST_REQUIRE` asks for them.
     #[must_use]
     pub fn start() -> Option<Self> {
-        Programs::find().map(|programs| Self::launch(programs, false))
+        Self::start_with(&[])
+    }
+
+    /// Starts a server without TLS and with these settings, such as `max_connections=20`.
+    ///
+    /// # Panics
+    /// As [`PostgresServer::start`].
+    #[must_use]
+    pub fn start_with(settings: &[&str]) -> Option<Self> {
+        Programs::find().map(|programs| Self::launch(programs, false, settings))
     }
 
     /// Starts a server with TLS. Its certificate is for `localhost` and signed by [`PostgresServer::root_certificate`].
@@ -70,7 +81,7 @@ impl PostgresServer {
     /// As [`PostgresServer::start`].
     #[must_use]
     pub fn start_with_tls() -> Option<Self> {
-        Programs::find().map(|programs| Self::launch(programs, true))
+        Programs::find().map(|programs| Self::launch(programs, true, &[]))
     }
 
     /// The connection string of `database`, at the address 127.0.0.1.
@@ -155,7 +166,7 @@ impl PostgresServer {
         self.signal("-CONT");
     }
 
-    fn launch(programs: Programs, tls: bool) -> Self {
+    fn launch(programs: Programs, tls: bool, settings: &[&str]) -> Self {
         let mut attempts = 3;
         loop {
             attempts -= 1;
@@ -168,6 +179,7 @@ impl PostgresServer {
                 folder,
                 port: free_port(),
                 tls,
+                settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
                 running: None,
             };
             match server.spawn() {
@@ -192,7 +204,8 @@ impl PostgresServer {
             .arg(&self.folder);
         command.args(self.programs.as_server_user("postgres"));
         command.arg("-D").arg(&data).arg("-p").arg(self.port.to_string());
-        for setting in SETTINGS {
+        // Of two values the later one counts.
+        for setting in SETTINGS.into_iter().chain(self.settings.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
         if self.tls {

@@ -85,15 +85,23 @@ impl Wire {
     /// If that is refused.
     #[must_use]
     pub fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the service accepts");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        stream.set_nodelay(true).expect("it can be set");
-        Self {
+        Self::try_open(address).expect("the service accepts")
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// Why that is refused.
+    pub fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
             stream,
             tls: None,
             arrived: Vec::new(),
-        }
+        })
     }
 
     /// Connects by TLS as `settings` say, to what must call itself `localhost`, and greets it.
@@ -323,12 +331,23 @@ impl Events {
     /// If there is none.
     #[must_use]
     pub fn open(address: SocketAddr, target: &str, headers: &[&str]) -> Self {
-        let mut wire = Wire::open(address);
-        wire.request("GET", target, headers).expect("it is sent");
-        let head = wire.head().expect("a head");
-        assert_eq!(head.status, 200, "{head:?}");
-        assert_eq!(head.header("content-type"), Some("text/event-stream"), "{head:?}");
-        Self { wire, text: Vec::new() }
+        Self::try_open(address, target, headers).expect("a stream of events")
+    }
+
+    /// Asks for a stream of events.
+    ///
+    /// # Errors
+    /// What came instead.
+    pub fn try_open(address: SocketAddr, target: &str, headers: &[&str]) -> io::Result<Self> {
+        let mut wire = Wire::try_open(address)?;
+        wire.request("GET", target, headers)?;
+        let head = wire.head()?;
+        if head.status != 200 || head.header("content-type") != Some("text/event-stream") {
+            let body = wire.body_of(&head)?;
+            let text = String::from_utf8_lossy(&body).into_owned();
+            return Err(io::Error::other(format!("{}: {text}", head.status)));
+        }
+        Ok(Self { wire, text: Vec::new() })
     }
 
     /// The next event, `None` if the stream ended in order.

@@ -14,12 +14,13 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Operations;
 use super::room::Limits;
 use super::runner::Heard;
 use super::step::{Bench, Permit, TargetStep, cancelled, count_end};
-use super::{changing, draining};
+use super::{changing, draining, traced};
 use crate::metric;
 
 /// How long a cluster may be unknown that another replica knows: it was registered a moment ago.
@@ -446,6 +447,20 @@ async fn take_step(
     target: OperationTarget,
     permit: Permit,
 ) -> TargetStep {
+    let (span, before) = (traced::step(operation, &target), target.state);
+    let working = work_on(bench, operation, work, target, permit);
+    let step = working.instrument(span.clone()).await;
+    traced::stepped(&span, before, &step);
+    step
+}
+
+async fn work_on(
+    bench: &Bench,
+    operation: &Operation,
+    work: &Work,
+    target: OperationTarget,
+    permit: Permit,
+) -> TargetStep {
     match work {
         Work::Cordon(request) => changing::cordon(bench, operation, request, target).await,
         Work::Uncordon { force } => changing::uncordon(bench, operation, *force, target).await,
@@ -472,8 +487,10 @@ fn over(operation: &Operation, state: OperationState, now: Timestamp) {
         .unwrap_or_default();
     histogram!(metric::OPERATION_DURATION, "kind" => operation.kind.as_str()).record(took.as_secs_f64());
     let progress = operation.progress;
-    tracing::info!(
-        operation = %operation.id, kind = operation.kind.as_str(), state = state.as_str(),
-        done = progress.done, failed = progress.failed, skipped = progress.skipped, "operation over"
-    );
+    traced::over(operation, state).in_scope(|| {
+        tracing::info!(
+            operation = %operation.id, kind = operation.kind.as_str(), state = state.as_str(),
+            done = progress.done, failed = progress.failed, skipped = progress.skipped, "operation over"
+        );
+    });
 }

@@ -71,6 +71,18 @@ pub async fn two_replicas_migrate_at_once_and_each_migration_is_applied_once(fix
     }
 }
 
+/// `demand` MUST count this process, once it has a connection.
+pub async fn whoever_shares_a_store_counts_itself(fixture: &StorageFixture) {
+    let admin = &fixture.storage.admin;
+    admin.ping().await.expect("it answers");
+    if let Some(demand) = admin.demand().await.expect("the store tells") {
+        assert!(
+            1 <= demand.replicas && 1 <= demand.each && 1 <= demand.allowed,
+            "{demand:?}"
+        );
+    }
+}
+
 /// `close` MUST make every later call of every port of this store fail with `Unavailable`.
 pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixture) {
     let storage = fixture.migrated().await;
@@ -80,6 +92,7 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     let (admin, clusters) = (&storage.admin, &storage.clusters);
     unavailable("ping", admin.ping().await);
     unavailable("schema", admin.schema().await);
+    unavailable("demand", admin.demand().await);
     unavailable("migrate", admin.migrate().await);
     unavailable("list", clusters.list().await);
     unavailable("find", clusters.find(&name).await);

@@ -5,11 +5,13 @@ use knm_model::{ClusterFeature, ClusterName, DrainPlan, Farewell, ObjectName, Pl
 use knm_ports::{ClusterError, EvictOptions, Eviction, PodRef, chain};
 use metrics::counter;
 use serde_json::{Value, json};
+use tracing::Instrument;
 
 use super::Drain;
 use crate::metric;
 use crate::operations::room::Limits;
 use crate::operations::step::node_of;
+use crate::operations::traced;
 
 /// How many pods of a node are asked to go at the same moment.
 const AT_ONCE: usize = 8;
@@ -75,11 +77,15 @@ impl Drain<'_> {
                     true => Some(bench.handover.begin(id).await),
                     false => None,
                 };
-                let told = match is_deletion {
-                    true => gateway.delete_pod(&pod, &how).await,
-                    false => gateway.evict(&pod, &how).await,
+                let span = traced::asking(&pod, if is_deletion { "delete" } else { "evict" });
+                let asked = async {
+                    match is_deletion {
+                        true => gateway.delete_pod(&pod, &how).await,
+                        false => gateway.evict(&pod, &how).await,
+                    }
                 };
-                let farewell = farewell(&node.cluster.name, told);
+                let farewell = farewell(&node.cluster.name, asked.instrument(span.clone()).await);
+                traced::answered(&span, result(&farewell));
                 if let Some(handover) = handover.filter(|_| farewell == Farewell::Accepted) {
                     handover.keep();
                 }

@@ -1,0 +1,90 @@
+//! What moves out of and into PostgreSQL databases.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use knm_contract::transfer::TransferFixture;
+use knm_ports::{Cell, HoldError, Purpose, Storage, StorageError, StoreContent};
+use knm_storage_postgres::PostgresOptions;
+use knm_test_support::postgres::PostgresServer;
+
+knm_contract::transfer_contract!(fresh_postgres);
+
+struct Database {
+    server: PostgresServer,
+    name: String,
+}
+
+impl Database {
+    fn options(&self) -> PostgresOptions {
+        PostgresOptions::from_url(&self.server.url(&self.name)).expect("a connection string")
+    }
+}
+
+#[async_trait]
+impl TransferFixture for Database {
+    async fn hold(&self, purpose: Purpose) -> Result<Arc<dyn StoreContent>, HoldError> {
+        knm_storage_postgres::hold(&self.options(), purpose).await
+    }
+
+    async fn open(&self) -> Result<Storage, StorageError> {
+        knm_storage_postgres::open(self.options()).await
+    }
+
+    async fn columns(&self) -> BTreeSet<(String, String)> {
+        let found = self.server.run(
+            &self.name,
+            "SELECT table_name, column_name FROM information_schema.columns
+            WHERE table_schema = 'public' AND table_name <> '_sqlx_migrations'",
+        );
+        let columns = found.lines().filter_map(|line| line.split_once('|'));
+        columns
+            .map(|(table, column)| (table.to_owned(), column.to_owned()))
+            .collect()
+    }
+}
+
+async fn fresh_postgres() -> Option<Database> {
+    let server = PostgresServer::start()?;
+    let name = server.create_database();
+    Some(Database { server, name })
+}
+
+#[tokio::test]
+async fn while_it_is_held_nobody_writes_with_other_means_either() {
+    let Some(database) = fresh_postgres().await else {
+        return;
+    };
+    let content = database.hold(Purpose::Fill).await.unwrap();
+    content.create_schema().await.unwrap();
+    let rows_after_a_write = || {
+        database.server.run(
+            &database.name,
+            "SET lock_timeout = '100ms';
+            DO $$ BEGIN INSERT INTO leases VALUES ('a', 'b', 1); EXCEPTION WHEN lock_not_available THEN NULL; END $$;
+            SELECT count(*) FROM leases",
+        )
+    };
+    // The tables are there for others once the transaction that holds them has begun anew, which it has.
+    assert_eq!(rows_after_a_write(), "0");
+    content.close().await;
+    assert_eq!(rows_after_a_write(), "1");
+}
+
+#[tokio::test]
+async fn what_postgres_cannot_store_is_named_before_it_is_sent() {
+    let Some(database) = fresh_postgres().await else {
+        return;
+    };
+    let content = database.hold(Purpose::Fill).await.unwrap();
+    let leases = content.tables().iter().find(|table| table.name == "leases").unwrap();
+    let row = [
+        Cell::Text("a".to_owned()),
+        Cell::Text("b\0".to_owned()),
+        Cell::Integer(1),
+    ];
+    let why = content.misfit(leases, &row).unwrap();
+    assert!(why.starts_with("leases.owner: ") && why.contains("NUL"), "{why}");
+    content.close().await;
+}

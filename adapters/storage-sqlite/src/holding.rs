@@ -1,0 +1,165 @@
+//! A file that nobody else opens meanwhile: to move what is in it.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use knm_ports::{Cell, Column, HoldError, Purpose, StorageError, StoreContent, Table};
+use knm_storage_sql::{Dialect, Origin};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
+
+use crate::lock::{FileLock, LockError};
+use crate::store_content::{SqlStoreContent, bind, names};
+use crate::{BUSY_TIMEOUT, OPERATION_TIMEOUT, SqliteOptions, create_folder, file_error};
+
+/// What is done before a transaction ends: here nothing, the migration says what the planner must know.
+pub(crate) const BEFORE_THE_END: &[&str] = &[];
+/// In KiB. Indexes are filled in no order: what is in memory need not be written again and again.
+const CACHE: &str = "-65536";
+/// How many values a statement has at most; SQLite allows 32,766.
+const MOST_VALUES: usize = 10_000;
+
+/// Holds the file: nobody else has it open or opens it until it is closed.
+///
+/// # Errors
+/// [`HoldError`].
+pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn StoreContent>, HoldError> {
+    let origin = origin(options);
+    let is_there = match tokio::fs::metadata(&options.path).await {
+        Ok(found) if found.is_file() => true,
+        Ok(_) => return Err(file_error(&options.path, "it is no file", io::ErrorKind::IsADirectory.into()).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(file_error(&options.path, "it cannot be looked at", error).into()),
+    };
+    let (connect, hold) = match (purpose, is_there) {
+        (Purpose::Read, false) => return Err(HoldError::Missing { place: origin.place }),
+        // As it would be if it were made now.
+        (Purpose::Rehearse, false) => (SqliteConnectOptions::new().in_memory(true), Hold::default()),
+        (Purpose::Read | Purpose::Rehearse, true) => (
+            SqliteConnectOptions::new().filename(&options.path).read_only(true),
+            lock(options, &origin, Lacking::Fine)?,
+        ),
+        (Purpose::Fill, _) => {
+            create_folder(&options.path).await?;
+            let connect = SqliteConnectOptions::new()
+                .filename(&options.path)
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .pragma("cache_size", CACHE);
+            (connect, lock(options, &origin, Lacking::Refused)?)
+        }
+    };
+    let connect = connect.foreign_keys(true).busy_timeout(BUSY_TIMEOUT);
+    let failed = |error| origin.storage_error("the file", error);
+    let mut connection = connect.connect().await.map_err(failed)?;
+    begin(&origin, &mut connection, purpose).await?;
+    Ok(Arc::new(SqlStoreContent::new(connection, origin, purpose, hold)))
+}
+
+/// Where errors come from.
+pub(crate) fn origin(options: &SqliteOptions) -> Origin {
+    Origin {
+        dialect: Dialect::Sqlite,
+        place: format!("sqlite file {}", options.path.display()),
+        statement_timeout: OPERATION_TIMEOUT,
+    }
+}
+
+/// What keeps others out.
+#[derive(Debug, Default)]
+pub(crate) struct Hold {
+    lock: Mutex<Option<FileLock>>,
+}
+
+impl Hold {
+    /// Lets others in.
+    pub(crate) fn end(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// What becomes of it where the file of the lock is not there and cannot be made.
+pub(crate) enum Lacking {
+    /// Nobody has the database open who could write to it: whoever opens it makes that file.
+    Fine,
+    /// It is an error.
+    Refused,
+}
+
+/// Keeps others out.
+pub(crate) fn lock(options: &SqliteOptions, origin: &Origin, lacking: Lacking) -> Result<Hold, HoldError> {
+    match (FileLock::alone(&options.path), lacking) {
+        (Ok(lock), _) => Ok(Hold {
+            lock: Mutex::new(Some(lock)),
+        }),
+        (Err(LockError::Taken), _) => Err(HoldError::InUse {
+            place: origin.place.clone(),
+        }),
+        (Err(LockError::System(error)), Lacking::Fine)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) && !crate::lock::lock_file(&options.path).exists() =>
+        {
+            Ok(Hold::default())
+        }
+        (Err(LockError::System(error)), _) => Err(unlockable(options, error).into()),
+    }
+}
+
+/// Its lock cannot be had, for no fault of others.
+pub(crate) fn unlockable(options: &SqliteOptions, error: io::Error) -> StorageError {
+    file_error(
+        &options.path,
+        "the file beside it whose name ends in -lock cannot be locked",
+        error,
+    )
+}
+
+/// Begins the transaction.
+pub(crate) async fn begin(
+    origin: &Origin,
+    connection: &mut SqliteConnection,
+    purpose: Purpose,
+) -> Result<(), StorageError> {
+    let statement = match purpose {
+        Purpose::Read | Purpose::Rehearse => "BEGIN",
+        Purpose::Fill => "BEGIN IMMEDIATE",
+    };
+    let begun = sqlx::query(statement).execute(connection).await;
+    begun.map(drop).map_err(|error| origin.storage_error("the file", error))
+}
+
+/// Why a column cannot hold a value: here each can hold what a column of another store can.
+pub(crate) fn misfit(_column: &Column, _cell: &Cell) -> Option<String> {
+    None
+}
+
+/// Adds rows, many by one statement.
+pub(crate) async fn put(
+    connection: &mut SqliteConnection,
+    table: &'static Table,
+    rows: Vec<Vec<Cell>>,
+) -> Result<(), sqlx::Error> {
+    let most = (MOST_VALUES / table.columns.len()).max(1);
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let some: Vec<Vec<Cell>> = rows.by_ref().take(most).collect();
+        let mut query = sqlx::query(AssertSqlSafe(insert(table, some.len())));
+        for cell in some.into_iter().flatten() {
+            query = bind(query, cell);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+fn insert(table: &Table, rows: usize) -> String {
+    let row = format!("({})", vec!["?"; table.columns.len()].join(", "));
+    format!(
+        "INSERT INTO {} ({}) VALUES {}",
+        table.name,
+        names(table.columns),
+        vec![row; rows].join(", ")
+    )
+}

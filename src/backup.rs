@@ -1,0 +1,80 @@
+//! `backup` and `restore`: copies of the file of the database.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use knm_ports::Clock as _;
+use knm_system::SystemClock;
+
+use crate::arguments::{BackupArguments, RestoreArguments};
+use crate::configuration::{Environment, Resolved, Settings};
+use crate::storage::{Copied, DatabaseSettings, InTheWay};
+use crate::{Failure, print, serve, storage, warn};
+
+/// Writes a backup.
+///
+/// # Errors
+/// [`Failure`]; then there is none.
+pub fn back_up(arguments: &BackupArguments, environment: &Environment) -> Result<(), Failure> {
+    let settings = database(arguments.file.config.as_deref(), environment)?;
+    let in_the_way = match arguments.overwrite {
+        true => InTheWay::Replaced,
+        false => InTheWay::Kept,
+    };
+    let copied = serve::runtime()?.block_on(storage::back_up(&settings, &arguments.to, in_the_way))?;
+    print(&format!(
+        "{}: {} of {}; it is whole\n{}it holds hashes of tokens, sealed credentials and the audit log: keep it as safe as the database\n",
+        arguments.to.display(),
+        size(copied.bytes),
+        settings.place,
+        tell(&copied)
+    ))
+}
+
+/// Puts a backup in the place of the database.
+///
+/// # Errors
+/// [`Failure`]; then the database is as it was.
+pub fn restore(arguments: &RestoreArguments, environment: &Environment) -> Result<(), Failure> {
+    let settings = database(arguments.file.config.as_deref(), environment)?;
+    let in_the_way = match arguments.discard_replaced {
+        true => InTheWay::Replaced,
+        false => InTheWay::Kept,
+    };
+    let now = SystemClock.now().to_whole_seconds().replace(['-', ':'], "");
+    let suffix = format!("replaced-{now}");
+    let copied = serve::runtime()?.block_on(storage::restore(&settings, &arguments.from, in_the_way, &suffix))?;
+    let kept = match &copied.kept {
+        Some(kept) => format!("the database that was there is {} now\n", kept.display()),
+        None => String::new(),
+    };
+    print(&format!(
+        "{}: restored from {}\n{}{kept}",
+        settings.place,
+        arguments.from.display(),
+        tell(&copied)
+    ))
+}
+
+fn database(file: Option<&Path>, environment: &Environment) -> Result<DatabaseSettings, Failure> {
+    let resolved = Resolved::load(file, environment)?;
+    warn(&resolved);
+    Ok(Settings::from(&resolved).database)
+}
+
+fn tell(copied: &Copied) -> String {
+    let width = copied.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = format!("schema version {}\n", copied.schema);
+    for (name, rows) in &copied.rows {
+        // Writing to a text does not fail.
+        let _ = writeln!(text, "  {name:width$}  {rows:>9}");
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..=1_048_575 => format!("{} KiB", bytes.div_ceil(1_024)),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}

@@ -1,0 +1,12 @@
+//! The manifests of `deploy/kubernetes`, as kubectl renders them.
+
+#![cfg(test)]
+
+mod contract;
+mod dry_run;
+mod manifests;
+mod readme;
+mod requests;
+mod roles;
+mod schema;
+mod strict;
