@@ -28,7 +28,7 @@ What is told:
 p99 of four probes: /health/live, a page of 50 nodes, a node, a change of labels. After it the growth of each by a straight line \
 through the time after the warm-up. A short run cannot tell a small leak from noise: a bar is missed when the growth is above it \
 with a certainty of 95 %, over all of it and over its second half: a leak goes on, and what only fills up does not. Slopes are printed with their intervals. Files and tasks are counted once more at rest, after the warm-up and at the end. \
-p99 is told and not judged: the machine may have had other things to do.
+p99 is told and not judged: the machine may have had other things to do. A request that is answered with 503 or 504 is sent again, up to four times, before it counts as failed; how often that was is told.
 
 Exit codes:
   0  memory, files, tasks and failed requests clear their bars

@@ -18,6 +18,9 @@ use crate::caller::{Caller, Question, Reply};
 pub(super) const CLUSTER: &str = "/api/v1/clusters/demo";
 /// How long any answer may take: longer than every deadline of the service.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How often one asks again who was told to come later, and after how long.
+const TRIES: u32 = 5;
+const LATER: Duration = Duration::from_secs(1);
 /// How many ask at once.
 const CALLERS: u32 = 8;
 /// How many failures are kept to be told.
@@ -48,6 +51,8 @@ pub(super) struct Seen {
     /// How many were answered as they should be and how many were not, by what was asked for.
     counts: BTreeMap<&'static str, (u64, u64)>,
     failures: Vec<String>,
+    /// How often somebody was told to come later, and did.
+    put_off: u64,
 }
 
 /// What short requests ask for.
@@ -179,7 +184,8 @@ impl Load {
         Ok(())
     }
 
-    /// Asks and counts: one of these statuses is right, any other is a failure. The answer, if it was right.
+    /// Asks and counts: one of these statuses is right, any other is a failure. The answer, if it was right. Who is told that the service cannot
+    /// answer now comes again, as every client should: a machine with other work may keep a database for seconds.
     pub(super) async fn ask(
         &self,
         caller: &mut Caller,
@@ -187,7 +193,16 @@ impl Load {
         question: &Question,
         right: &[u16],
     ) -> Option<Reply> {
-        match caller.ask(question).await {
+        let mut asked = caller.ask(question).await;
+        for _ in 1..TRIES {
+            if !asked.as_ref().is_ok_and(|reply| matches!(reply.status, 503 | 504)) {
+                break;
+            }
+            self.lock_seen().put_off += 1;
+            sleep(LATER).await;
+            asked = caller.ask(question).await;
+        }
+        match asked {
             Ok(reply) if right.contains(&reply.status) => {
                 self.note(what, Ok(()));
                 Some(reply)
@@ -239,6 +254,10 @@ impl Seen {
 
     pub(super) fn failed(&self) -> u64 {
         self.counts.values().map(|(_, wrong)| wrong).sum()
+    }
+
+    pub(super) fn put_off(&self) -> u64 {
+        self.put_off
     }
 
     pub(super) fn failures(&self) -> &[String] {

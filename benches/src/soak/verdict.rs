@@ -52,6 +52,12 @@ pub(super) fn rows(record: &Record, before: Sample, after: Sample, seen: &Seen) 
                 None => format!("of {}", seen.requests()),
             },
         },
+        Row {
+            what: "answers 503 and 504, after which it was asked again",
+            measured: seen.put_off() as f64,
+            bar: Bar::Nothing,
+            detail: "the database was busy for longer than a request waits".to_owned(),
+        },
     ];
     for (number, what) in [
         "p99 of /health/live, last third / first third",
