@@ -1,7 +1,5 @@
 //! The proxy does to connections what it is told.
 
-#![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
-
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
