@@ -11,7 +11,7 @@ use knm_domain::{
 };
 use knm_http::{App, AppSettings, ServerLimits, Tls};
 use knm_model::ClusterName;
-use knm_ports::{Clock, IdSource, Storage, SystemStats};
+use knm_ports::{Clock, IdSource, Storage, StorageError, SystemStats};
 use knm_system::{MachineStats, SystemClock, TimeOrderedIds};
 use knm_telemetry::{Identity, Logs, PrometheusExposition, Traces};
 use tokio::runtime::Runtime;
@@ -55,8 +55,11 @@ pub fn run(arguments: &ServeArguments, environment: &Environment) -> Result<(), 
         version: VERSION.to_owned(),
         hostname: settings.instance_id.clone().unwrap_or_else(knm_system::hostname),
     };
-    // Processes on one machine may have one name.
-    settings.database.instance = Some(format!("{}/{}", identity.hostname, std::process::id()));
+    settings.database.instance = Some(storage::instance(
+        settings.instance_id.as_deref(),
+        &knm_system::hostname(),
+        std::process::id(),
+    ));
     let traces = open_traces(&settings, &identity)?;
     let clock = Arc::new(SystemClock);
     let logs = knm_telemetry::start_logs(&settings.logging, identity, clock, traces.as_ref())?;
@@ -258,13 +261,6 @@ impl Program<'_> {
             settings.server.shutdown_timeout,
         );
 
-        tokio::spawn(Arc::clone(&changes).keep_holds(
-            Arc::clone(&storage.leases),
-            replica(&clock),
-            settings.operations.lease,
-            background.clone(),
-        ));
-        tokio::spawn(idempotency.sweep(background.clone()));
         tokio::spawn(fold(exposition, Arc::clone(&inventory), background.clone()));
         tokio::spawn(reload::at_each_hangup(
             hangups()?,
@@ -290,7 +286,7 @@ impl Program<'_> {
         let prepared = async {
             match settings.database.auto_migrate {
                 true => migrate(&storage).await?,
-                false => wait_for_migrations(&storage).await,
+                false => wait_for_migrations(&storage).await?,
             }
             point_out_a_later_schema(&storage).await;
             register(&storage, &clock, &inventory, &registered).await;
@@ -313,6 +309,14 @@ impl Program<'_> {
                 return Ok(());
             }
         }
+        // Who works before the schema is there would take leases from replicas that can do the work.
+        tokio::spawn(Arc::clone(&changes).keep_holds(
+            Arc::clone(&storage.leases),
+            replica(&clock),
+            settings.operations.lease,
+            background.clone(),
+        ));
+        tokio::spawn(idempotency.sweep(background.clone()));
         tokio::spawn(Arc::clone(&registry).follow(background.clone()));
         let expiry = registration::expiry_watch(configured, &inventory, &clock);
         tokio::spawn(expiry.keep(background.clone()));
@@ -464,11 +468,14 @@ async fn migrate(storage: &Storage) -> Result<(), Failure> {
 
 /// Somebody must apply them: until then the service is not ready, and nothing is done on a schema that lacks something. That they cannot be
 /// counted now is told by the health check.
-async fn wait_for_migrations(storage: &Storage) {
+///
+/// # Errors
+/// [`Failure::Migration`] if no migration will make it the schema of this version.
+async fn wait_for_migrations(storage: &Storage) -> Result<(), Failure> {
     let mut is_told = false;
     loop {
         match storage.admin.schema().await {
-            Ok(schema) if schema.pending == 0 => return,
+            Ok(schema) if schema.pending == 0 => return Ok(()),
             Ok(schema) if !is_told => {
                 tracing::warn!(
                     pending = schema.pending,
@@ -476,6 +483,7 @@ async fn wait_for_migrations(storage: &Storage) {
                 );
                 is_told = true;
             }
+            Err(error @ StorageError::Corrupt { .. }) => return Err(Failure::Migration(error)),
             Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;

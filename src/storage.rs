@@ -125,6 +125,16 @@ pub async fn open(settings: &DatabaseSettings) -> Result<Storage, OpenError> {
     }
 }
 
+/// How the database's server shows this process. Processes on one machine may have one name, and each container has a process 1; an id may
+/// be the same for all replicas.
+#[must_use]
+pub fn instance(id: Option<&str>, host: &str, process: u32) -> String {
+    match id {
+        Some(id) if id != host => format!("{id}/{host}/{process}"),
+        Some(_) | None => format!("{host}/{process}"),
+    }
+}
+
 /// Holds the store, so that nobody else opens it.
 ///
 /// # Errors
@@ -287,4 +297,17 @@ fn postgres_options(settings: &DatabaseSettings) -> Result<knm_storage_postgres:
         instance: settings.instance.clone(),
         ..address
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_with_one_id_are_told_apart_by_their_hosts() {
+        assert_eq!(instance(None, "pod-1", 1), "pod-1/1");
+        assert_eq!(instance(Some("pod-1"), "pod-1", 1), "pod-1/1");
+        assert_eq!(instance(Some("prod"), "pod-1", 1), "prod/pod-1/1");
+        assert_eq!(instance(Some("prod"), "pod-2", 1), "prod/pod-2/1");
+    }
 }
