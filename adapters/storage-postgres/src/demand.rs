@@ -3,7 +3,7 @@
 use knm_ports::{ConnectionDemand, ConnectionLimit};
 use sqlx::PgConnection;
 
-/// How connections are called that belong to no replica, as those of commands.
+/// How connections are called that belong to no replica that is known, as those of commands and of versions that gave replicas no names.
 const PROGRAM: &str = "kube-node-manager";
 /// How a replica calls the connection over which it hears of the others.
 pub(crate) const LISTENER: &str = "kube-node-manager listener";
@@ -18,7 +18,7 @@ const ASK: &str = "WITH ours AS (
     SELECT datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AS here,
         usename = session_user AS by_us,
         coalesce(datid = (SELECT oid FROM pg_database WHERE datname = current_database()), false)
-            AND starts_with(application_name, $1) AS of_us,
+            AND starts_with(application_name, $1 || ' ') AND application_name <> $3 AS of_us,
         application_name
     FROM pg_stat_activity WHERE datid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend'
 )
@@ -26,7 +26,7 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
         - coalesce(current_setting('reserved_connections', true)::int, 0),
     CASE WHEN role.rolsuper THEN -1 ELSE base.datconnlimit END,
     CASE WHEN role.rolsuper THEN -1 ELSE role.rolconnlimit END,
-    (SELECT count(DISTINCT application_name) FROM ours WHERE of_us AND application_name NOT IN ($1, $2)),
+    (SELECT count(DISTINCT application_name) FROM ours WHERE of_us AND application_name <> $2),
     (SELECT count(*) FROM ours WHERE NOT of_us),
     (SELECT count(*) FROM ours WHERE NOT of_us AND here),
     (SELECT count(*) FROM ours WHERE NOT of_us AND by_us)
@@ -52,6 +52,7 @@ pub(crate) async fn ask(connection: &mut PgConnection, max_open: u32) -> Result<
     let answer = sqlx::query_as(ASK)
         .bind(PROGRAM)
         .bind(LISTENER)
+        .bind(crate::holding::NAME)
         .fetch_one(connection)
         .await?;
     Ok(demand(answer, max_open + BESIDE_THE_POOL))

@@ -1,5 +1,6 @@
 //! What the pool does when it is used hard, and when the server stops, hangs and comes back.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -7,22 +8,30 @@ use knm_model::ClusterName;
 use knm_ports::{Storage, StorageError};
 use knm_storage_postgres::PostgresOptions;
 use knm_test_support::postgres::{PostgresServer, USERNAME};
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
 
 /// A server with a migrated database.
 struct Fixture {
     server: PostgresServer,
+    database: String,
     storage: Storage,
 }
 
 async fn fixture(change: impl FnOnce(&mut PostgresOptions)) -> Option<Fixture> {
     let server = PostgresServer::start()?;
-    let mut options = PostgresOptions::from_url(&server.url(&server.create_database())).expect("a connection string");
+    let database = server.create_database();
+    let mut options = PostgresOptions::from_url(&server.url(&database)).expect("a connection string");
     // A burst opens all connections at once, and machines are slow at times.
     options.acquire_timeout = Duration::from_secs(30);
     change(&mut options);
     let storage = knm_storage_postgres::open(options).await.expect("a fresh database");
     storage.admin.migrate().await.expect("the migrations run");
-    Some(Fixture { server, storage })
+    Some(Fixture {
+        server,
+        database,
+        storage,
+    })
 }
 
 impl Fixture {
@@ -186,4 +195,33 @@ async fn a_server_that_hangs_does_not_hold_up_closing() {
         fixture.storage.admin.ping().await,
         Err(StorageError::Unavailable { .. })
     ));
+}
+
+#[tokio::test]
+async fn connections_of_no_known_replica_count_among_the_others() {
+    let Some(fixture) = fixture(|options| options.instance = Some("pod-1/1".to_owned())).await else {
+        return;
+    };
+    let url = fixture.server.url(&fixture.database);
+    let mut connections = Vec::new();
+    for name in [
+        "kube-node-manager",
+        "kube-node-manager migrate-data",
+        "kube-node-manager pod-2/1",
+        "kube-node-manager listener",
+    ] {
+        let options = PgConnectOptions::from_str(&url).unwrap().application_name(name);
+        connections.push(options.connect().await.unwrap());
+    }
+    let mut seen = None;
+    for _ in 0..1000 {
+        let demand = fixture.storage.admin.demand().await.unwrap().unwrap();
+        seen = Some((demand.replicas, demand.others));
+        // Whoever made the database is known to the server for a moment more.
+        if seen == Some((2, 2)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(seen, Some((2, 2)));
 }
