@@ -56,10 +56,20 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Transfer(#[from] knm_domain::TransferError),
     /// A signal came.
-    #[error("interrupted by {signal}: nothing was moved, both databases are as they were")]
+    #[error("interrupted by {signal}: nothing was moved; the source is as it was, and the target got no row")]
     Interrupted {
         /// Its name.
         signal: &'static str,
+    },
+    /// A signal came while it was not known whether everything was moved.
+    #[error(
+        "interrupted by {signal} while the transaction ended: {place} has either all or nothing, which --dry-run tells"
+    )]
+    Uncertain {
+        /// Its name.
+        signal: &'static str,
+        /// The target.
+        place: String,
     },
     /// A cluster cannot be used.
     #[error(transparent)]

@@ -1,6 +1,7 @@
 //! `migrate-data`: moves all that one database holds into another one.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,14 +76,10 @@ async fn transfer(
         true => Purpose::Rehearse,
         false => Purpose::Fill,
     };
-    let source = storage::hold(from, Purpose::Read).await?;
-    let target = match storage::hold(to, purpose).await {
-        Ok(target) => target,
-        Err(error) => {
-            let error = same(&source.place(), error);
-            source.close().await;
-            return Err(error);
-        }
+    let (source, target) = tokio::select! {
+        held = hold_both(from, to, purpose) => held?,
+        // What is held or still connecting goes with this.
+        ending = endings.next() => return Err(Failure::Interrupted { signal: ending.as_str() }),
     };
     let done = move_between(&source, &target, is_rehearsal, &mut endings).await;
     for store in [&target, &source] {
@@ -90,6 +87,22 @@ async fn transfer(
         drop(timeout(FAREWELL, store.close()).await);
     }
     Ok((done?, started.elapsed()))
+}
+
+async fn hold_both(
+    from: &DatabaseSettings,
+    to: &DatabaseSettings,
+    purpose: Purpose,
+) -> Result<(Arc<dyn StoreContent>, Arc<dyn StoreContent>), Failure> {
+    let source = storage::hold(from, Purpose::Read).await?;
+    match storage::hold(to, purpose).await {
+        Ok(target) => Ok((source, target)),
+        Err(error) => {
+            let error = same(&source.place(), error);
+            source.close().await;
+            Err(error)
+        }
+    }
 }
 
 /// That a database is held by this very process is told in other words.
@@ -141,14 +154,25 @@ async fn until_interrupted(
         }
     };
     let mut work = pin!(work);
+    let mut is_told_to_wait = false;
     loop {
         tokio::select! {
             done = &mut work => return done.map_err(|error: TransferError| error.into()),
             ending = endings.next() => {
-                // Whether a transaction that is ending has ended could not be told: that is waited for.
+                let signal = ending.as_str();
                 if told.borrow().phase != Phase::Keeping {
-                    return Err(Failure::Interrupted { signal: ending.as_str() });
+                    return Err(Failure::Interrupted { signal });
                 }
+                // Whether a transaction that is ending has ended cannot be told: that is waited for, as long as somebody wants to.
+                if is_told_to_wait {
+                    return Err(Failure::Uncertain { signal, place: transfer.target.place() });
+                }
+                is_told_to_wait = true;
+                // Whoever closed stderr does not want to know.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "{signal}: the transaction is ending, which is waited for; another signal ends this without knowing whether everything was moved"
+                );
             }
         }
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 
@@ -292,7 +293,7 @@ fn what_cannot_be_moved_is_refused_in_a_sentence() {
     let last: i64 = last.parse().unwrap();
     server.run(
         &database,
-        "INSERT INTO _sqlx_migrations SELECT 9999, description, now(), true, checksum, 0 FROM _sqlx_migrations LIMIT 1",
+        "INSERT INTO _sqlx_migrations SELECT 9999, 'add what nobody knows', now(), true, checksum, 0 FROM _sqlx_migrations LIMIT 1",
     );
     let newer = place.refused(&sqlite, &postgres, 1);
     assert!(
@@ -390,7 +391,7 @@ fn a_move_that_is_ended_in_the_middle_leaves_nothing_and_may_be_done_again() {
             "-INT" => "interrupted by SIGINT: nothing was moved",
             "-TERM" => "interrupted by SIGTERM: nothing was moved",
             "cut at the end" | "stop" => "it has either all or nothing",
-            _ => "cannot be filled; it is as it was",
+            _ => "cannot be filled; it got no row",
         };
         assert!(errors.contains(told), "{way}: {errors}");
         if way == "stop" {
@@ -405,6 +406,59 @@ fn a_move_that_is_ended_in_the_middle_leaves_nothing_and_may_be_done_again() {
 
     server.run(&database, "DROP TRIGGER slow ON audit_records");
     assert_eq!(place.moved(&source, &target), expected);
+}
+
+#[test]
+fn a_second_signal_while_the_transaction_ends_ends_the_program_which_says_that_it_does_not_know() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    let place = Place::new();
+    let source = place.url("nodes.db");
+    place.moved(&many(&server, &place, 3_001), &source);
+    let database = server.create_database();
+    let target = server.url(&database);
+    let migrated = run(PROGRAM, place.0.path(), &["migrate"], &[("DATABASE_URL", &target)]);
+    assert!(migrated.status.success());
+    server.run(&database, SLOW_WRITING);
+    server.run(&database, SLOW_ENDING);
+
+    let moving = start(&place, &source, &target);
+    wait_for("it is at the end", || {
+        (server.run(&database, WAITING) == "1").then_some(())
+    });
+    // Two of the same kind could arrive as one.
+    signal_to(&moving, "-INT");
+    signal_to(&moving, "-TERM");
+    let output = moving.wait_with_output().unwrap();
+
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("the transaction is ending, which is waited for")
+            && errors.contains("while the transaction ended: ")
+            && errors.contains("has either all or nothing"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_signal_ends_a_move_that_waits_for_a_server_that_does_not_answer() {
+    let place = Place::new();
+    let url = place.url("nodes.db");
+    let migrated = run(PROGRAM, place.0.path(), &["migrate"], &[("DATABASE_URL", &url)]);
+    assert!(migrated.status.success());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("postgres://me@{}/nodes?sslmode=disable", silent.local_addr().unwrap());
+
+    let moving = start(&place, &url, &target);
+    let _connection = silent.accept().unwrap();
+    signal_to(&moving, "-INT");
+    let output = moving.wait_with_output().unwrap();
+
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("interrupted by SIGINT: nothing was moved"), "{errors}");
 }
 
 #[test]

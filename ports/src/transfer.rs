@@ -97,7 +97,8 @@ pub struct SchemaVersions {
 pub enum HoldError {
     /// Somebody has it open.
     #[error(
-        "{place} is in use: a service, another move or another command has it open; stop the service and try again"
+        "{place} is in use: a service, another move or another command has it open; stop the service and try again \
+         (a PostgreSQL server shows who it is in pg_stat_activity, as application_name)"
     )]
     InUse {
         /// Where it is, without any secret.
@@ -155,6 +156,11 @@ pub trait StoreContent: Send + Sync + 'static {
     ///
     /// - MUST store nothing before [`StoreContent::keep`].
     async fn put(&self, table: &'static Table, rows: Vec<Row>) -> Result<(), StorageError>;
+
+    /// Does what is still to be done with what was put before it is kept, as far as that can take long.
+    ///
+    /// - MUST keep nothing.
+    async fn settle(&self) -> Result<(), StorageError>;
 
     /// Makes all that was put last.
     async fn keep(&self) -> Result<(), StorageError>;

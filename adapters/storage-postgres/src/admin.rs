@@ -7,7 +7,7 @@ use knm_ports::{ConnectionDemand, PoolStatus, SchemaStatus, StorageAdmin, Storag
 use knm_storage_sql::{APPLIED, AppliedRow, Origin, WatchedPool, apply_pending, schema_status};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{PgConnection, Postgres};
+use sqlx::{Executor, PgConnection, Postgres};
 
 use crate::{check_connection, demand};
 
@@ -17,6 +17,8 @@ pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres
 const PING_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a migration keeps others waiting for what it itself waits for, and how long it lets them go on then.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// As the server, the role and the database have them.
+const NO_LIMITS: &str = "RESET statement_timeout; RESET lock_timeout";
 const MIGRATED_ONCE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
 pub(crate) struct PostgresStorageAdmin {
@@ -61,7 +63,8 @@ impl PostgresStorageAdmin {
         loop {
             // Not pooled again: when a migration fails, the lock that keeps other replicas out ends with the connection.
             let mut held = self.pool.acquire_for_long("migrate").await?;
-            let outcome = self.migrate_alone(held.connection(), &mut count).await;
+            let (origin, connection) = (self.pool.origin(), held.connection());
+            let outcome = migrate_within(origin, connection, self.migration_timeout, &mut count).await;
             drop(held);
             match outcome {
                 Err(StorageError::TimedOut { .. }) => {
@@ -76,24 +79,6 @@ impl PostgresStorageAdmin {
                 outcome => return outcome.map(|()| count),
             }
         }
-    }
-
-    async fn migrate_alone(&self, connection: &mut PgConnection, count: &mut usize) -> Result<(), StorageError> {
-        let failed = |error| self.pool.origin().storage_error("the schema", error);
-        // The server stops by itself when nobody waits any more; 0 is no limit.
-        let limit = self.migration_timeout.map_or(0, |limit| limit.as_millis().max(1));
-        for (name, limit) in [
-            ("statement_timeout", limit),
-            ("lock_timeout", LOCK_PATIENCE.as_millis()),
-        ] {
-            sqlx::query("SELECT set_config($1, $2, false)")
-                .bind(name)
-                .bind(limit.to_string())
-                .execute(&mut *connection)
-                .await
-                .map_err(failed)?;
-        }
-        migrate_connection(self.pool.origin(), connection, count).await
     }
 }
 
@@ -154,8 +139,35 @@ impl StorageAdmin for PostgresStorageAdmin {
     }
 }
 
-/// Applies what is pending over a connection that is in no transaction, and counts that in `count`, also where it fails in the end.
-pub(crate) async fn migrate_connection(
+/// Applies what is pending over a connection that is in no transaction, and counts that in `count`, also where it fails in the end. It waits
+/// for others only for a moment, and each of its statements takes at most `limit`.
+pub(crate) async fn migrate_within(
+    origin: &Origin,
+    connection: &mut PgConnection,
+    limit: Option<Duration>,
+    count: &mut usize,
+) -> Result<(), StorageError> {
+    // The server stops by itself when nobody waits any more; 0 is no limit.
+    let limit = limit.map_or(0, |limit| limit.as_millis().max(1));
+    for (name, limit) in [
+        ("statement_timeout", limit),
+        ("lock_timeout", LOCK_PATIENCE.as_millis()),
+    ] {
+        sqlx::query("SELECT set_config($1, $2, false)")
+            .bind(name)
+            .bind(limit.to_string())
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| origin.storage_error("the schema", error))?;
+    }
+    let outcome = migrate_connection(origin, connection, count).await;
+    // Behind a proxy the session goes on for others. One that is broken has no limits either.
+    let reset = connection.execute(sqlx::raw_sql(NO_LIMITS));
+    drop(tokio::time::timeout(LOCK_PATIENCE, reset).await);
+    outcome
+}
+
+async fn migrate_connection(
     origin: &Origin,
     connection: &mut PgConnection,
     count: &mut usize,
@@ -171,4 +183,37 @@ pub(crate) async fn applied(connection: &mut PgConnection) -> Result<Vec<Applied
         return Ok(Vec::new());
     }
     sqlx::query_as(APPLIED).fetch_all(connection).await
+}
+
+#[cfg(test)]
+mod tests {
+    use knm_test_support::postgres::PostgresServer;
+    use sqlx::Connection;
+
+    use super::*;
+    use crate::PostgresOptions;
+
+    #[tokio::test]
+    async fn a_session_that_migrated_has_no_limits_of_its_own() {
+        let Some(server) = PostgresServer::start() else {
+            return;
+        };
+        let url = server.url(&server.create_database());
+        let options = PostgresOptions::from_url(&url).expect("a connection string");
+        let mut connection = PgConnection::connect(&url).await.expect("a connection");
+        let limit = Some(Duration::from_secs(60));
+
+        migrate_within(&crate::holding::origin(&options), &mut connection, limit, &mut 0)
+            .await
+            .expect("the migrations run");
+
+        for name in ["statement_timeout", "lock_timeout"] {
+            let now: String = sqlx::query_scalar("SELECT current_setting($1)")
+                .bind(name)
+                .fetch_one(&mut connection)
+                .await
+                .expect("a setting");
+            assert_eq!(now, "0", "{name}");
+        }
+    }
 }

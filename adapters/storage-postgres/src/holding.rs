@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use knm_ports::{Cell, Column, ColumnKind, HoldError, Purpose, StorageError, StoreContent, Table};
 use knm_storage_sql::{Dialect, Origin, TABLES};
@@ -16,7 +17,7 @@ use crate::store_content::{SqlStoreContent, names, schema_versions};
 use crate::{OPERATION_TIMEOUT, PostgresOptions, check_root_cert, connect_options};
 
 /// How the server shows the connection.
-const NAME: &str = "kube-node-manager migrate-data";
+pub(crate) const NAME: &str = "kube-node-manager migrate-data";
 /// The advisory lock: `knm_data`, read as a number.
 pub(crate) const LOCK: i64 = 0x6b6e_6d5f_6461_7461;
 const TAKE_ALONE: &str = "SELECT pg_try_advisory_xact_lock($1)";
@@ -25,11 +26,15 @@ pub(crate) const SHARE: &str = "SELECT pg_try_advisory_lock_shared($1)";
 /// For this statement only: it works behind each proxy.
 pub(crate) const IS_FREE: &str = "SELECT pg_try_advisory_xact_lock_shared($1)";
 
-/// Once in the transaction: moving takes as long as it takes, waiting for others does not.
-const SETTINGS: [&str; 3] = [
+/// Once in the transaction: moving takes as long as it takes, waiting for others does not. A client that went without a word, with its
+/// machine, would keep everybody out until the system's keepalives notice, which is hours by default.
+const SETTINGS: [&str; 6] = [
     "SET LOCAL statement_timeout = 0",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
     "SET LOCAL lock_timeout = '5s'",
+    "SET LOCAL tcp_keepalives_idle = 30",
+    "SET LOCAL tcp_keepalives_interval = 10",
+    "SET LOCAL tcp_keepalives_count = 3",
 ];
 /// What is done before a transaction ends: the planner knows nothing of the rows until somebody tells it.
 pub(crate) const BEFORE_THE_END: &[&str] = &["ANALYZE audit_records, operations, operation_targets, operation_events"];
@@ -58,7 +63,10 @@ pub async fn hold(options: &PostgresOptions, purpose: Purpose) -> Result<Arc<dyn
         drop(connection.close().await);
         return Err(error);
     }
-    Ok(Arc::new(SqlStoreContent::new(connection, origin, purpose, Hold)))
+    let hold = Hold {
+        migration_timeout: options.migration_timeout,
+    };
+    Ok(Arc::new(SqlStoreContent::new(connection, origin, purpose, hold)))
 }
 
 /// Where errors come from.
@@ -75,11 +83,19 @@ pub(crate) fn origin(options: &PostgresOptions) -> Origin {
 
 /// What keeps others out beside the transaction: here nothing.
 #[derive(Debug)]
-pub(crate) struct Hold;
+pub(crate) struct Hold {
+    /// How long migrations may take, `None`: as long as they need.
+    migration_timeout: Option<Duration>,
+}
 
 impl Hold {
     /// Nothing is to be ended that does not end with the connection.
     pub(crate) fn end(&self) {}
+}
+
+/// Applies all migrations.
+pub(crate) async fn migrate(hold: &Hold, origin: &Origin, connection: &mut PgConnection) -> Result<(), StorageError> {
+    crate::admin::migrate_within(origin, connection, hold.migration_timeout, &mut 0).await
 }
 
 /// Begins the transaction.
@@ -123,7 +139,15 @@ async fn lock_tables(origin: &Origin, connection: &mut PgConnection, purpose: Pu
     match sqlx::query(statement).execute(connection).await {
         Ok(_) => Ok(()),
         Err(error) => match origin.storage_error("the tables", error) {
-            StorageError::TimedOut { .. } => Err(in_use(origin)),
+            StorageError::TimedOut { .. } => Err(StorageError::Refused {
+                message: format!(
+                    "{}: somebody has locked its tables, such as a service, a migration, VACUUM or CREATE INDEX CONCURRENTLY; \
+                     pg_locks and pg_stat_activity show who; let that end and try again",
+                    origin.place
+                ),
+                source: None,
+            }
+            .into()),
             error => Err(error.into()),
         },
     }
@@ -208,9 +232,28 @@ fn write_escaped(text: &mut String, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use knm_test_support::postgres::PostgresServer;
     use uuid::Uuid;
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_server_looks_after_half_a_minute_whether_who_holds_it_is_still_there() {
+        let Some(server) = PostgresServer::start() else {
+            return;
+        };
+        let url = server.url(&server.create_database());
+        let mut connection = PgConnection::connect(&url).await.expect("a connection");
+        assert!(begin_alone(&mut connection).await.expect("an answer"));
+        let set: String = sqlx::query_scalar(
+            "SELECT concat_ws(' ', current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'),
+                current_setting('tcp_keepalives_count'))",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .expect("settings");
+        assert_eq!(set, "30 10 3");
+    }
 
     #[test]
     fn each_kind_of_value_is_written_so_that_the_server_reads_the_same() {

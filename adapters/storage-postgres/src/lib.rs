@@ -128,8 +128,10 @@ async fn check_connection(
                 Ok(Ok(true)) => Ok(()),
                 Ok(Ok(false)) => Err(StorageError::Refused {
                     message: format!(
-                        "{}: migrate-data works on it; try again when that has ended",
-                        pool.origin().place
+                        "{}: migrate-data works on it; try again when that has ended \
+                         (pg_stat_activity shows it with the application_name \"{}\")",
+                        pool.origin().place,
+                        holding::NAME
                     ),
                     source: None,
                 }),

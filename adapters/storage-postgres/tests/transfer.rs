@@ -8,6 +8,7 @@ use knm_contract::transfer::TransferFixture;
 use knm_ports::{Cell, HoldError, Purpose, Storage, StorageError, StoreContent};
 use knm_storage_postgres::PostgresOptions;
 use knm_test_support::postgres::PostgresServer;
+use sqlx::{Connection, PgConnection};
 
 knm_contract::transfer_contract!(fresh_postgres);
 
@@ -87,4 +88,33 @@ async fn what_postgres_cannot_store_is_named_before_it_is_sent() {
     let why = content.misfit(leases, &row).unwrap();
     assert!(why.starts_with("leases.owner: ") && why.contains("NUL"), "{why}");
     content.close().await;
+}
+
+/// As VACUUM does, and what makes an index beside others.
+#[tokio::test]
+async fn that_somebody_else_has_locked_a_table_is_told_in_other_words_than_that_a_service_has_it_open() {
+    let Some(database) = fresh_postgres().await else {
+        return;
+    };
+    let storage = database.open().await.unwrap();
+    storage.admin.migrate().await.unwrap();
+    storage.admin.close().await;
+    let mut other = PgConnection::connect(&database.server.url(&database.name))
+        .await
+        .unwrap();
+    let mut transaction = other.begin().await.unwrap();
+    sqlx::query("LOCK TABLE leases IN SHARE UPDATE EXCLUSIVE MODE")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+
+    let error = database.hold(Purpose::Read).await.err().unwrap();
+
+    let text = error.to_string();
+    assert!(
+        text.contains("somebody has locked its tables") && text.contains("pg_locks"),
+        "{text}"
+    );
+    transaction.rollback().await.unwrap();
+    database.hold(Purpose::Read).await.unwrap().close().await;
 }

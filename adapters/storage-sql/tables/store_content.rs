@@ -75,7 +75,7 @@ impl StoreContent for SqlStoreContent {
         let connection = connected.get()?;
         let ended = sqlx::query("ROLLBACK").execute(&mut *connection).await;
         ended.map_err(|error| self.failed(error))?;
-        crate::admin::migrate_connection(&self.origin, connection, &mut 0).await?;
+        holding::migrate(&self.hold, &self.origin, connection).await?;
         holding::begin(&self.origin, connection, self.purpose).await
     }
 
@@ -112,10 +112,14 @@ impl StoreContent for SqlStoreContent {
         put.map_err(|error| self.origin.storage_error(table.name, error))
     }
 
-    async fn keep(&self) -> Result<(), StorageError> {
+    async fn settle(&self) -> Result<(), StorageError> {
         for statement in holding::BEFORE_THE_END {
             self.execute(statement).await?;
         }
+        Ok(())
+    }
+
+    async fn keep(&self) -> Result<(), StorageError> {
         self.execute("COMMIT").await
     }
 

@@ -14,6 +14,8 @@ use crate::{BUSY_TIMEOUT, OPERATION_TIMEOUT, SqliteOptions, create_folder, file_
 
 /// What is done before a transaction ends: here nothing, the migration says what the planner must know.
 pub(crate) const BEFORE_THE_END: &[&str] = &[];
+/// Compares indexes with their tables, too. The first fault is enough.
+const CHECK: &str = "PRAGMA integrity_check(1)";
 /// In KiB. Indexes are filled in no order: what is in memory need not be written again and again.
 const CACHE: &str = "-65536";
 /// How many values a statement has at most; SQLite allows 32,766.
@@ -53,6 +55,9 @@ pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn S
     let failed = |error| origin.storage_error("the file", error);
     let mut connection = connect.connect().await.map_err(failed)?;
     begin(&origin, &mut connection, purpose).await?;
+    if purpose == Purpose::Read {
+        refuse_damage(&origin, &mut connection).await?;
+    }
     Ok(Arc::new(SqlStoreContent::new(connection, origin, purpose, hold)))
 }
 
@@ -114,6 +119,31 @@ pub(crate) fn unlockable(options: &SqliteOptions, error: io::Error) -> StorageEr
         "the file beside it whose name ends in -lock cannot be locked",
         error,
     )
+}
+
+/// Applies all migrations.
+pub(crate) async fn migrate(
+    _hold: &Hold,
+    origin: &Origin,
+    connection: &mut SqliteConnection,
+) -> Result<(), StorageError> {
+    crate::admin::migrate_connection(origin, connection, &mut 0).await
+}
+
+/// Rows are read by an index: one that lacks some would lose them without a word.
+async fn refuse_damage(origin: &Origin, connection: &mut SqliteConnection) -> Result<(), StorageError> {
+    let found = sqlx::query_scalar(CHECK).fetch_one(connection).await;
+    let found: String = found.map_err(|error| origin.storage_error("the file", error))?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        fault => Err(StorageError::Corrupt {
+            what: "the file",
+            message: format!(
+                "{} is damaged: {fault}; a damaged index is made anew by REINDEX",
+                origin.place
+            ),
+        }),
+    }
 }
 
 /// Begins the transaction.

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use knm_contract::transfer::TransferFixture;
 use knm_ports::{HoldError, Purpose, Storage, StorageError, StoreContent};
 use knm_storage_sqlite::SqliteOptions;
-use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tempfile::TempDir;
 
 knm_contract::transfer_contract!(fresh_sqlite);
@@ -86,4 +86,43 @@ async fn reading_leaves_the_file_as_it_was() {
     content.close().await;
 
     assert_eq!(std::fs::read(file.path()).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_file_with_an_index_that_lacks_a_row_is_not_read() {
+    let file = fresh_sqlite().await.unwrap();
+    let storage = file.open().await.unwrap();
+    storage.admin.migrate().await.unwrap();
+    storage.admin.close().await;
+    drop(storage);
+    let connect = SqliteConnectOptions::new().filename(file.path());
+    let index = "idempotency_keys_claimed_at";
+    let mut connection = connect.connect().await.unwrap();
+    let (root, sql): (i64, String) = sqlx::query_as("SELECT rootpage, sql FROM sqlite_schema WHERE name = $1")
+        .bind(index)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    for statements in [
+        format!("PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE name = '{index}'"),
+        "INSERT INTO idempotency_keys (caller, key, fingerprint, claimed_at_unix_ms) VALUES ('me', 'k', zeroblob(32), 1)"
+            .to_owned(),
+        format!(
+            "PRAGMA writable_schema = ON; INSERT INTO sqlite_schema VALUES ('index', '{index}', 'idempotency_keys', {root}, '{sql}')"
+        ),
+    ] {
+        // Each connection reads the schema anew.
+        let mut connection = connect.connect().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(statements))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    }
+    connection.close().await.unwrap();
+
+    let error = file.hold(Purpose::Read).await.err().unwrap();
+
+    let text = error.to_string();
+    assert!(text.contains("nodes.db is damaged: ") && text.contains(index), "{text}");
 }

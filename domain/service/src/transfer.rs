@@ -129,6 +129,20 @@ pub enum TransferError {
         /// Both, for people.
         checksums: String,
     },
+    /// Not all rows of the source were read.
+    #[error(
+        "{from} counts {counted} rows of {table}, and {rows} were read from it: it is damaged, or somebody else changed it; nothing was moved"
+    )]
+    Miscounted {
+        /// The source.
+        from: String,
+        /// The table.
+        table: &'static str,
+        /// How many rows it says there are.
+        counted: u64,
+        /// How many were read.
+        rows: u64,
+    },
     /// The source does not work.
     #[error("{place} cannot be read")]
     Source {
@@ -139,7 +153,7 @@ pub enum TransferError {
         source: StorageError,
     },
     /// The target does not work.
-    #[error("{place} cannot be filled; it is as it was")]
+    #[error("{place} cannot be filled; it got no row")]
     Target {
         /// Where it is.
         place: String,
@@ -181,17 +195,19 @@ impl Transfer {
                 .map_err(|error| self.target_error(error))?;
             self.refuse_unless_empty().await?;
         }
-        let mut told = Told::new(&self.progress, seen.rows);
+        let mut told = Told::new(&self.progress, seen.counts.iter().sum());
         let mut report = seen.report();
         told.begin(Phase::Moving);
-        for table in self.source.tables() {
+        for (table, counted) in self.source.tables().iter().zip(&seen.counts) {
             let moved = self.move_table(table, &mut told, &mut report.seal_keys).await?;
+            self.refuse_unless_all(*counted, &moved)?;
             report.tables.push(moved);
         }
         told.begin(Phase::Checking);
         for (table, moved) in self.target.tables().iter().zip(&report.tables) {
             self.check_table(table, moved, &mut told).await?;
         }
+        self.target.settle().await.map_err(|error| self.target_error(error))?;
         told.begin(Phase::Keeping);
         self.target.keep().await.map_err(|error| match error.is_transient() {
             true => TransferError::Uncertain {
@@ -209,10 +225,10 @@ impl Transfer {
     /// [`TransferError`] that [`Transfer::run`] would end with.
     pub async fn rehearse(&self) -> Result<TransferReport, TransferError> {
         let seen = self.look().await?;
-        let mut told = Told::new(&self.progress, seen.rows);
+        let mut told = Told::new(&self.progress, seen.counts.iter().sum());
         let mut report = seen.report();
         told.begin(Phase::Moving);
-        for table in self.source.tables() {
+        for (table, counted) in self.source.tables().iter().zip(&seen.counts) {
             let mut reading = Reading::new(table);
             loop {
                 let rows = self.next(table, &mut reading, &mut report.seal_keys).await?;
@@ -221,7 +237,9 @@ impl Transfer {
                 }
                 told.went_on(table, rows.len());
             }
-            report.tables.push(reading.finish());
+            let moved = reading.finish();
+            self.refuse_unless_all(*counted, &moved)?;
+            report.tables.push(moved);
         }
         Ok(report)
     }
@@ -239,18 +257,28 @@ impl Transfer {
             }
             self.refuse_unless_empty().await?;
         }
-        let mut rows = 0;
+        let mut counts = Vec::new();
         for table in self.source.tables() {
-            rows += self
-                .source
-                .count(table)
-                .await
-                .map_err(|error| self.source_error(error))?;
+            let count = self.source.count(table).await;
+            counts.push(count.map_err(|error| self.source_error(error))?);
         }
         Ok(Seen {
-            rows,
+            counts,
             schema: source.applied,
             is_schema_new,
+        })
+    }
+
+    /// Rows are counted by another way than they are read: by another index, which may be whole where the one of the key is not.
+    fn refuse_unless_all(&self, counted: u64, moved: &MovedTable) -> Result<(), TransferError> {
+        if counted == moved.rows {
+            return Ok(());
+        }
+        Err(TransferError::Miscounted {
+            from: self.source.place(),
+            table: moved.name,
+            counted,
+            rows: moved.rows,
         })
     }
 
@@ -380,7 +408,8 @@ impl Transfer {
 
 /// What was found before the first row moved.
 struct Seen {
-    rows: u64,
+    /// How many rows each table of the source has.
+    counts: Vec<u64>,
     schema: i64,
     is_schema_new: bool,
 }

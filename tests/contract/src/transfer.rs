@@ -123,7 +123,7 @@ pub async fn each_row_is_told_once_over_many_pages(fixture: &dyn TransferFixture
     content.close().await;
 }
 
-/// `put` MUST store nothing before `keep`.
+/// `put` MUST store nothing before `keep`, and `settle` MUST keep nothing.
 pub async fn what_is_not_kept_is_gone(fixture: &dyn TransferFixture) {
     let content = filled(fixture).await;
     let leases = table(&*content, "leases");
@@ -131,6 +131,7 @@ pub async fn what_is_not_kept_is_gone(fixture: &dyn TransferFixture) {
         .put(leases, samples::rows(leases))
         .await
         .expect("rows are added");
+    content.settle().await.expect("it is no end");
     content.close().await;
 
     let content = hold(fixture, Purpose::Read).await;

@@ -29,12 +29,21 @@ fn row(name: &str) -> Row {
 /// A store with a schema of this version, and these rows.
 fn store(place: &'static str, applied: i64, names: &'static [&'static str]) -> MockStoreContent {
     let mut store = MockStoreContent::new();
+    store.expect_count().returning(move |_| Ok(names.len() as u64));
+    store_but_for_counts(store, place, applied, names)
+}
+
+fn store_but_for_counts(
+    mut store: MockStoreContent,
+    place: &'static str,
+    applied: i64,
+    names: &'static [&'static str],
+) -> MockStoreContent {
     store.expect_place().return_const(place.to_owned());
     store.expect_tables().return_const(&TABLES[..]);
     store
         .expect_schema()
         .returning(move || Ok(SchemaVersions { applied, wanted: 10 }));
-    store.expect_count().returning(move |_| Ok(names.len() as u64));
     store.expect_misfit().returning(|_, _| None);
     store
         .expect_rows()
@@ -93,6 +102,7 @@ fn damaged(damage: fn(Vec<Row>) -> Vec<Row>) -> MockStoreContent {
 async fn everything_is_moved_read_back_and_then_kept() {
     let source = store("the source", 10, &["a", "b", "c"]);
     let mut target = damaged(|rows| rows);
+    target.expect_settle().once().returning(|| Ok(()));
     target.expect_keep().once().returning(|| Ok(()));
 
     let report = transfer(source, target).run().await.unwrap();
@@ -116,6 +126,25 @@ async fn a_target_that_has_something_else_than_was_written_is_not_kept() {
             .await
             .unwrap_err();
         assert!(matches!(error, TransferError::Differs { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_counts_more_rows_than_it_tells_is_not_moved() {
+    let short = || {
+        let mut source = MockStoreContent::new();
+        source.expect_count().returning(|_| Ok(4));
+        store_but_for_counts(source, "the source", 10, &["a", "b", "c"])
+    };
+    // Keeping is not expected: it would fail the test.
+    let run = transfer(short(), damaged(|rows| rows)).run().await;
+    let rehearsed = transfer(short(), damaged(|rows| rows)).rehearse().await;
+    for error in [run.unwrap_err(), rehearsed.unwrap_err()] {
+        let text = error.to_string();
+        assert!(
+            text.starts_with("the source counts 4 rows of registered_clusters, and 3 were read"),
+            "{text}"
+        );
     }
 }
 
@@ -199,6 +228,7 @@ async fn a_row_that_does_not_fit_is_named_and_nothing_is_kept() {
 #[tokio::test]
 async fn a_target_that_is_lost_while_the_transaction_ends_is_told_apart() {
     let mut target = damaged(|rows| rows);
+    target.expect_settle().returning(|| Ok(()));
     target
         .expect_keep()
         .returning(|| Err(StorageError::Unavailable { source: "gone".into() }));
