@@ -84,7 +84,15 @@ pub(crate) fn give_to_owner(made: &File, file: &Path) -> io::Result<()> {
     };
     if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
         match fchown(made, Some(like.uid()), Some(like.gid())) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            // The second is that of an owner whom a container does not know.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Ok(());
+            }
             given => given?,
         }
     }
@@ -94,7 +102,11 @@ pub(crate) fn give_to_owner(made: &File, file: &Path) -> io::Result<()> {
 fn open(file: &Path) -> io::Result<File> {
     let path = lock_file(file);
     match OpenOptions::new().append(true).create_new(true).open(&path) {
-        Ok(made) => give_to_owner(&made, file).map(|()| made),
+        Ok(made) => {
+            // A lock that stays root's is one, too.
+            drop(give_to_owner(&made, file));
+            Ok(made)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open_existing(&path),
         Err(error) => Err(error),
     }
