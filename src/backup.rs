@@ -49,11 +49,35 @@ pub fn restore(arguments: &RestoreArguments, environment: &Environment) -> Resul
         None => String::new(),
     };
     print(&format!(
-        "{}: restored from {}\n{}{kept}",
+        "{}: restored from {}\n{}{kept}{}",
         settings.place,
         arguments.from.display(),
-        tell(&copied)
+        tell(&copied),
+        cautions(&copied)
     ))
+}
+
+/// What was over or revoked after the backup was made is not so any more.
+fn cautions(copied: &Copied) -> String {
+    let mut text = String::new();
+    // Writing to a text does not fail.
+    if 0 < copied.unended_operations {
+        let _ = writeln!(
+            text,
+            "warning: operations in it that are not over: {}; a service goes on with them as soon as it starts, also with drains that ended since; \
+             look at them with `GET /api/v1/operations` then, and stop them with `POST /api/v1/operations/{{id}}/cancel`",
+            copied.unended_operations
+        );
+    }
+    if 0 < copied.active_tokens {
+        let _ = writeln!(
+            text,
+            "warning: API tokens in it that are accepted: {}, also those that were revoked since; compare `token list` and use `token revoke` \
+             before the service starts",
+            copied.active_tokens
+        );
+    }
+    text
 }
 
 fn database(file: Option<&Path>, environment: &Environment) -> Result<DatabaseSettings, Failure> {

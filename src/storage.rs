@@ -98,6 +98,10 @@ pub struct Copied {
     pub schema: i64,
     /// How many rows each table has.
     pub rows: Vec<(&'static str, u64)>,
+    /// How many operations a service goes on with.
+    pub unended_operations: u64,
+    /// How many API tokens are accepted.
+    pub active_tokens: u64,
     /// How large it is.
     pub bytes: u64,
     /// Where the database is that it replaced.
@@ -221,6 +225,8 @@ fn copied(contents: knm_storage_sqlite::Contents, kept: Option<PathBuf>) -> Copi
     Copied {
         schema: contents.schema,
         rows: contents.rows,
+        unended_operations: contents.unended_operations,
+        active_tokens: contents.active_tokens,
         bytes: contents.bytes,
         kept,
     }

@@ -184,7 +184,12 @@ fn what_is_no_whole_backup_is_refused_and_the_database_stays() {
         .filter(|name| name.contains("partial"))
         .collect();
     assert_eq!(left, [""; 0]);
-    place.done(&["restore", "good"]);
+    let told = place.done(&["restore", "good"]);
+    assert!(
+        told.contains("warning: API tokens in it that are accepted: 1, also those"),
+        "{told}"
+    );
+    assert!(!told.contains("operations in it that are not over"), "{told}");
     assert_eq!(place.done(&["token", "list"]), before);
 }
 

@@ -100,7 +100,8 @@ pub trait ClusterGateway: Send + Sync + 'static {
     /// - MUST tell watchers of the change.
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError>;
 
-    /// Whether the cluster lets this service do something, in all of its namespaces.
+    /// Whether the cluster lets this service do something, in all of its namespaces. That it could not look at all of its rules and found none that
+    /// decides is an error.
     ///
     /// - MUST return `false` for what the cluster does not allow, or has no opinion of.
     /// - MUST NOT let other questions wait for these.
@@ -161,7 +162,8 @@ pub enum ClusterError {
     /// Our credentials do not suffice (403).
     #[error("the cluster forbids it: {message}")]
     Forbidden {
-        /// What the rules of the cluster would have to allow; `None` if that is nothing that this service is known to do.
+        /// What the rules of the cluster would have to allow; `None` if something else forbids it, such as a policy, or if that is nothing that this
+        /// service is known to do.
         action: Option<KubernetesAction>,
         /// The cluster's own words.
         message: String,

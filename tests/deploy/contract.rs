@@ -1,5 +1,8 @@
 //! The numbers that users rely on, in what is rendered.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::manifests::{Manifests, NAMESPACE, OVERLAYS, components};
@@ -117,6 +120,68 @@ fn postgres_has_two_to_ten_replicas_and_sqlite_no_autoscaler() {
                 "name": manifests.the("Deployment")["metadata"]["name"]})
         );
     }
+}
+
+#[test]
+fn the_pools_of_all_replicas_even_in_an_update_fit_what_postgresql_allows_by_default() {
+    let Some(manifests) = Manifests::of("overlays/postgres") else {
+        return;
+    };
+    let most = manifests.the("HorizontalPodAutoscaler")["spec"]["maxReplicas"]
+        .as_u64()
+        .unwrap();
+    let surge = &manifests.the("Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"];
+    let percent: u64 = surge.as_str().unwrap().strip_suffix('%').unwrap().parse().unwrap();
+    let replicas = most + (most * percent).div_ceil(100);
+    let pool = &variable(&manifests, "KNM__DATABASE__MAX_OPEN_CONNS")["value"];
+    let pool: u64 = pool.as_str().unwrap().parse().unwrap();
+    // One beside the pool hears of the other replicas, and three of a hundred are reserved.
+    assert!(
+        replicas * (pool + 1) <= 97,
+        "{replicas} replicas with {pool} connections and one more"
+    );
+}
+
+#[test]
+fn every_object_has_the_label_that_the_runbooks_look_for() {
+    for overlay in OVERLAYS {
+        for component in components() {
+            let Some(manifests) = Manifests::with(overlay, &component) else {
+                return;
+            };
+            for object in &manifests.0 {
+                let label = &object["metadata"]["labels"]["app.kubernetes.io/name"];
+                assert_eq!(label, "kube-node-manager", "{overlay} with {component}: {object}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_ingress_leads_to_the_api_and_its_documentation_and_not_to_metrics_or_health() {
+    let Some(manifests) = Manifests::with("postgres", "ingress") else {
+        return;
+    };
+    let rule = &manifests.the("Ingress")["spec"]["rules"][0];
+    let leads = |path: &str| {
+        rule["http"]["paths"].as_array().unwrap().iter().any(|one| {
+            let rest = path.strip_prefix(one["path"].as_str().unwrap());
+            match one["pathType"].as_str().unwrap() {
+                "Exact" => rest == Some(""),
+                "Prefix" => rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+                other => panic!("{path}: {other} means what the controller likes"),
+            }
+        })
+    };
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/kube-node-manager.yaml");
+    let document: Value = serde_yaml::from_str(&fs::read_to_string(document).unwrap()).unwrap();
+    for path in document["paths"].as_object().unwrap().keys() {
+        let is_for_callers = ["/api/", "/docs", "/openapi."]
+            .iter()
+            .any(|start| path.starts_with(start));
+        assert_eq!(leads(path), is_for_callers, "{path}");
+    }
+    assert!(!leads("/"), "it leads to everything");
 }
 
 #[test]

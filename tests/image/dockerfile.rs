@@ -105,6 +105,11 @@ fn it_is_built_by_the_oldest_rust_that_is_promised_on_the_debian_that_it_runs_on
         assert!(command.contains(part), "{part}: {command}");
     }
     assert_eq!(the(build, "ARG"), "FEATURES=default");
+    let (before, _) = command.split_once("cargo build").expect("it is built by cargo");
+    assert!(
+        before.contains("-exec touch {} +"),
+        "sources that are older than what the cache holds would not be compiled: {command}"
+    );
 }
 
 #[test]

@@ -70,6 +70,22 @@ fn each_section_answers_the_same_questions_in_the_same_order() {
 }
 
 #[test]
+fn logs_of_all_replicas_are_read_whole() {
+    let page = read(RUNBOOKS);
+    let of_all = page
+        .lines()
+        .filter(|line| line.contains("kubectl ") && line.contains(" logs ") && line.contains(" -l "));
+    let of_all: Vec<&str> = of_all.collect();
+    assert!(5 < of_all.len(), "only {of_all:?} were found");
+    for line in of_all {
+        assert!(
+            line.contains(" --tail=-1 "),
+            "with a selector kubectl shows ten lines of each pod: {line}"
+        );
+    }
+}
+
+#[test]
 fn paths_in_the_runbooks_are_in_the_document() {
     let document = read_yaml("openapi/kube-node-manager.yaml");
     let known: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();

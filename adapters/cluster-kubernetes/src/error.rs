@@ -114,7 +114,7 @@ impl Failure {
         let error = match code.as_u16() {
             401 => ClusterError::Unauthenticated { source: None },
             403 => ClusterError::Forbidden {
-                action: call.action(),
+                action: call.action().filter(|_| is_forbidden(call, code, status)),
                 message: message(),
             },
             404 => ClusterError::NotFound { what: what() },
@@ -186,6 +186,13 @@ impl From<Error> for Failure {
             }
         }
     }
+}
+
+/// Whether the rules of the cluster do not let the service do this. Others refuse with the same status, such as webhooks and policies: no role would
+/// help there.
+pub(crate) fn is_forbidden(call: Call, code: StatusCode, status: &Status) -> bool {
+    let refusal = format!("cannot {} resource \"{}\"", call.verb, call.resource);
+    code == StatusCode::FORBIDDEN && status.message.contains(&refusal)
 }
 
 /// The chain of a transport error, as far as its parts are known to tell only about transport.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::connection::{Connection, Question, encoded};
 use crate::convert::PolicyVersion;
-use crate::error::{Failure, shortened};
+use crate::error::{Failure, is_forbidden, shortened};
 use crate::metric::Call;
 use crate::wire::{Named, Status};
 
@@ -118,12 +118,6 @@ fn delete_options(pod: &PodRef, options: &EvictOptions) -> Value {
         delete_options["dryRun"] = json!(["All"]);
     }
     delete_options
-}
-
-/// Whether this is about what the service may do, and not about the pod: others, such as webhooks, refuse with the same status.
-fn is_forbidden(call: Call, code: StatusCode, status: &Status) -> bool {
-    let refusal = format!("cannot {} resource \"{}\"", call.verb, call.resource);
-    code == StatusCode::FORBIDDEN && status.message.contains(&refusal)
 }
 
 /// What an answer means, see [`eviction`]. A server that is busy is left alone by everybody; a budget without room is a matter of one pod.

@@ -153,6 +153,13 @@ pub(crate) async fn may_we(connection: &Connection, action: &KubernetesAction) -
         "spec": {"resourceAttributes": attributes(action)},
     });
     let status: AccessStatus = ask(connection, OWN_ACCESS, OWN_ACCESS_PATH, &body).await?;
+    if !status.allowed && !status.denied && !status.evaluation_error.is_empty() {
+        let why: String = status.evaluation_error.chars().take(LONGEST_REASON).collect();
+        return Err(Failure::unreadable_because(format!(
+            "{} of {}: the cluster could not look at all of its rules: {why}",
+            OWN_ACCESS.verb, OWN_ACCESS.resource
+        )));
+    }
     Ok(status.allowed && !status.denied)
 }
 

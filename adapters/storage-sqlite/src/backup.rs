@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use knm_ports::{HoldError, StorageError};
@@ -12,13 +12,19 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tempfile::NamedTempFile;
 
-use crate::holding::{Lacking, lock, origin, unlockable};
+use crate::dialect::now_unix_ms;
+use crate::holding::{Lacking, lock, origin, reading, unlockable, warn_of_no_lock};
 use crate::lock::{FileLock, LockError};
+use crate::replacing::replace;
 use crate::store_content::schema_versions;
-use crate::{BUSY_TIMEOUT, SqliteOptions, create_folder};
+use crate::{BUSY_TIMEOUT, SqliteOptions, create_folder, folder, without_links};
 
-/// What SQLite keeps beside a file.
-const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// Operations that a service goes on with as soon as it runs.
+const UNENDED: &str = "SELECT count(*) FROM operations WHERE state IN ('queued', 'running', 'paused', 'cancelling')";
+const ACTIVE_TOKENS: &str = concat!(
+    "SELECT count(*) FROM api_tokens WHERE revoked_at_unix_ms IS NULL AND expires_at_unix_ms > ",
+    now_unix_ms!()
+);
 
 /// What becomes of a file that is in the way of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,10 @@ pub struct Contents {
     pub schema: i64,
     /// How many rows each table has.
     pub rows: Vec<(&'static str, u64)>,
+    /// How many operations are not over.
+    pub unended_operations: u64,
+    /// How many API tokens are accepted.
+    pub active_tokens: u64,
     /// How large the file is.
     pub bytes: u64,
 }
@@ -106,6 +116,7 @@ pub enum BackupError {
 /// # Errors
 /// [`BackupError`]; then there is no new file.
 pub async fn back_up(options: &SqliteOptions, to: &Path, existing: Existing) -> Result<Contents, BackupError> {
+    let options = &options.clone().without_links();
     let origin = origin(options);
     if !options.path.is_file() {
         return Err(HoldError::Missing { place: origin.place }.into());
@@ -116,10 +127,14 @@ pub async fn back_up(options: &SqliteOptions, to: &Path, existing: Existing) -> 
         return Err(BackupError::Exists { path: to.to_owned() });
     }
     let copy = temporary(to)?;
+    let Some(name) = copy.path().to_str() else {
+        let why = "its name or that of its folder is not UTF-8, and SQLite takes no other: choose another one";
+        return Err(unusable(to, why));
+    };
     let failed = |error| origin.storage_error("the backup", error);
-    let connect = SqliteConnectOptions::new().filename(&options.path).read_only(true);
+    let connect = reading(&options.path)?;
     let mut connection = connect.busy_timeout(BUSY_TIMEOUT).connect().await.map_err(failed)?;
-    let vacuum = sqlx::query("VACUUM INTO $1").bind(copy.path().to_string_lossy().into_owned());
+    let vacuum = sqlx::query("VACUUM INTO $1").bind(name);
     vacuum.execute(&mut connection).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
 
@@ -149,12 +164,13 @@ pub async fn restore(
     replaced: Replaced,
     suffix: &str,
 ) -> Result<Restored, BackupError> {
+    let options = &options.clone().without_links();
     let file = &options.path;
     let source = File::open(from).map_err(file_failed(from, "it cannot be read"))?;
     if !source.metadata().is_ok_and(|found| found.is_file()) {
         return Err(unusable(from, "it is no file"));
     }
-    let log = beside(from, "-wal");
+    let log = beside(&without_links(from), "-wal");
     if log.metadata().is_ok_and(|found| 0 < found.len()) {
         return Err(unusable(
             from,
@@ -183,70 +199,6 @@ pub async fn restore(
     Ok(Restored { contents, kept })
 }
 
-/// Gives `copy` the place of the database. There is a whole database in that place at each moment, as long as the old one works.
-async fn replace(
-    options: &SqliteOptions,
-    copy: NamedTempFile,
-    replaced: Replaced,
-    suffix: &str,
-) -> Result<Option<PathBuf>, BackupError> {
-    let file = &options.path;
-    let old = file.metadata().ok();
-    let mut kept = None;
-    if let Some(old) = old {
-        // Whoever runs the service can open what it could open before.
-        let copied = copy
-            .as_file()
-            .metadata()
-            .map_err(file_failed(file, "the copy cannot be looked at"))?;
-        if (copied.uid(), copied.gid()) != (old.uid(), old.gid()) {
-            chown(copy.path(), Some(old.uid()), Some(old.gid()))
-                .map_err(file_failed(file, "the copy cannot be given the owner of the database"))?;
-        }
-        fs::set_permissions(copy.path(), old.permissions()).map_err(file_failed(
-            file,
-            "the copy cannot be given the permissions of the database",
-        ))?;
-        // One that is broken cannot be folded into one file; it is kept as it is.
-        drop(fold_log(file).await);
-        if replaced == Replaced::Kept {
-            let name = beside(file, &format!(".{suffix}"));
-            // A second name first, so that there is never none; not every file system has such.
-            fs::hard_link(file, &name)
-                .or_else(|_| fs::copy(file, &name).map(drop))
-                .map_err(file_failed(&name, "the replaced database cannot be kept"))?;
-            kept = Some(name);
-        }
-    }
-    // What a log beside it holds would be taken for a part of the new one.
-    for companion in COMPANIONS {
-        let stale = beside(file, companion);
-        let gone = match &kept {
-            Some(kept) => fs::rename(&stale, beside(kept, companion)),
-            None => fs::remove_file(&stale),
-        };
-        match gone {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(file_failed(&stale, "it cannot be taken away")(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    copy.persist(file)
-        .map_err(|error| file_failed(file, "it cannot be replaced")(error.error))?;
-    Ok(kept)
-}
-
-/// Writes what is in the log into the file itself.
-async fn fold_log(file: &Path) -> Result<(), sqlx::Error> {
-    let connect = SqliteConnectOptions::new().filename(file).busy_timeout(BUSY_TIMEOUT);
-    let mut connection = connect.connect().await?;
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-        .execute(&mut connection)
-        .await?;
-    connection.close().await
-}
-
 /// Whether the copy is whole and from this program, and what is in it. Errors name it `shown`.
 async fn examine(copy: &Path, shown: &Path) -> Result<Contents, BackupError> {
     let connect = SqliteConnectOptions::new()
@@ -272,21 +224,22 @@ async fn examine(copy: &Path, shown: &Path) -> Result<Contents, BackupError> {
     if schema.applied == 0 {
         return Err(unusable(shown, "it holds no schema of kube-node-manager"));
     }
-    if schema.wanted < schema.applied {
-        let (theirs, ours) = (schema.applied, schema.wanted);
-        return Err(unusable(
-            shown,
-            &format!(
-                "it has schema version {theirs} and this program knows those up to {ours}: use the version that made it"
-            ),
-        ));
-    }
     let rows = count(&mut connection).await.map_err(unreadable)?;
+    let is_there = |table: &str| rows.iter().any(|(name, _)| *name == table);
+    let (mut unended_operations, mut active_tokens) = (0, 0);
+    if is_there("operations") {
+        unended_operations = ask(&mut connection, UNENDED).await.map_err(unreadable)?;
+    }
+    if is_there("api_tokens") {
+        active_tokens = ask(&mut connection, ACTIVE_TOKENS).await.map_err(unreadable)?;
+    }
     connection.close().await.map_err(unreadable)?;
     let bytes = copy.metadata().map_or(0, |found| found.len());
     Ok(Contents {
         schema: schema.applied,
         rows,
+        unended_operations,
+        active_tokens,
         bytes,
     })
 }
@@ -302,20 +255,31 @@ async fn count(connection: &mut SqliteConnection) -> Result<Vec<(&'static str, u
         .filter(|table| there.iter().any(|name| name == table.name))
     {
         let statement = AssertSqlSafe(format!("SELECT count(*) FROM {}", table.name));
-        let count: i64 = sqlx::query_scalar(statement).fetch_one(&mut *connection).await?;
-        rows.push((table.name, count.unsigned_abs()));
+        rows.push((table.name, ask(connection, statement).await?));
     }
     Ok(rows)
 }
 
-fn share(options: &SqliteOptions) -> Result<FileLock, BackupError> {
-    FileLock::shared(&options.path).map_err(|error| match error {
-        LockError::Taken => HoldError::InUse {
+async fn ask(connection: &mut SqliteConnection, count: impl sqlx::SqlSafeStr) -> Result<u64, sqlx::Error> {
+    let found: i64 = sqlx::query_scalar(count).fetch_one(connection).await?;
+    Ok(found.unsigned_abs())
+}
+
+/// There is none where nobody can write, or where the file system has no locks.
+fn share(options: &SqliteOptions) -> Result<Option<FileLock>, BackupError> {
+    match FileLock::shared(&options.path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Taken) => Err(HoldError::InUse {
             place: origin(options).place,
         }
-        .into(),
-        LockError::System(error) => unlockable(options, error).into(),
-    })
+        .into()),
+        Err(LockError::Unsupported(error)) => {
+            warn_of_no_lock(&options.path, &error);
+            Ok(None)
+        }
+        Err(LockError::System(error)) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(None),
+        Err(LockError::System(error)) => Err(unlockable(options, error).into()),
+    }
 }
 
 fn refuse_itself(options: &SqliteOptions, other: &Path) -> Result<(), BackupError> {
@@ -338,20 +302,13 @@ fn temporary(file: &Path) -> Result<NamedTempFile, BackupError> {
         .map_err(file_failed(file, "its folder cannot be written to"))
 }
 
-fn folder(file: &Path) -> &Path {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        Some(_) | None => Path::new("."),
-    }
-}
-
 /// Only then does the new name outlive a loss of power.
 fn sync_folder(file: &Path) -> Result<(), BackupError> {
     let synced = File::open(folder(file)).and_then(|folder| folder.sync_all());
     synced.map_err(file_failed(file, "its folder cannot be written to the disk"))
 }
 
-fn beside(file: &Path, ending: &str) -> PathBuf {
+pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(ending);
     name.into()
@@ -364,7 +321,7 @@ fn unusable(path: &Path, why: &str) -> BackupError {
     }
 }
 
-fn file_failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> BackupError {
+pub(crate) fn file_failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> BackupError {
     let path = path.to_owned();
     move |source| BackupError::File { path, what, source }
 }

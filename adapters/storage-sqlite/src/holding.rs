@@ -1,6 +1,7 @@
 //! A file that nobody else opens meanwhile: to move what is in it.
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use knm_ports::{Cell, Column, HoldError, Purpose, StorageError, StoreContent, Table};
@@ -8,7 +9,7 @@ use knm_storage_sql::{Dialect, Origin};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 
-use crate::lock::{FileLock, LockError};
+use crate::lock::{FileLock, LockError, is_on_read_only_disk};
 use crate::store_content::{SqlStoreContent, bind, names};
 use crate::{BUSY_TIMEOUT, OPERATION_TIMEOUT, SqliteOptions, create_folder, file_error};
 
@@ -26,6 +27,7 @@ const MOST_VALUES: usize = 10_000;
 /// # Errors
 /// [`HoldError`].
 pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn StoreContent>, HoldError> {
+    let options = &options.clone().without_links();
     let origin = origin(options);
     let is_there = match tokio::fs::metadata(&options.path).await {
         Ok(found) if found.is_file() => true,
@@ -37,10 +39,10 @@ pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn S
         (Purpose::Read, false) => return Err(HoldError::Missing { place: origin.place }),
         // As it would be if it were made now.
         (Purpose::Rehearse, false) => (SqliteConnectOptions::new().in_memory(true), Hold::default()),
-        (Purpose::Read | Purpose::Rehearse, true) => (
-            SqliteConnectOptions::new().filename(&options.path).read_only(true),
-            lock(options, &origin, Lacking::Fine)?,
-        ),
+        (Purpose::Read | Purpose::Rehearse, true) => {
+            let hold = lock(options, &origin, Lacking::Fine)?;
+            (reading(&options.path)?, hold)
+        }
         (Purpose::Fill, _) => {
             create_folder(&options.path).await?;
             let connect = SqliteConnectOptions::new()
@@ -59,6 +61,22 @@ pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn S
         refuse_damage(&origin, &mut connection).await?;
     }
     Ok(Arc::new(SqlStoreContent::new(connection, origin, purpose, hold)))
+}
+
+/// How to read a file whose lock was asked for before. SQLite reads one in write-ahead mode only where it can make files beside it, or if it
+/// is told that the file does not change.
+pub(crate) fn reading(file: &Path) -> Result<SqliteConnectOptions, StorageError> {
+    let connect = SqliteConnectOptions::new().filename(file).read_only(true);
+    if !is_on_read_only_disk(file) {
+        return Ok(connect);
+    }
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    if Path::new(&log).metadata().is_ok_and(|found| 0 < found.len()) {
+        let what = "there is a write-ahead log beside it, which cannot be read on a disk without write access: copy both files elsewhere";
+        return Err(file_error(file, what, io::ErrorKind::ReadOnlyFilesystem.into()));
+    }
+    Ok(connect.immutable(true))
 }
 
 /// Where errors come from.
@@ -108,7 +126,7 @@ pub(crate) fn lock(options: &SqliteOptions, origin: &Origin, lacking: Lacking) -
         {
             Ok(Hold::default())
         }
-        (Err(LockError::System(error)), _) => Err(unlockable(options, error).into()),
+        (Err(LockError::Unsupported(error) | LockError::System(error)), _) => Err(unlockable(options, error).into()),
     }
 }
 
@@ -144,6 +162,16 @@ async fn refuse_damage(origin: &Origin, connection: &mut SqliteConnection) -> Re
             ),
         }),
     }
+}
+
+/// What works without a lock goes on, for a service ran there before there were any.
+pub(crate) fn warn_of_no_lock(file: &Path, error: &io::Error) {
+    tracing::warn!(
+        file = %file.display(),
+        error = error as &dyn std::error::Error,
+        "this file system has no locks: nothing keeps two programs from replacing the database under each other, and migrate-data and \
+         restore refuse to work here"
+    );
 }
 
 /// Begins the transaction.

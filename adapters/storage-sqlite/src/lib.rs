@@ -27,6 +27,7 @@ mod operation_work;
 mod operations;
 #[path = "../../storage-sql/tables/registered_clusters.rs"]
 mod registered_clusters;
+mod replacing;
 #[path = "../../storage-sql/tables/store_content.rs"]
 mod store_content;
 #[cfg(test)]
@@ -91,6 +92,15 @@ impl SqliteOptions {
             migration_timeout: Some(Duration::from_secs(300)),
         }
     }
+
+    /// The same for the file itself if the path is a link: there is one lock of a file, and its log is beside it, by whatever name it is
+    /// opened.
+    fn without_links(self) -> Self {
+        Self {
+            path: without_links(&self.path),
+            ..self
+        }
+    }
 }
 
 /// Opens the file and makes sure that it can be written. Migrations are another step.
@@ -100,6 +110,7 @@ impl SqliteOptions {
 /// [`StorageError::Full`] if there is no room.
 pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
     create_folder(&options.path).await?;
+    let options = options.without_links();
     let (lock, migration_timeout) = (share(&options)?, options.migration_timeout);
     let pool = pool(&options);
     let admin = SqliteStorageAdmin::new(pool.clone(), migration_timeout, lock);
@@ -131,6 +142,10 @@ fn share(options: &SqliteOptions) -> Result<Option<FileLock>, StorageError> {
     }
     match FileLock::shared(&options.path) {
         Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Unsupported(error)) => {
+            holding::warn_of_no_lock(&options.path, &error);
+            Ok(None)
+        }
         Err(LockError::System(error)) => Err(holding::unlockable(options, error)),
         Err(LockError::Taken) => Err(StorageError::Refused {
             message: format!(
@@ -160,6 +175,26 @@ fn pool(options: &SqliteOptions) -> WatchedPool<Sqlite> {
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
     WatchedPool::new(settings, PoolOptions::new(), connect)
+}
+
+/// The file that `path` leads to, also if it is not there yet. A path that is no link stays as it was written.
+fn without_links(path: &Path) -> PathBuf {
+    let Ok(target) = path.read_link() else {
+        return path.to_owned();
+    };
+    match path.canonicalize() {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => without_links(&folder(path).join(target)),
+        // Links that lead to each other, for example: opening it says so.
+        Err(_) => path.to_owned(),
+    }
+}
+
+fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    }
 }
 
 async fn create_folder(file: &Path) -> Result<(), StorageError> {

@@ -1,13 +1,18 @@
 //! Who has a file open, and who has it alone.
 //!
-//! SQLite's own locks last as long as a statement or a transaction: a service that is idle has none. So whoever opens a file holds a lock
-//! of the operating system on a file beside it, shared with all others; to move or replace the content takes that lock alone. It ends
-//! with the process, however that ends. It is not on the database's file itself: SQLite's own locks would go when ours does, and a file
-//! that is replaced takes its locks along. The file stays there: to remove it would let two processes lock two different ones.
+//! SQLite's own locks tell too little: a service that has the file open but no connection to it at that moment has none, and nobody can
+//! take one for as long as a file is replaced. So whoever opens a file holds a lock of the operating system on a file beside it, shared
+//! with all others; to move or replace the content takes that lock alone. It ends with the process, however that ends. It is not on the
+//! database's file itself: SQLite's own locks would go when ours does, and a file that is replaced takes its locks along. The file stays
+//! there: to remove it would let two processes lock two different ones.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+
+/// What Linux says where the locks of a network cannot be had (`ENOLCK`).
+const NO_LOCKS: i32 = 37;
 
 /// A lock that ends when this is dropped.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub(crate) struct FileLock {
 pub(crate) enum LockError {
     /// Somebody has the file open, or has it alone.
     Taken,
+    /// This file system has no locks.
+    Unsupported(io::Error),
     /// The operating system refuses.
     System(io::Error),
 }
@@ -47,11 +54,75 @@ pub(crate) fn lock_file(file: &Path) -> PathBuf {
     name.into()
 }
 
+/// Whether nothing can be written to the file system of the database in `file`, whose lock was asked for before.
+pub(crate) fn is_on_read_only_disk(file: &Path) -> bool {
+    let opened = OpenOptions::new().append(true).create(true).open(lock_file(file));
+    opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// What root makes where the database is belongs to the owner of the database, or of its folder while there is none: whoever runs the
+/// service must be able to open it. Root without the right to give files away keeps it.
+pub(crate) fn give_to_owner(made: &File, file: &Path) -> io::Result<()> {
+    let own = made.metadata()?;
+    if own.uid() != 0 {
+        return Ok(());
+    }
+    let (like, mode) = match file.metadata() {
+        Ok(database) => {
+            let mode = database.mode() & 0o666;
+            (database, mode)
+        }
+        Err(_) => {
+            let folder = fs::metadata(crate::folder(file))?;
+            // A volume may be the group's whose root is root's.
+            let mode = match folder.mode() & 0o020 {
+                0 => 0o600,
+                _ => 0o660,
+            };
+            (folder, mode)
+        }
+    };
+    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+        match fchown(made, Some(like.uid()), Some(like.gid())) {
+            // The second is that of an owner whom a container does not know.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Ok(());
+            }
+            given => given?,
+        }
+    }
+    made.set_permissions(Permissions::from_mode(own.mode() & 0o666 | mode))
+}
+
 fn open(file: &Path) -> io::Result<File> {
     let path = lock_file(file);
-    match OpenOptions::new().append(true).create(true).open(&path) {
-        // Somebody else's file can be locked, too.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.exists() => File::open(path),
+    match OpenOptions::new().append(true).create_new(true).open(&path) {
+        Ok(made) => {
+            // A lock that stays root's is one, too.
+            drop(give_to_owner(&made, file));
+            Ok(made)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open_existing(&path),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_existing(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().append(true).open(path) {
+        // Somebody else's file can be locked, too, and one that cannot be written.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            File::open(path)
+        }
         opened => opened,
     }
 }
@@ -59,6 +130,27 @@ fn open(file: &Path) -> io::Result<File> {
 fn taken(locked: Result<(), TryLockError>) -> Result<(), LockError> {
     locked.map_err(|error| match error {
         TryLockError::WouldBlock => LockError::Taken,
+        TryLockError::Error(error)
+            if error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(NO_LOCKS) =>
+        {
+            LockError::Unsupported(error)
+        }
         TryLockError::Error(error) => LockError::System(error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_locks_is_told_from_a_lock_that_is_refused() {
+        // ENOSYS, EOPNOTSUPP, ENOLCK; EIO.
+        for number in [38, 95, 37] {
+            let answer = taken(Err(TryLockError::Error(io::Error::from_raw_os_error(number))));
+            assert!(matches!(answer, Err(LockError::Unsupported(_))), "{answer:?}");
+        }
+        let answer = taken(Err(TryLockError::Error(io::Error::from_raw_os_error(5))));
+        assert!(matches!(answer, Err(LockError::System(_))), "{answer:?}");
+    }
 }

@@ -178,3 +178,36 @@ async fn a_backup_onto_a_full_disk_leaves_nothing_there() {
     assert_eq!(names, ["fill"]);
     storage.admin.close().await;
 }
+
+#[tokio::test]
+async fn a_database_on_a_read_only_disk_is_read_and_backed_up_unless_a_log_is_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for log in ["", "what was written last"] {
+        let Some(disk) = FileSystem::mount() else {
+            return;
+        };
+        let options = SqliteOptions::new(disk.file());
+        let storage = knm_storage_sqlite::open(options.clone()).await.unwrap();
+        storage.admin.migrate().await.unwrap();
+        storage.admin.close().await;
+        drop(storage);
+        // The disk of another version, or one that was unmounted in time.
+        std::fs::remove_file(disk.folder.path().join("nodes.db-lock")).unwrap();
+        std::fs::write(disk.folder.path().join("nodes.db-wal"), log).unwrap();
+        disk.make_read_only();
+
+        let read = knm_storage_sqlite::hold(&options, Purpose::Read).await;
+        let backup = knm_storage_sqlite::back_up(&options, &folder.path().join("backup"), Existing::Overwritten).await;
+
+        if log.is_empty() {
+            let content = read.unwrap();
+            assert!(0 < content.schema().await.unwrap().applied);
+            content.close().await;
+            backup.unwrap();
+        } else {
+            let (read, backup) = (read.err().unwrap().to_string(), backup.unwrap_err().to_string());
+            assert!(read.contains("copy both files elsewhere"), "{read}");
+            assert!(backup.contains("copy both files elsewhere"), "{backup}");
+        }
+    }
+}

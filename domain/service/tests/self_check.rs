@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test builds is right, or the test is wrong")]
 
-use std::sync::Arc;
+#[path = "support/through.rs"]
+mod through;
+
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use knm_cluster_memory::{Fleet, FleetOptions};
 use knm_domain::{ClusterHandle, Inventory, PermissionsStatus, SelfCheck, describe_metrics};
 use knm_model::{
@@ -13,6 +17,8 @@ use knm_model::{
 use knm_ports::{ClusterError, ClusterGateway, ManualClock, MockAccessReviews};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio_util::sync::CancellationToken;
+
+use through::{Different, through};
 
 const NOW: &str = "2030-01-01T00:00:00Z";
 
@@ -50,6 +56,53 @@ async fn checked(handles: Vec<ClusterHandle>, home: Option<&str>) -> Arc<Invento
 
 async fn one(fleet: &Arc<Fleet>) -> Arc<Inventory> {
     checked(vec![handle("test", fleet.gateway())], None).await
+}
+
+/// A cluster that notes what it is asked about this service.
+struct Noting {
+    inner: Arc<dyn ClusterGateway>,
+    asked: Mutex<Vec<String>>,
+    /// What it cannot tell.
+    untold: Option<KubernetesAction>,
+    /// Of what the next answer takes this long to arrive.
+    late: Mutex<Option<(KubernetesAction, Duration)>>,
+}
+
+impl Noting {
+    fn of(fleet: &Arc<Fleet>, untold: Option<KubernetesAction>) -> Arc<Self> {
+        Arc::new(Self {
+            inner: fleet.gateway(),
+            asked: Mutex::default(),
+            untold,
+            late: Mutex::default(),
+        })
+    }
+
+    /// What it was asked since this was last called.
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Different for Noting {
+    fn inner(&self) -> &dyn ClusterGateway {
+        &*self.inner
+    }
+
+    async fn may(&self, action: &KubernetesAction) -> Result<bool, ClusterError> {
+        self.asked.lock().unwrap().push(action.to_string());
+        if self.untold == Some(*action) {
+            let message = "a webhook did not answer".to_owned();
+            return Err(ClusterError::Unreadable { message });
+        }
+        let answer = self.inner.may(action).await;
+        let late = self.late.lock().unwrap().take_if(|(late, _)| late == action);
+        if let Some((_, time)) = late {
+            tokio::time::sleep(time).await;
+        }
+        answer
+    }
 }
 
 fn permissions(inventory: &Inventory, cluster: &str) -> PermissionsStatus {
@@ -123,6 +176,70 @@ async fn what_is_missing_is_told_with_the_rules_that_lack_and_is_there_within_a_
     fleet.grant(ClusterFeature::EvictPods);
     seconds(61).await;
     assert_eq!(in_state(&inventory, "test", FeatureState::Missing), ["delete_pods"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_is_asked_alone_each_minute_for_ten_minutes_and_everything_every_five() {
+    let fleet = fleet();
+    fleet.withhold(ClusterFeature::DeletePods);
+    let cluster = Noting::of(&fleet, None);
+    let _inventory = checked(vec![handle("test", through(Arc::clone(&cluster)))], None).await;
+    let everything = cluster.asked();
+    assert_eq!(everything.len(), 9, "{everything:?}");
+    for _ in 0..2 {
+        seconds(298).await;
+        assert_eq!(cluster.asked(), ["delete pods"; 4]);
+        seconds(2).await;
+        assert_eq!(cluster.asked(), everything);
+    }
+    for _ in 0..2 {
+        seconds(298).await;
+        assert_eq!(cluster.asked(), Vec::<String>::new());
+        seconds(2).await;
+        assert_eq!(cluster.asked(), everything);
+    }
+    // What was left out for long does not hide what somebody takes away.
+    fleet.withhold(ClusterFeature::EvictPods);
+    seconds(300).await;
+    assert_eq!(cluster.asked(), everything);
+    seconds(70).await;
+    assert_eq!(cluster.asked(), ["create pods/eviction"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_overtaken_by_a_newer_one_does_not_count() {
+    let fleet = fleet();
+    fleet.withhold(ClusterFeature::EvictPods);
+    let cluster = Noting::of(&fleet, None);
+    let inventory = checked(vec![handle("test", through(Arc::clone(&cluster)))], None).await;
+    let late = (ClusterFeature::EvictPods.needs()[0], Duration::from_secs(3));
+    *cluster.late.lock().unwrap() = Some(late);
+    seconds(61).await;
+    assert_eq!(cluster.late.lock().unwrap().take(), None, "it is asked");
+
+    fleet.grant(ClusterFeature::EvictPods);
+    let options = DrainOptions::default();
+    drop(inventory.plan_drain("test", "worker-00001", &options).await.unwrap());
+    assert_eq!(state(&inventory, ClusterFeature::EvictPods), FeatureState::Available);
+    seconds(3).await;
+    assert_eq!(state(&inventory, ClusterFeature::EvictPods), FeatureState::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_cluster_cannot_tell_is_not_known_and_the_rest_is_told() {
+    let fleet = fleet();
+    fleet.withhold(ClusterFeature::DeletePods);
+    let cluster = Noting::of(&fleet, Some(ClusterFeature::ChangeNodes.needs()[0]));
+    let inventory = checked(vec![handle("test", through(Arc::clone(&cluster)))], None).await;
+    assert_eq!(in_state(&inventory, "test", FeatureState::NotKnown), ["change_nodes"]);
+    assert_eq!(in_state(&inventory, "test", FeatureState::Missing), ["delete_pods"]);
+    let told = permissions(&inventory, "test");
+    assert!(told.checked_at.is_none() && told.reason.is_some(), "{told:?}");
+    assert_eq!(cluster.asked().len(), 9);
+    seconds(58).await;
+    assert_eq!(cluster.asked(), Vec::<String>::new());
+    seconds(2).await;
+    assert_eq!(cluster.asked().len(), 9);
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,6 +132,19 @@ async fn what_the_service_may_do_is_asked_of_the_whole_cluster_and_believed_only
         (ASKED, told(json!({"allowed": false, "reason": "no"}))),
         (ASKED, told(json!({"allowed": true, "denied": true}))),
         (ASKED, told(json!({}))),
+        // Denied is denied, whatever else could not be looked at.
+        (
+            ASKED,
+            told(json!({"allowed": false, "denied": true, "evaluationError": "a webhook did not answer"})),
+        ),
+        (
+            ASKED,
+            told(json!({"allowed": true, "evaluationError": "a webhook did not answer"})),
+        ),
+        (
+            ASKED,
+            told(json!({"allowed": false, "evaluationError": "a webhook did not answer"})),
+        ),
         (
             ASKED,
             Answer::Is(403, "", json!({"message": "you may not ask"}).to_string()),
@@ -140,9 +153,14 @@ async fn what_the_service_may_do_is_asked_of_the_whole_cluster_and_believed_only
     .await;
     let gateway = open(&server).await;
     let action: &KubernetesAction = &ClusterFeature::EvictPods.needs()[0];
-    for expected in [true, false, false, false] {
+    for expected in [true, false, false, false, false, true] {
         assert_eq!(gateway.may(action).await.expect("an answer"), expected);
     }
+    let unknown = gateway.may(action).await.expect_err("it could not be told");
+    assert!(
+        matches!(&unknown, ClusterError::Unreadable { message } if message.contains("a webhook did not answer")),
+        "{unknown:?}"
+    );
     let refused = gateway.may(action).await.expect_err("it may not ask");
     assert!(
         matches!(&refused, ClusterError::Forbidden { action: None, message } if message.contains("system:basic-user")),
@@ -155,6 +173,32 @@ async fn what_the_service_may_do_is_asked_of_the_whole_cluster_and_believed_only
         body["spec"],
         json!({"resourceAttributes": {"verb": "create", "group": "", "resource": "pods", "subresource": "eviction"}})
     );
+}
+
+#[tokio::test]
+async fn a_change_names_the_rules_only_if_they_forbid_it() {
+    let refusal = |message: &str| {
+        let body = json!({"kind": "Status", "status": "Failure", "code": 403, "message": message});
+        ("PATCH", Answer::Is(403, "", body.to_string()))
+    };
+    let policy = "admission webhook \"validation.gatekeeper.sh\" denied the request: [cordons] not today";
+    let restricted = "nodes \"a\" is forbidden: node \"b\" is not allowed to modify node \"a\"";
+    let rules =
+        "nodes \"a\" is forbidden: User \"knm\" cannot patch resource \"nodes\" in API group \"\" at the cluster scope";
+    let server = Scripted::start([policy, restricted, rules].map(refusal)).await;
+    let gateway = open(&server).await;
+    for (words, feature) in [
+        (policy, None),
+        (restricted, None),
+        (rules, Some(ClusterFeature::ChangeNodes)),
+    ] {
+        let refused = gateway.patch_node(&a(), &NodePatch::default(), false).await;
+        let Err(ClusterError::Forbidden { action, message }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(action.and_then(ClusterFeature::that_needs), feature, "{words}");
+        assert!(message.contains(words), "{message}");
+    }
 }
 
 #[tokio::test]

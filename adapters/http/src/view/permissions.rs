@@ -10,7 +10,7 @@ use serde::Serialize;
 #[oai(rename = "ClusterPermissions")]
 pub(crate) struct PermissionsView {
     /// When the cluster last answered all questions about that, RFC 3339 in UTC; null if it never did. It is asked at start, every five minutes,
-    /// and soon after it forbade something; every minute while something is missing.
+    /// and soon after it forbade something; besides, every minute about what is missing, for ten minutes.
     checked_at: Option<String>,
     /// Why it did not answer them the last time, a sentence; null if it did. What is told here is as old as `checked_at` then.
     reason: Option<String>,

@@ -55,7 +55,7 @@ pub enum ChangeError {
         /// How often it was tried.
         attempts: u32,
     },
-    /// The cluster calls the change invalid.
+    /// The cluster calls the change invalid, or a policy there does not admit it.
     #[error("cluster {cluster} refuses the change: {message}")]
     Refused {
         /// The cluster.
@@ -106,7 +106,10 @@ impl ChangeError {
                 cluster,
                 node: target.name.to_string(),
             }),
-            ClusterError::Invalid { message } => Self::Refused { cluster, message },
+            // A policy of the cluster answers with either status.
+            ClusterError::Invalid { message } | ClusterError::Forbidden { action: None, message } => {
+                Self::Refused { cluster, message }
+            }
             source => Self::Inventory(InventoryError::Cluster { cluster, source }),
         }
     }

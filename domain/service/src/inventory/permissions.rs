@@ -44,6 +44,10 @@ struct Known {
 struct Answer {
     /// What of a feature's needs is not allowed.
     missing: Vec<KubernetesAction>,
+    /// Since when something of them is not, `None` if nothing is missing.
+    missing_since: Option<Instant>,
+    /// When it was asked for: of two that overtake each other the one that was asked for later counts.
+    asked_at: Instant,
     at: Instant,
 }
 
@@ -57,16 +61,28 @@ impl Permissions {
     ) -> Result<(), ClusterError> {
         self.known().used = used;
         let used = ClusterFeature::ALL.into_iter().filter(|feature| feature.is_used(used));
-        for feature in used {
-            if let Err(error) = self.ask(gateway, feature).await {
-                self.known().reason = Some(UnseenReason::from(&error));
-                return Err(error);
-            }
-        }
+        self.ask_all(gateway, used).await?;
         let mut known = self.known();
         known.checked_at = Some(now());
         known.reason = None;
         Ok(())
+    }
+
+    /// Asks the cluster about what was found missing within `lately`.
+    pub(super) async fn check_missing(
+        &self,
+        gateway: &dyn ClusterGateway,
+        lately: Duration,
+    ) -> Result<(), ClusterError> {
+        self.ask_all(gateway, self.missing_lately(lately)).await
+    }
+
+    /// What was found missing within `lately`.
+    pub(super) fn missing_lately(&self, lately: Duration) -> Vec<ClusterFeature> {
+        let known = self.known();
+        let is_late = |answer: &Answer| answer.missing_since.is_some_and(|since| since.elapsed() < lately);
+        let found = known.answers.iter().filter(|(_, answer)| is_late(answer));
+        found.map(|(feature, _)| *feature).collect()
     }
 
     /// Notes that the cluster forbade something.
@@ -142,7 +158,33 @@ impl Permissions {
         answer.is_some_and(|answer| answer.at.elapsed() < BELIEVED)
     }
 
+    /// Asks about each of `features`, and fails as the first one did that was not answered.
+    async fn ask_all(
+        &self,
+        gateway: &dyn ClusterGateway,
+        features: impl IntoIterator<Item = ClusterFeature>,
+    ) -> Result<(), ClusterError> {
+        let mut failed = None;
+        for feature in features {
+            let Err(error) = self.ask(gateway, feature).await else {
+                continue;
+            };
+            // A cluster that could not tell one thing tells others; one that does not answer is not asked ten times.
+            let goes_on = matches!(error, ClusterError::Unreadable { .. });
+            failed.get_or_insert(error);
+            if !goes_on {
+                break;
+            }
+        }
+        let Some(error) = failed else {
+            return Ok(());
+        };
+        self.known().reason = Some(UnseenReason::from(&error));
+        Err(error)
+    }
+
     async fn ask(&self, gateway: &dyn ClusterGateway, feature: ClusterFeature) -> Result<(), ClusterError> {
+        let asked_at = Instant::now();
         let mut missing = Vec::new();
         for action in feature.needs() {
             let answer = timeout(LIMIT, gateway.may(action)).await;
@@ -155,11 +197,20 @@ impl Permissions {
                 }
             }
         }
+        let mut known = self.known();
+        let before = known.answers.get(&feature);
+        if before.is_some_and(|before| asked_at < before.asked_at) {
+            return Ok(());
+        }
+        let at = Instant::now();
+        let since = before.and_then(|before| before.missing_since).unwrap_or(at);
         let answer = Answer {
+            missing_since: (!missing.is_empty()).then_some(since),
             missing,
-            at: Instant::now(),
+            asked_at,
+            at,
         };
-        self.known().answers.insert(feature, answer);
+        known.answers.insert(feature, answer);
         Ok(())
     }
 

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knm_model::{ClusterFeature, ClusterName, ClusterUse, FeatureState};
-use tokio::time::sleep;
+use knm_ports::ClusterError;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, Inventory};
 
-/// How often a cluster is asked that allows everything.
+/// How often a cluster is asked about everything.
 const EVERY: Duration = Duration::from_secs(300);
-/// How often one is asked that does not: somebody may be about to mend it.
+/// How often it is asked about what it does not allow: somebody may be about to mend it.
 const WHILE_MISSING: Duration = Duration::from_secs(60);
+/// For how long after that was found; what is missing for longer is left out on purpose.
+const LATELY: Duration = Duration::from_secs(600);
 /// How soon one is asked again that gave no answer.
 const AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// How soon one is asked again at the earliest, whatever it forbids meanwhile.
@@ -62,32 +65,50 @@ impl SelfCheck {
 }
 
 async fn follow(inventory: Arc<Inventory>, cluster: Arc<Cluster>, used: ClusterUse) {
-    let mut told = BTreeSet::new();
+    let (mut told, mut everything_at) = (BTreeSet::new(), Instant::now());
     loop {
         let (gateway, permissions) = (&*cluster.handle.gateway, &cluster.permissions);
-        let checked = permissions.check(gateway, used, || inventory.clock.now()).await;
+        let is_everything = everything_at <= Instant::now();
+        let checked = match is_everything {
+            true => permissions.check(gateway, used, || inventory.clock.now()).await,
+            false => permissions.check_missing(gateway, LATELY).await,
+        };
         tell(&cluster, &mut told);
-        let pause = match checked {
+        let now = Instant::now();
+        match checked {
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn Error,
                     cluster = %cluster.handle.name,
                     "the cluster does not say what the service may do there"
                 );
-                AFTER_FAILURE
+                everything_at = now + after(&error);
             }
-            Ok(()) if told.is_empty() => EVERY,
-            Ok(()) => WHILE_MISSING,
+            Ok(()) if is_everything => everything_at = now + EVERY,
+            Ok(()) => {}
+        }
+        let again_at = match permissions.missing_lately(LATELY).is_empty() {
+            true => everything_at,
+            false => everything_at.min(now + WHILE_MISSING),
         };
         let surprised = async {
             sleep(AT_LEAST).await;
             permissions.surprise.notified().await;
         };
         tokio::select! {
-            () = sleep(pause) => {}
-            () = surprised => {}
+            () = sleep_until(again_at) => {}
+            () = surprised => everything_at = Instant::now(),
         }
     }
+}
+
+/// How soon a cluster is asked again that did not answer everything.
+fn after(error: &ClusterError) -> Duration {
+    if matches!(error, ClusterError::Unreadable { .. }) {
+        // It answers, and it may be long until somebody mends what it cannot tell.
+        return WHILE_MISSING;
+    }
+    AFTER_FAILURE
 }
 
 /// Logs what is missing and was not, and what is there again.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use knm_domain::{Asked, ChangeError, Uncordon};
-use knm_model::{AuditOutcome, CordonSource, HoldRequest, HoldState};
-use knm_ports::Clock;
+use knm_model::{AuditOutcome, ClusterFeature, CordonSource, HoldRequest, HoldState};
+use knm_ports::{Clock, ClusterError};
 
 use crate::meddler::Meddling;
 use crate::nodes::settle;
@@ -69,7 +69,7 @@ async fn a_hold_that_could_not_be_changed_keeps_its_end() {
         ..because("disk")
     };
 
-    stage.meddler.with(Meddling::Refused);
+    stage.meddler.with(Meddling::invalid());
     let refused = stage.changes.cordon("test", "a", request.clone(), by("ann")).await;
     assert!(matches!(refused, Err(ChangeError::Refused { .. })), "{refused:?}");
     // The node changes, and the caller knows only the state before.
@@ -123,4 +123,35 @@ async fn a_cluster_that_could_not_be_asked_leaves_no_doubt() {
     assert!(!failed.is_uncertain(), "{failed:?}");
     assert_eq!(stage.audit().await[0].outcome(), Some(AuditOutcome::Failed));
     assert_eq!(stage.holds().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_policy_forbids_is_told_in_the_words_of_the_cluster_and_what_rules_forbid_with_the_role() {
+    let stage = Stage::new().await;
+    let forbidden = |action| {
+        Meddling::Refused(ClusterError::Forbidden {
+            action,
+            message: "the webhook guard says: not today".to_owned(),
+        })
+    };
+
+    stage.meddler.with(forbidden(None));
+    let refused = stage.changes.cordon("test", "a", because("disk"), by("ann")).await;
+    let Err(error @ ChangeError::Refused { .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        error.to_string(),
+        "cluster test refuses the change: the webhook guard says: not today"
+    );
+
+    stage
+        .meddler
+        .with(forbidden(Some(ClusterFeature::ChangeNodes.needs()[0])));
+    let refused = stage.changes.cordon("test", "a", because("disk"), by("ann")).await;
+    let Err(ChangeError::Inventory(error)) = refused else {
+        panic!("{refused:?}");
+    };
+    let told = error.refusal().unwrap();
+    assert!(told.contains("kube-node-manager-change-nodes"), "{told}");
 }

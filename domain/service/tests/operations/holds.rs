@@ -91,7 +91,7 @@ async fn the_same_cordon_again_only_gets_another_end_once_it_is_on_the_node() {
     let first = stage.accept(cordon(json!({}))).await.unwrap().operation.id;
     stage.end(first).await;
 
-    meddler.with(Meddling::Refused);
+    meddler.with(Meddling::invalid());
     let until = json!({"until": "2030-02-01T00:00:00Z"});
     let refused = stage.accept(cordon(until.clone())).await.unwrap().operation.id;
     assert_eq!(stage.end(refused).await.operation.state, OperationState::Failed);

@@ -17,8 +17,17 @@ pub enum Meddling {
     Before(BoxFuture<'static, ()>),
     /// It is done, and its answer is lost.
     Lost,
-    /// It is refused.
-    Refused,
+    /// It is refused with this.
+    Refused(ClusterError),
+}
+
+impl Meddling {
+    /// It is called invalid.
+    pub fn invalid() -> Self {
+        Self::Refused(ClusterError::Invalid {
+            message: "not today".to_owned(),
+        })
+    }
 }
 
 /// A cluster whose patches are meddled with, in the order in which that was asked for.
@@ -50,9 +59,7 @@ impl Different for Meddler {
     async fn patch_node(&self, name: &NodeName, patch: &NodePatch, dry_run: bool) -> Result<Node, ClusterError> {
         let meddling = self.next.lock().unwrap().pop_front();
         match meddling {
-            Some(Meddling::Refused) => Err(ClusterError::Invalid {
-                message: "not today".to_owned(),
-            }),
+            Some(Meddling::Refused(error)) => Err(error),
             Some(Meddling::Lost) => {
                 self.inner.patch_node(name, patch, dry_run).await?;
                 Err(ClusterError::TimedOut {

@@ -1,0 +1,245 @@
+//! What a copy is put in the place of, and what it is made of.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use knm_ports::{HoldError, Purpose};
+use knm_storage_sqlite::{BackupError, Existing, Replaced, SqliteOptions, back_up, restore};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
+use tempfile::TempDir;
+
+struct Place {
+    folder: TempDir,
+    options: SqliteOptions,
+}
+
+impl Place {
+    /// A database, and a backup of it.
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder of its own");
+        let options = SqliteOptions::new(folder.path().join("data/nodes.db"));
+        let storage = knm_storage_sqlite::open(options.clone()).await.expect("a file");
+        storage.admin.migrate().await.expect("the migrations run");
+        storage.admin.close().await;
+        let place = Self { folder, options };
+        back_up(&place.options, &place.backup(), Existing::Refused)
+            .await
+            .expect("a backup");
+        place
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.folder.path().join("backup")
+    }
+
+    async fn restore(&self, options: &SqliteOptions) -> Result<Option<PathBuf>, BackupError> {
+        let restored = restore(options, &self.backup(), Replaced::Kept, "replaced").await?;
+        Ok(restored.kept)
+    }
+}
+
+async fn somebody(file: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(file);
+    options.connect().await.expect("the file")
+}
+
+fn is_root() -> bool {
+    let folder = tempfile::tempdir().expect("a folder of its own");
+    let is_root = chown(folder.path(), Some(4_242), None).is_ok();
+    if !is_root {
+        knm_test_support::skip("root", "to give files to somebody else");
+    }
+    is_root
+}
+
+#[tokio::test]
+async fn a_link_to_a_database_and_the_database_have_one_lock_and_the_link_stays() {
+    let place = Place::new().await;
+    let link = place.folder.path().join("link.db");
+    symlink("data/nodes.db", &link).unwrap();
+    let through_link = SqliteOptions::new(&link);
+
+    let storage = knm_storage_sqlite::open(place.options.clone()).await.unwrap();
+    let error = place.restore(&through_link).await.unwrap_err();
+    assert!(matches!(error, BackupError::Hold(HoldError::InUse { .. })), "{error:?}");
+    let held = knm_storage_sqlite::hold(&through_link, Purpose::Read).await.err();
+    assert!(matches!(held, Some(HoldError::InUse { .. })), "{held:?}");
+    storage.admin.close().await;
+    let storage = knm_storage_sqlite::open(through_link.clone()).await.unwrap();
+    let error = place.restore(&place.options).await.unwrap_err();
+    assert!(matches!(error, BackupError::Hold(HoldError::InUse { .. })), "{error:?}");
+    storage.admin.close().await;
+
+    let kept = place.restore(&through_link).await.unwrap();
+    assert_eq!(
+        kept,
+        Some(
+            place
+                .folder
+                .path()
+                .canonicalize()
+                .unwrap()
+                .join("data/nodes.db.replaced")
+        )
+    );
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(!place.folder.path().join("link.db-lock").exists());
+}
+
+#[tokio::test]
+async fn a_link_to_a_database_that_is_not_there_yet_leads_to_its_lock() {
+    let place = Place::new().await;
+    let link = place.folder.path().join("link.db");
+    symlink("data/new.db", &link).unwrap();
+
+    let storage = knm_storage_sqlite::open(SqliteOptions::new(&link)).await.unwrap();
+
+    assert!(place.folder.path().join("data/new.db-lock").exists());
+    assert!(!place.folder.path().join("link.db-lock").exists());
+    storage.admin.close().await;
+}
+
+#[tokio::test]
+async fn somebody_without_our_lock_keeps_a_database_from_being_replaced() {
+    let place = Place::new().await;
+    let file = &place.options.path;
+    let mut other = somebody(file).await;
+    other
+        .execute("INSERT INTO leases VALUES ('theirs', 'them', 1)")
+        .await
+        .unwrap();
+    let log = file.with_file_name("nodes.db-wal");
+    let written = fs::metadata(&log).unwrap().len();
+    assert!(0 < written);
+
+    let error = place.restore(&place.options).await.unwrap_err();
+
+    assert!(matches!(error, BackupError::Hold(HoldError::InUse { .. })), "{error:?}");
+    assert_eq!(fs::metadata(&log).unwrap().len(), written);
+    other.close().await.unwrap();
+    let kept = place.restore(&place.options).await.unwrap().unwrap();
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM leases WHERE name = 'theirs'")
+        .fetch_one(&mut somebody(&kept).await)
+        .await
+        .unwrap();
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
+async fn a_broken_database_is_replaced_and_kept_as_it_was() {
+    let place = Place::new().await;
+    fs::write(&place.options.path, "remember the milk\n".repeat(500)).unwrap();
+
+    let kept = place.restore(&place.options).await.unwrap().unwrap();
+
+    assert!(fs::read_to_string(kept).unwrap().starts_with("remember"));
+}
+
+#[tokio::test]
+async fn two_databases_that_are_replaced_at_once_are_both_kept() {
+    let place = Place::new().await;
+    fs::write(&place.options.path, "one".repeat(500)).unwrap();
+    let first = place.restore(&place.options).await.unwrap().unwrap();
+    fs::write(&place.options.path, "two".repeat(500)).unwrap();
+    let second = place.restore(&place.options).await.unwrap().unwrap();
+
+    assert!(fs::read_to_string(first).unwrap().starts_with("one"));
+    assert!(fs::read_to_string(&second).unwrap().starts_with("two"));
+    assert!(second.ends_with("nodes.db.replaced-2"), "{}", second.display());
+}
+
+#[tokio::test]
+async fn what_a_service_would_go_on_with_is_counted() {
+    let place = Place::new().await;
+    let mut other = somebody(&place.options.path).await;
+    for statement in [
+        "INSERT INTO operations (id, kind, actor_kind, options_json, strategy_json, dry_run, created_at_unix_ms, state,
+            total, done, failed, skipped, excused, last_event, lease_epoch)
+        SELECT randomblob(16), 'drain', 'anonymous', '{}', '{}', FALSE, 0, value, 1, 0, 0, 0, 0, 1, 0
+        FROM json_each('[\"queued\", \"running\", \"paused\", \"succeeded\"]')",
+        "INSERT INTO api_tokens (id, name, hash, role, force, created_at_unix_ms, created_by, expires_at_unix_ms,
+            revoked_at_unix_ms, revoked_by)
+        VALUES ('0000000000000001', 'good', zeroblob(32), 'admin', 0, 0, 'me', 4102444800000, NULL, NULL),
+            ('0000000000000002', 'old', zeroblob(32), 'admin', 0, 0, 'me', 1, NULL, NULL),
+            ('0000000000000003', 'revoked', zeroblob(32), 'admin', 0, 0, 'me', 4102444800000, 1, 'me')",
+    ] {
+        other.execute(statement).await.unwrap();
+    }
+    other.close().await.unwrap();
+
+    let contents = back_up(&place.options, &place.backup(), Existing::Overwritten)
+        .await
+        .unwrap();
+
+    assert_eq!((contents.unended_operations, contents.active_tokens), (3, 1));
+}
+
+#[tokio::test]
+async fn a_database_to_which_a_later_version_added_something_is_backed_up_and_restored() {
+    let place = Place::new().await;
+    let change = |name: &'static str| {
+        let file = place.options.path.clone();
+        async move {
+            let mut other = somebody(&file).await;
+            sqlx::query("INSERT OR REPLACE INTO _sqlx_migrations VALUES (9999, $1, 0, TRUE, x'00', 1)")
+                .bind(name)
+                .execute(&mut other)
+                .await
+                .unwrap();
+            other.close().await.unwrap();
+        }
+    };
+    change("add what nobody knows").await;
+    let later = place.folder.path().join("later");
+    let backup = || back_up(&place.options, &later, Existing::Overwritten);
+    assert_eq!(backup().await.unwrap().schema, 9_999);
+    let restored = restore(&place.options, &later, Replaced::Discarded, "").await.unwrap();
+    assert_eq!(restored.contents.schema, 9_999);
+
+    change("change what everybody knows").await;
+    let error = backup().await.unwrap_err();
+    assert!(error.to_string().contains("9999"), "{error}");
+}
+
+#[tokio::test]
+async fn what_root_makes_belongs_to_the_owner_of_the_folder() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new().await;
+    for (name, folder_mode, mode) in [("own", 0o755, 0o600), ("shared", 0o775, 0o660)] {
+        let folder = place.folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        chown(&folder, Some(4_242), Some(4_243)).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(folder_mode)).unwrap();
+
+        place
+            .restore(&SqliteOptions::new(folder.join("nodes.db")))
+            .await
+            .unwrap();
+
+        for file in ["nodes.db", "nodes.db-lock"] {
+            let made = fs::metadata(folder.join(file)).unwrap();
+            assert_eq!((made.uid(), made.gid()), (4_242, 4_243), "{file}");
+            assert_eq!(made.mode() & mode, mode, "{file}");
+        }
+        let database = fs::metadata(folder.join("nodes.db")).unwrap();
+        assert_eq!(database.mode() & 0o777, mode);
+    }
+}
+
+#[tokio::test]
+async fn a_backup_whose_name_is_no_text_is_refused() {
+    let place = Place::new().await;
+    let to = place.folder.path().join(OsStr::from_bytes(b"nightly-\xff"));
+    let before = fs::read_dir(place.folder.path()).unwrap().count();
+
+    let error = back_up(&place.options, &to, Existing::Refused).await.unwrap_err();
+
+    assert!(error.to_string().contains("not UTF-8"), "{error}");
+    assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), before);
+}
