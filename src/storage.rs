@@ -143,6 +143,10 @@ pub fn instance(id: Option<&str>, host: &str, process: u32) -> String {
 ///
 /// # Errors
 /// [`OpenError`].
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(unused_variables, reason = "without a store that can be held there is no purpose")
+)]
 pub async fn hold(settings: &DatabaseSettings, purpose: Purpose) -> Result<Arc<dyn StoreContent>, OpenError> {
     match settings.kind {
         #[cfg(feature = "sqlite")]
