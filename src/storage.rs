@@ -143,16 +143,15 @@ pub fn instance(id: Option<&str>, host: &str, process: u32) -> String {
 ///
 /// # Errors
 /// [`OpenError`].
-#[cfg_attr(
-    not(any(feature = "sqlite", feature = "postgres")),
-    expect(unused_variables, reason = "without a store that can be held there is no purpose")
-)]
 pub async fn hold(settings: &DatabaseSettings, purpose: Purpose) -> Result<Arc<dyn StoreContent>, OpenError> {
     match settings.kind {
         #[cfg(feature = "sqlite")]
         StorageKind::Sqlite => Ok(knm_storage_sqlite::hold(&sqlite_options(settings), purpose).await?),
         #[cfg(not(feature = "sqlite"))]
-        StorageKind::Sqlite => Err(not_built(settings.kind)),
+        StorageKind::Sqlite => {
+            let _ = purpose;
+            Err(not_built(settings.kind))
+        }
         #[cfg(feature = "postgres")]
         StorageKind::Postgres => Ok(knm_storage_postgres::hold(&postgres_options(settings)?, purpose).await?),
         #[cfg(not(feature = "postgres"))]

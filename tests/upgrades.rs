@@ -18,17 +18,6 @@ const NODES: &str = "/api/v1/clusters/demo/nodes";
 const BOOK: &str = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
     installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)";
 
-/// What a later version may do to each table, and what it may not do.
-const LATER: &str = "DO $$
-DECLARE known TEXT;
-BEGIN
-    FOR known IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> '_sqlx_migrations' LOOP
-        EXECUTE format('ALTER TABLE %I ADD COLUMN later_name TEXT', known);
-        EXECUTE format('ALTER TABLE %I ADD COLUMN later_count BIGINT NOT NULL DEFAULT 7', known);
-    END LOOP;
-    CREATE TABLE later_things (name TEXT NOT NULL);
-    INSERT INTO _sqlx_migrations VALUES (9999, 'add what nobody knows', now(), true, '\\x00', 1);
-END $$";
 const NOT_MERELY_ADDED: &str =
     "UPDATE _sqlx_migrations SET description = 'reshape what everybody knows' WHERE version = 9999";
 
@@ -182,7 +171,7 @@ fn a_running_process_goes_on_while_a_later_version_migrates_and_starts_again_aft
             }
             (refused, rounds)
         });
-        ground.server.run(&ground.database, LATER);
+        ground.server.migrate_to_later(&ground.database);
         stop.store(true, Ordering::SeqCst);
         writing.join().expect("it ends")
     });
@@ -215,7 +204,7 @@ fn a_schema_that_a_later_version_did_not_merely_add_to_ends_the_start_and_tells_
     ];
     let migrated = run(PROGRAM, folder.path(), &["migrate"], &own);
     assert!(migrated.status.success(), "{migrated:?}");
-    ground.server.run(&ground.database, LATER);
+    ground.server.migrate_to_later(&ground.database);
     ground.server.run(&ground.database, NOT_MERELY_ADDED);
 
     for migrates in ["true", "false"] {

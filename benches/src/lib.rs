@@ -1,7 +1,6 @@
 //! Benchmarks that compare side by side in one run: the parts that they are made of.
 
 pub mod bare;
-pub mod bounded;
 pub mod caller;
 pub mod client;
 pub mod contest;
@@ -13,6 +12,7 @@ pub mod operations;
 pub mod pods;
 pub mod process;
 pub mod procfs;
+pub mod program;
 pub mod scale;
 pub mod service;
 pub mod soak;

@@ -1,6 +1,5 @@
 //! knm-bench: measures the built service against a bare server in the same run.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,15 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use knm_bench::cores::Cores;
+use knm_bench::program::{self, print};
 use knm_bench::suite::Suite;
 use knm_bench::table::Row;
 use knm_bench::{Failure, bare, service};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// A run that takes longer than this has met something that hangs.
 const LIMIT: Duration = Duration::from_secs(175);
-/// The exit code of a run that was given up, which says nothing about any bar.
-const EXIT_GIVEN_UP: u8 = 2;
 
 const DETAILS: &str = "\
 What is measured:
@@ -66,14 +63,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = match &arguments.command {
-        Some(Command::Bare { port, file }) => serve_bare(*port, file).map(|()| ExitCode::SUCCESS),
+    program::exit(match &arguments.command {
+        Some(Command::Bare { port, file }) => serve_bare(*port, file).map(|()| true),
         None => measure(&arguments),
-    };
-    outcome.unwrap_or_else(|failure| {
-        // Nobody is left to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "error: {failure}");
-        ExitCode::from(EXIT_GIVEN_UP)
     })
 }
 
@@ -84,42 +76,19 @@ fn serve_bare(port: u16, file: &Path) -> Result<(), Failure> {
     runtime.block_on(bare::serve(port, body))
 }
 
-fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// Whether every bar is cleared, or nobody asked for that.
+fn measure(arguments: &Arguments) -> Result<bool, Failure> {
     let binary = service::binary(arguments.binary.as_deref())?;
     // Before the runtime starts, because its threads stay where their parent was.
     let cores = Cores::claim()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let rows = runtime.block_on(async {
-        let mut terminated = signal(SignalKind::terminate())?;
-        // Whichever ends first, the others are dropped, and every child with them.
-        tokio::select! {
-            rows = tokio::time::timeout(LIMIT, run(&binary, cores)) => {
-                rows.map_err(|_| format!("not finished after {} s", LIMIT.as_secs()))?
-            }
-            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
-            _ = terminated.recv() => Err("terminated".into()),
-        }
-    })?;
-    let missed = rows.iter().filter(|row| !row.passes()).count();
-    if 0 < missed {
-        print(&format!("{missed} of {} bars missed", rows.len()))?;
-    }
-    Ok(match arguments.check && 0 < missed {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
-    })
+    let rows = program::run(LIMIT, async move { run(&binary, cores).await })?;
+    Ok(program::are_cleared(&rows)? || !arguments.check)
 }
 
 async fn run(binary: &Path, cores: Cores) -> Result<Vec<Row>, Failure> {
     print(&format!("{}: {cores}", binary.display()))?;
     let mut report = |row: &Row| print(&row.to_string());
     Suite::new(binary, cores)?.run(&mut report).await
-}
-
-fn print(line: &str) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
-    writeln!(output, "{line}")?;
-    Ok(output.flush()?)
 }
 
 #[cfg(test)]

@@ -9,17 +9,6 @@ use knm_test_support::postgres::PostgresServer;
 
 knm_contract::storage_contract!(@rows later_postgres);
 
-const LATER: &str = "DO $$
-DECLARE known TEXT;
-BEGIN
-    FOR known IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> '_sqlx_migrations' LOOP
-        EXECUTE format('ALTER TABLE %I ADD COLUMN later_name TEXT', known);
-        EXECUTE format('ALTER TABLE %I ADD COLUMN later_count BIGINT NOT NULL DEFAULT 7', known);
-    END LOOP;
-    CREATE TABLE later_things (name TEXT NOT NULL);
-    INSERT INTO _sqlx_migrations VALUES (9999, 'add what nobody knows', now(), true, '\\x00', 1);
-END $$";
-
 async fn later_postgres() -> Option<StorageFixture> {
     static SERVER: OnceLock<Option<PostgresServer>> = OnceLock::new();
     let server = SERVER.get_or_init(PostgresServer::start).as_ref()?;
@@ -33,7 +22,7 @@ async fn later_postgres() -> Option<StorageFixture> {
     let open = || knm_storage_postgres::open(options.clone());
     let storage = open().await.expect("a fresh database");
     storage.admin.migrate().await.expect("the migrations run");
-    server.run(&database, LATER);
+    server.migrate_to_later(&database);
     let schema = storage.admin.schema().await.expect("it is accepted");
     assert_eq!((schema.pending, schema.later), (0, 1));
     Some(StorageFixture {

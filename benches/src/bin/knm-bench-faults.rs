@@ -1,17 +1,14 @@
 //! knm-bench-faults: breaks the network to PostgreSQL and to an API server, and measures what the service promises meanwhile.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use knm_bench::bounded::{self, print};
 use knm_bench::faults::{self, Measured, Plan};
+use knm_bench::program::{self, print};
 use knm_bench::{Failure, service};
 
-/// The exit code of a run that was given up, which says nothing about any promise.
-const EXIT_GIVEN_UP: u8 = 2;
 /// What each trouble may take beyond its time: to recover, and for the operation to end.
 const AROUND: Duration = Duration::from_secs(180);
 
@@ -57,14 +54,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    measure(&Arguments::parse()).unwrap_or_else(|failure| {
-        // Nobody is left to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "error: {failure}");
-        ExitCode::from(EXIT_GIVEN_UP)
-    })
+    program::exit(measure(&Arguments::parse()))
 }
 
-fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// Whether every promise is kept.
+fn measure(arguments: &Arguments) -> Result<bool, Failure> {
     let plan = Plan {
         binary: service::binary(arguments.binary.as_deref())?,
         time: Duration::from_secs(arguments.seconds),
@@ -72,15 +66,14 @@ fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let limit = (plan.time + AROUND) * u32::try_from(faults::troubles().len())?;
     print(&faults::head())?;
-    let all = bounded::run(limit, async move {
+    let all = program::run(limit, async move {
         faults::run(&plan, &mut |measured: &Measured| print(&measured.to_string())).await
     })?;
     let broken = all.iter().filter(|measured| !measured.is_kept()).count();
     if 0 < broken {
         print(&format!("\nin {broken} of {} troubles a promise was broken", all.len()))?;
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(broken == 0)
 }
 
 #[cfg(test)]

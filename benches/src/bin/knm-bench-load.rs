@@ -1,6 +1,5 @@
 //! knm-bench-load: shows that a few valid callers are served well while thousands of others hold the service up.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -11,12 +10,11 @@ use clap::Parser;
 use knm_bench::client::{Target, fetch};
 use knm_bench::crowd::{Mob, Seen, Wanted, ask};
 use knm_bench::process::{Process, free_port};
+use knm_bench::program::{self, print};
 use knm_bench::statistics::percentile;
 use knm_bench::table::{Bar, Row};
 use knm_bench::{Failure, service};
 
-/// The exit code of a run that was given up, which says nothing about any bar.
-const EXIT_GIVEN_UP: u8 = 2;
 /// Set in a run that has raised its limit of open files.
 const RAISED: &str = "KNM_BENCH_RAISED";
 const CLUSTER: &str = "/api/v1/clusters/demo/nodes";
@@ -67,16 +65,7 @@ fn main() -> ExitCode {
         let error = again_with_more_files();
         let _ = writeln!(std::io::stderr(), "warning: the limit of open files stays: {error}");
     }
-    match measure(&arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) if arguments.check => ExitCode::FAILURE,
-        Ok(false) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
-            ExitCode::from(EXIT_GIVEN_UP)
-        }
-    }
+    program::exit(measure(&arguments).map(|are_cleared| are_cleared || !arguments.check))
 }
 
 /// Starts this program once more, with as many files as it may open; the service inherits that.
@@ -97,14 +86,10 @@ fn again_with_more_files() -> std::io::Error {
 fn measure(arguments: &Arguments) -> Result<bool, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rows = runtime.block_on(run(arguments))?;
-    let mut text = String::new();
     for row in &rows {
-        writeln!(text, "{row}")?;
+        print(&row.to_string())?;
     }
-    let mut output = std::io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    output.flush()?;
-    Ok(rows.iter().all(Row::passes))
+    program::are_cleared(&rows)
 }
 
 async fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {

@@ -1,20 +1,17 @@
 //! knm-bench-operations: measures operations of the built service beside kubectl, and its audit log when it is long.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum as _};
 use knm_bench::operations::{Measure, Operations};
+use knm_bench::program::{self, print};
 use knm_bench::table::Row;
 use knm_bench::{Failure, service};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// A run that takes longer than this has met something that hangs.
 const LIMIT: Duration = Duration::from_secs(45 * 60);
-/// The exit code of a run that was given up, which says nothing about any bar.
-const EXIT_GIVEN_UP: u8 = 2;
 
 const DETAILS: &str = "\
 What is measured:
@@ -53,43 +50,19 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    measure(&Arguments::parse()).unwrap_or_else(|failure| {
-        // Nobody is left to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "error: {failure}");
-        ExitCode::from(EXIT_GIVEN_UP)
-    })
+    program::exit(measure(&Arguments::parse()))
 }
 
-fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// Whether every bar is cleared.
+fn measure(arguments: &Arguments) -> Result<bool, Failure> {
     let binary = service::binary(arguments.binary.as_deref())?;
     let wanted = match arguments.only.as_slice() {
         [] => Measure::value_variants().to_vec(),
         only => only.to_vec(),
     };
     let rounds = usize::from(arguments.rounds);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let rows = runtime.block_on(async {
-        let mut terminated = signal(SignalKind::terminate())?;
-        // A task of its own, because the servers of the tests panic where they cannot go on.
-        let mut run = tokio::spawn(async move { run(binary, rounds, &wanted).await });
-        // Whichever ends first, the runtime drops the run, and every child with it.
-        tokio::select! {
-            rows = tokio::time::timeout(LIMIT, &mut run) => {
-                rows.map_err(|_| format!("not finished after {} s", LIMIT.as_secs()))?
-                    .map_err(|_| "a server of the run broke, see above")?
-            }
-            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
-            _ = terminated.recv() => Err("terminated".into()),
-        }
-    })?;
-    let missed = rows.iter().filter(|row| !row.passes()).count();
-    if 0 < missed {
-        print(&format!("{missed} of {} bars missed", rows.len()))?;
-    }
-    Ok(match missed {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    })
+    let rows = program::run(LIMIT, async move { run(binary, rounds, &wanted).await })?;
+    program::are_cleared(&rows)
 }
 
 async fn run(binary: PathBuf, rounds: usize, wanted: &[Measure]) -> Result<Vec<Row>, Failure> {
@@ -103,12 +76,6 @@ async fn run(binary: PathBuf, rounds: usize, wanted: &[Measure]) -> Result<Vec<R
     }
     let mut report = |row: &Row| print(&row.to_string());
     operations.run(wanted, &mut report).await
-}
-
-fn print(line: &str) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
-    writeln!(output, "{line}")?;
-    Ok(output.flush()?)
 }
 
 #[cfg(test)]

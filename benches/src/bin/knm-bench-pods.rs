@@ -2,10 +2,10 @@
 
 use std::alloc::System;
 use std::fmt;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use cap::Cap;
+use knm_bench::program::{self, print};
 use knm_bench::table::{Bar, Row};
 use knm_bench::{Failure, pods, procfs};
 use knm_domain::PodIndex;
@@ -18,15 +18,7 @@ const PODS: usize = 150_000;
 const MEBIBYTE: f64 = 1_048_576.0;
 
 fn main() -> ExitCode {
-    match measure() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(failure) => {
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
-            ExitCode::from(2)
-        }
-    }
+    program::exit(measure())
 }
 
 /// Whether the bar is cleared.
@@ -48,9 +40,7 @@ fn measure() -> Result<bool, Failure> {
         bar: Bar::AtMost(90.0),
         detail: format!("{watched}; plain values: {plain}"),
     };
-    let mut output = std::io::stdout().lock();
-    writeln!(output, "{row}")?;
-    output.flush()?;
+    print(&row.to_string())?;
     Ok(row.passes())
 }
 

@@ -1,18 +1,15 @@
 //! knm-bench-rollout: shows that nobody notices a rolling restart.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use knm_bench::program::{self, print};
 use knm_bench::statistics::percentile;
 use knm_bench::table::{Bar, Row};
 use knm_bench::{Failure, service};
 use knm_test_support::rollout::{Load, Rollout, Seen};
-
-/// The exit code of a run that was given up, which says nothing about any bar.
-const EXIT_GIVEN_UP: u8 = 2;
 
 /// How many nodes are labelled, one a second: for longer than the replacement takes.
 const NODES: usize = 40;
@@ -61,15 +58,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match measure(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(failure) => {
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
-            ExitCode::from(EXIT_GIVEN_UP)
-        }
-    }
+    program::exit(measure(&Arguments::parse()))
 }
 
 /// Whether every bar is cleared.
@@ -91,11 +80,10 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
         .run()
         .ok_or("PostgreSQL or the API server is missing, see above")?;
     let rows = rows(&rollout, &seen);
-    let mut output = std::io::stdout().lock();
     for row in &rows {
-        writeln!(output, "{row}")?;
+        print(&row.to_string())?;
     }
-    Ok(rows.iter().all(Row::passes))
+    program::are_cleared(&rows)
 }
 
 fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {

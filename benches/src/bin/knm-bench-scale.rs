@@ -1,12 +1,11 @@
 //! knm-bench-scale: measures what nodes, pods and clusters cost, and the law that they follow.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum as _};
-use knm_bench::bounded::{self, print};
+use knm_bench::program::{self, print};
 use knm_bench::scale::{self, Measure, Plan, Wanted};
 use knm_bench::{Failure, service};
 
@@ -54,14 +53,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().plan().and_then(measure) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
-            ExitCode::from(2)
-        }
-    }
+    // It has no bars.
+    program::exit(Arguments::parse().plan().and_then(measure).map(|()| true))
 }
 
 impl Arguments {
@@ -82,7 +75,7 @@ impl Arguments {
 }
 
 fn measure(plan: Plan) -> Result<(), Failure> {
-    bounded::run(LIMIT, async move { scale::run(&plan, &mut print).await })
+    program::run(LIMIT, async move { scale::run(&plan, &mut print).await })
 }
 
 #[cfg(test)]

@@ -1,17 +1,14 @@
 //! knm-bench-soak: shows that hours of mixed load leave the service as it was.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use knm_bench::bounded::{self, print};
+use knm_bench::program::{self, print};
 use knm_bench::soak::{self, Database, Plan};
 use knm_bench::{Failure, service};
 
-/// The exit code of a run that was given up, which says nothing about any bar.
-const EXIT_GIVEN_UP: u8 = 2;
 /// What a run may take beyond its time: to start and to end.
 const AROUND: Duration = Duration::from_secs(120);
 
@@ -64,12 +61,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let measured = Arguments::parse().plan().and_then(|plan| measure(&plan));
-    measured.unwrap_or_else(|failure| {
-        // Nobody is left to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "error: {failure}");
-        ExitCode::from(EXIT_GIVEN_UP)
-    })
+    program::exit(Arguments::parse().plan().and_then(|plan| measure(&plan)))
 }
 
 impl Arguments {
@@ -95,7 +87,8 @@ impl Arguments {
     }
 }
 
-fn measure(plan: &Plan) -> Result<ExitCode, Failure> {
+/// Whether every bar is cleared.
+fn measure(plan: &Plan) -> Result<bool, Failure> {
     print(&format!(
         "{}, {:?}, {} nodes, {} short requests a second for {} s, the first {} s of them to warm up",
         plan.binary.display(),
@@ -106,16 +99,11 @@ fn measure(plan: &Plan) -> Result<ExitCode, Failure> {
         plan.warm_up.as_secs()
     ))?;
     let running = plan.clone();
-    let rows = bounded::run(plan.time + AROUND, async move { soak::run(&running, &mut print).await })?;
+    let rows = program::run(plan.time + AROUND, async move { soak::run(&running, &mut print).await })?;
     for row in &rows {
         print(&row.to_string())?;
     }
-    let missed = rows.iter().filter(|row| !row.passes()).count();
-    if 0 < missed {
-        print(&format!("{missed} of {} bars missed", rows.len()))?;
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
+    program::are_cleared(&rows)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! knm-bench-transfer: measures how long a long audit log takes from PostgreSQL to SQLite and back, and how much memory that takes.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use knm_bench::program::{self, print};
 use knm_bench::table::{Bar, Row};
 use knm_bench::{Failure, procfs, service};
 use knm_test_support::postgres::PostgresServer;
@@ -44,15 +44,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match measure(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(failure) => {
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
-            ExitCode::from(2)
-        }
-    }
+    program::exit(measure(&Arguments::parse()))
 }
 
 /// Whether every bar is cleared.
@@ -73,12 +65,10 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
         ),
         grown("and the other way", &few.to_sqlite, &many.to_sqlite),
     ];
-    let mut output = std::io::stdout().lock();
     for row in &rows {
-        writeln!(output, "{row}")?;
+        print(&row.to_string())?;
     }
-    output.flush()?;
-    Ok(rows.iter().all(Row::passes))
+    program::are_cleared(&rows)
 }
 
 /// What both directions took.

@@ -4,6 +4,7 @@
 //! machine prepares a template (`initdb`), later ones copy it.
 
 mod certificates;
+mod later;
 mod programs;
 mod template;
 

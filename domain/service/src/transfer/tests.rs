@@ -73,9 +73,8 @@ fn transfer(source: MockStoreContent, target: MockStoreContent) -> Transfer {
     }
 }
 
-/// A target that loses or changes rows as `damage` says, and is read back.
-fn damaged(damage: fn(Vec<Row>) -> Vec<Row>) -> MockStoreContent {
-    let stored: Arc<Mutex<Vec<Row>>> = Arc::default();
+/// A target of the right version with nothing in it.
+fn empty_target() -> MockStoreContent {
     let mut target = MockStoreContent::new();
     target.expect_place().return_const("the target".to_owned());
     target.expect_tables().return_const(&TABLES[..]);
@@ -86,6 +85,13 @@ fn damaged(damage: fn(Vec<Row>) -> Vec<Row>) -> MockStoreContent {
         })
     });
     target.expect_count().returning(|_| Ok(0));
+    target
+}
+
+/// A target that loses or changes rows as `damage` says, and is read back.
+fn damaged(damage: fn(Vec<Row>) -> Vec<Row>) -> MockStoreContent {
+    let stored: Arc<Mutex<Vec<Row>>> = Arc::default();
+    let mut target = empty_target();
     target.expect_misfit().returning(|_, _| None);
     let writes = Arc::clone(&stored);
     target.expect_put().returning(move |_, rows| {
@@ -199,16 +205,7 @@ async fn other_versions_and_targets_with_content_are_refused_by_name() {
 
 #[tokio::test]
 async fn a_row_that_does_not_fit_is_named_and_nothing_is_kept() {
-    let mut target = MockStoreContent::new();
-    target.expect_place().return_const("the target".to_owned());
-    target.expect_tables().return_const(&TABLES[..]);
-    target.expect_schema().returning(|| {
-        Ok(SchemaVersions {
-            applied: 10,
-            wanted: 10,
-        })
-    });
-    target.expect_count().returning(|_| Ok(0));
+    let mut target = empty_target();
     target
         .expect_misfit()
         .returning(|_, _| Some("registered_clusters.name: too odd".to_owned()));

@@ -1,11 +1,38 @@
-//! Runs that end in time, and take what they started with them.
+//! What the programs have in common: they end in time, take what they started with them, and say by their exit code what came out.
 
 use std::io::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Failure;
+use crate::table::Row;
+
+/// The exit code of a run that was given up, which says nothing about any bar.
+const EXIT_GIVEN_UP: u8 = 2;
+
+/// Ends a program: 0 when all bars are cleared, 1 when one is not, 2 with the reason when the run was given up.
+pub fn exit(are_cleared: Result<bool, Failure>) -> ExitCode {
+    match are_cleared {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            // Nobody is left to tell when stderr is closed.
+            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            ExitCode::from(EXIT_GIVEN_UP)
+        }
+    }
+}
+
+/// Whether every bar is cleared; says how many are not.
+pub fn are_cleared(rows: &[Row]) -> Result<bool, Failure> {
+    let missed = rows.iter().filter(|row| !row.passes()).count();
+    if 0 < missed {
+        print(&format!("{missed} of {} bars missed", rows.len()))?;
+    }
+    Ok(missed == 0)
+}
 
 /// Does `work` in a runtime of its own, for as long as `limit` and until somebody ends it.
 pub fn run<T: Send + 'static>(
