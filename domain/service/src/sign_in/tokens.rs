@@ -54,7 +54,7 @@ pub enum TokenAdminError {
     /// It is no id at all. Nothing of it is repeated: whoever has the whole token at hand may have given that.
     #[error("that is no id of a token: 16 hexadecimal digits are expected, what stands there instead is not repeated")]
     NoId,
-    /// There is one of this name that is not revoked.
+    /// There is one of this name that is worth something.
     #[error("there is a token \"{name}\" already: revoke it first, or take another name")]
     Taken {
         /// The name.
@@ -105,7 +105,7 @@ impl Tokens {
         self.store.list().await
     }
 
-    /// Makes a token for `by`, who may hand on what they may do themselves.
+    /// Makes a token for `by`, who may hand on what they may do themselves. One of its name that has run out gives the name up.
     ///
     /// # Errors
     /// [`TokenAdminError`]; then there is no token.
@@ -116,6 +116,11 @@ impl Tokens {
         let (all, now) = (self.store.list().await?, self.clock.now());
         if MOST_TOKENS <= all.iter().filter(|token| token.is_valid(now)).count() {
             return Err(TokenAdminError::TooMany);
+        }
+        let has_its_name = |token: &ApiToken| token.revoked.is_none() && token.name == new.name;
+        for ended in all.iter().filter(|token| has_its_name(token) && !token.is_valid(now)) {
+            self.store.revoke(ended.id, now, by.actor.label()).await?;
+            self.forget(ended.id).await;
         }
         let text = random_token(&*self.randomness);
         let token = self.kept(&text, new, by.actor.label());

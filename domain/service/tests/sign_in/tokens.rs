@@ -208,6 +208,23 @@ async fn tokens_that_ran_out_leave_room_for_others() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ran_out_gives_its_name_to_the_next_one() {
+    let stage = Stage::with(&[]);
+    let sign_in = stage.sign_in(None, None);
+    let (first, text) = stage.token("me", "viewer").await;
+    let taken = stage.tokens.make(stage.new_token("me", "viewer"), &root()).await;
+    assert!(matches!(taken, Err(TokenAdminError::Taken { name }) if name == "me"));
+
+    stage.clock.advance(Duration::from_secs(86_400));
+    let (second, next) = stage.token("me", "viewer").await;
+
+    assert_ne!(first, second);
+    assert!(sign_in.caller(Some(&next), address(1), &anything()).await.is_ok());
+    let refused = sign_in.caller(Some(&text), address(2), &anything()).await;
+    assert!(matches!(refused, Err(SignInError::Refused { .. })), "{refused:?}");
+}
+
 /// A store whose first answer about a token takes long on its way.
 struct Slow {
     store: Arc<dyn ApiTokens>,
