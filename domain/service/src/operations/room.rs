@@ -1,7 +1,7 @@
 //! What drains share: how many pods may be on their way out at once, and what is asked of a cluster for all of them together.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use knm_model::{ClusterName, DisruptionBudget, ObjectName, Timestamp};
@@ -146,9 +146,17 @@ impl Facts {
         look.await
     }
 
+    /// Forgets all clusters but these.
+    pub(super) fn keep(&self, clusters: &BTreeSet<ClusterName>) {
+        self.lock().retain(|name, _| clusters.contains(name));
+    }
+
     fn of(&self, cluster: &ClusterName) -> Arc<ClusterFacts> {
-        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(clusters.entry(cluster.clone()).or_default())
+        Arc::clone(self.lock().entry(cluster.clone()).or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClusterName, Arc<ClusterFacts>>> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,6 +210,19 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_clusters_that_are_gone_nothing_is_remembered() {
+        let facts = Facts::default();
+        let (stays, goes) = (ClusterName::from_any("stays"), ClusterName::from_any("goes"));
+        let known = facts.of(&stays);
+        facts.of(&goes);
+
+        facts.keep(&BTreeSet::from([stays.clone()]));
+
+        assert_eq!(facts.lock().keys().collect::<Vec<_>>(), [&stays]);
+        assert!(Arc::ptr_eq(&facts.of(&stays), &known));
+    }
 
     #[test]
     fn no_more_pods_leave_at_once_than_an_operation_and_a_cluster_allow() {

@@ -396,8 +396,9 @@ impl OperationRunner {
         }
     }
 
-    /// Shows how much there is to do.
+    /// Shows how much there is to do, and forgets the clusters in which nothing can be done any more.
     async fn count(&self) {
+        self.bench.facts.keep(&self.bench.inventory.names());
         let backlog = match self.work.backlog().await {
             Ok(backlog) => backlog,
             Err(error) => return log_uncounted(&error),
