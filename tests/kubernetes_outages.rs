@@ -79,14 +79,18 @@ fn a_cluster_that_was_away_is_served_stale_and_seen_again_without_a_restart() {
     assert_eq!(list["stale"], false);
     assert_eq!(wait_for_state(&service, "test", "healthy")["stale"], false);
     assert_eq!(service.get("/health/detailed").json()["status"], "healthy");
-    let metrics = service.get("/metrics").body;
-    let restarts = metrics
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("kube_node_manager_cluster_watch_restarts_total{cluster=\"test\",resource=\"nodes\"} ")
-        })
-        .unwrap();
-    assert_ne!(restarts, "0");
+    // Attempts that found nobody do not count.
+    let restarts = wait_for("each watch that was opened to be counted", || {
+        let metrics = service.get("/metrics").body;
+        let value = |series: &str| -> Option<u64> {
+            let mut lines = metrics.lines();
+            lines.find_map(|line| line.strip_prefix(series))?.trim().parse().ok()
+        };
+        let opened = "kube_node_manager_kubernetes_requests_total{cluster=\"test\",verb=\"watch\",resource=\"nodes\",code=\"200\"}";
+        let restarts = value("kube_node_manager_cluster_watch_restarts_total{cluster=\"test\",resource=\"nodes\"}")?;
+        (value(opened)? == restarts + 1).then_some(restarts)
+    });
+    assert_ne!(restarts, 0);
     let lines = service.lines();
     for said in ["cluster lost", "cluster seen again"] {
         let times = lines.iter().filter(|line| line.contains(said)).count();

@@ -159,12 +159,11 @@ impl<W: Watched> Watcher<W> {
             encoded(&position)
         );
         let path = with_query(W::PATH, &query);
-        if self.opened {
-            metric::watch_restarted(self.connection.cluster(), W::RESOURCE);
-        }
         let limit = self.connection.request_timeout.min(2 * PROBE_LIMIT);
         let mut lines = Lines::new(self.connection.watch(Self::WATCH, &path, limit).await?);
-        self.opened = true;
+        if std::mem::replace(&mut self.opened, true) {
+            metric::watch_restarted(self.connection.cluster(), W::RESOURCE);
+        }
         if self.lost {
             self.tell(W::alive()).await?;
         }
