@@ -6,6 +6,7 @@ mod backup;
 mod clusters;
 mod configuration;
 mod moving;
+mod open_files;
 mod progress;
 mod registration;
 mod reload;

@@ -25,7 +25,7 @@ use crate::configuration::{
 use crate::servers::Ports;
 use crate::shutdown::Shutdown;
 use crate::signals::{Endings, hangups};
-use crate::{Failure, access, clusters, registration, reload, storage};
+use crate::{Failure, access, clusters, open_files, registration, reload, storage};
 
 /// How often observed durations are folded into their buckets.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
@@ -570,7 +570,7 @@ fn limits(settings: &Settings) -> ServerLimits {
         write_timeout: server.write_timeout,
         max_header_bytes: server.max_header_bytes,
         max_url_bytes: server.max_url_bytes,
-        max_connections: server.max_connections,
+        max_connections: open_files::connections(server.max_connections),
         requests_per_second: limits.requests_per_second,
         caller_requests_per_second: limits.caller_requests_per_second,
         expensive_requests: limits.expensive_requests,

@@ -1,12 +1,15 @@
 //! What callers may do to connections.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use knm_test_support::service::Service;
 use knm_test_support::wire::Wire;
 
-use crate::{NODES, ask, demo, still};
+use crate::{NODES, PROGRAM, ask, demo, still};
 
 const A_MOMENT: Duration = Duration::from_millis(300);
 
@@ -106,6 +109,36 @@ fn one_connection_too_many_waits_until_one_leaves() {
         other.send("x").unwrap();
         assert_eq!(other.reply().unwrap().status, 200);
     }
+}
+
+#[test]
+fn a_limit_of_open_files_leaves_room_for_more_than_callers() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited = folder.path().join("limited");
+    let script = format!("#!/bin/sh\nulimit -S -n 50\nulimit -H -n 200\nexec '{PROGRAM}' \"$@\"\n");
+    fs::write(&limited, script).unwrap();
+    fs::set_permissions(&limited, fs::Permissions::from_mode(0o755)).unwrap();
+    let service = Service::start(
+        &limited.display().to_string(),
+        &["--demo"],
+        &[("KNM__SERVER__HEADER_READ_TIMEOUT", "600")],
+    );
+    let line = service.wait_for_line("server.max_connections is 10000");
+    assert!(line.contains("only 200 files: 100 connections are held"), "{line}");
+    service.wait_until_ready();
+
+    let silent: Vec<Wire> = (0..150).map(|_| Wire::open(service.address())).collect();
+    std::thread::sleep(Duration::from_millis(1_100));
+    let mut other = Wire::open(service.address());
+    assert_eq!(other.get("/health/ready", &[]).unwrap().status, 200);
+
+    assert!(
+        !service
+            .lines()
+            .iter()
+            .any(|line| line.contains("could not be accepted"))
+    );
+    drop(silent);
 }
 
 #[test]

@@ -143,6 +143,8 @@ async fn accept<E: Endpoint<Output = Response> + 'static>(
                     error = &error as &dyn std::error::Error,
                     "a connection could not be accepted"
                 );
+                // Most probably there are too many open files or too little memory, of which each silent one holds a part.
+                server.room.make();
                 tokio::time::sleep(AFTER_REFUSAL).await;
             }
         }

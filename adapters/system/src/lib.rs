@@ -1,9 +1,11 @@
-//! The real clock, randomness and the figures of the process and its machine.
+//! The real clock, randomness, and the figures and limits of the process and its machine.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use knm_model::Timestamp;
 use knm_ports::{Clock, IdSource, ProcessStats, Randomness, SystemStats};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::runtime::Handle;
 use uuid::{ContextV7, Uuid};
@@ -82,6 +84,25 @@ pub fn hostname() -> String {
         .ok()
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Lets this process open as many files and connections as it may: most are started with a small soft limit, for the sake of programs that use
+/// `select(2)`, and are expected to raise it themselves (systemd.exec(5), `LimitNOFILE`). Returns the limit, `None` if there is none.
+///
+/// # Errors
+/// What the operating system says.
+pub fn raise_open_files_limit() -> io::Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                ..limit
+            },
+        )?;
+    }
+    Ok(limit.maximum)
 }
 
 impl SystemStats for MachineStats {
