@@ -28,6 +28,11 @@ pub trait CordonHolds: Send + Sync + 'static {
     /// - MUST leave ended holds out.
     async fn unended(&self) -> Result<Vec<Hold>, StorageError>;
 
+    /// Whether there is a hold with this id, ended or not.
+    ///
+    /// - MUST know each that was added.
+    async fn is_known(&self, id: Uuid) -> Result<bool, StorageError>;
+
     /// Moves a hold on to `state` at the time `at`; returns whether it did.
     ///
     /// - MUST only move a hold forward, as [`HoldState`] orders them, and return `false` otherwise or if there is no such hold.

@@ -40,6 +40,10 @@ impl CordonHolds for MemoryCordonHolds {
         Ok(unended.cloned().collect())
     }
 
+    async fn is_known(&self, id: Uuid) -> Result<bool, StorageError> {
+        Ok(self.0.open()?.holds.contains_key(&id))
+    }
+
     async fn advance(&self, id: Uuid, state: HoldState, _: Timestamp) -> Result<bool, StorageError> {
         let mut tables = self.0.open()?;
         let Some(hold) = tables.holds.get_mut(&id).filter(|hold| hold.state < state) else {

@@ -20,6 +20,7 @@ const OF_NODE: &str =
 const UNENDED: &str =
     "SELECT id, cluster, node, holder, reason, ticket, since_unix_ms, until_unix_ms, over_foreign, state
     FROM cordon_holds WHERE state < 2 ORDER BY id";
+const IS_KNOWN: &str = "SELECT COUNT(*) FROM cordon_holds WHERE id = $1";
 const ADVANCE: &str = "UPDATE cordon_holds SET state = $2, changed_at_unix_ms = $3 WHERE id = $1 AND state < $2";
 const PROLONG: &str = "UPDATE cordon_holds SET until_unix_ms = $2 WHERE id = $1 AND state < 2";
 
@@ -109,6 +110,19 @@ impl CordonHolds for SqlCordonHolds {
                 let mut held = self.pool.acquire("cordon_holds.unended").await?;
                 let rows = sqlx::query_as::<_, HoldRow>(UNENDED).fetch_all(held.connection()).await;
                 held.release(WHAT, rows)?.into_iter().map(hold).collect()
+            })
+            .await
+    }
+
+    async fn is_known(&self, id: Uuid) -> Result<bool, StorageError> {
+        self.pool
+            .within_deadline(async {
+                let mut held = self.pool.acquire("cordon_holds.is_known").await?;
+                let count = sqlx::query_scalar::<_, i64>(IS_KNOWN)
+                    .bind(id.as_bytes().as_slice())
+                    .fetch_one(held.connection())
+                    .await;
+                Ok(held.release(WHAT, count)? == 1)
             })
             .await
     }

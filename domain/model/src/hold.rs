@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::text::unprintable;
-use crate::{AuditRecord, ClusterName, NodeName, QueryError, Timestamp, excerpt};
+use crate::{AuditRecord, ClusterName, NodeName, NotedHold, QueryError, Timestamp, excerpt};
 
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 500;
@@ -150,21 +150,32 @@ pub(crate) fn check_ticket(text: &str) -> Result<(), QueryError> {
 
 /// What stands in [`HOLDS_ANNOTATION`](crate::HOLDS_ANNOTATION) for these holds; `None` for none of them.
 #[must_use]
-pub fn holds_annotation(holds: &[Hold]) -> Option<String> {
-    let write = |hold: &Hold| -> Value {
-        let mut entry = json!({"id": hold.id, "by": hold.holder, "reason": hold.reason, "since": hold.since});
-        if let Some(ticket) = &hold.ticket {
-            entry["ticket"] = json!(ticket);
-        }
-        if let Some(until) = hold.until {
-            entry["until"] = json!(until);
-        }
-        if hold.over_foreign {
-            entry["over_foreign"] = json!(true);
-        }
-        entry
+pub fn holds_annotation(holds: impl IntoIterator<Item = NotedHold>) -> Option<String> {
+    let write = |hold: NotedHold| -> Value {
+        let texts = [("by", hold.by), ("reason", hold.reason), ("ticket", hold.ticket)];
+        let times = [("since", hold.since), ("until", hold.until)];
+        let id = hold.id.map(|id| ("id", json!(id)));
+        let texts = texts.into_iter().filter_map(|(key, text)| Some((key, json!(text?))));
+        let times = times.into_iter().filter_map(|(key, time)| Some((key, json!(time?))));
+        let over_foreign = hold.over_foreign.then_some(("over_foreign", json!(true)));
+        id.into_iter().chain(texts).chain(times).chain(over_foreign).collect()
     };
-    (!holds.is_empty()).then(|| Value::from_iter(holds.iter().map(write)).to_string())
+    let entries: Vec<Value> = holds.into_iter().map(write).collect();
+    (!entries.is_empty()).then(|| Value::from(entries).to_string())
+}
+
+impl From<&Hold> for NotedHold {
+    fn from(hold: &Hold) -> Self {
+        Self {
+            id: Some(hold.id),
+            by: Some(hold.holder.clone()),
+            reason: Some(hold.reason.clone()),
+            ticket: hold.ticket.clone(),
+            since: Some(hold.since),
+            until: hold.until,
+            over_foreign: hold.over_foreign,
+        }
+    }
 }
 
 fn check_text(parameter: &'static str, text: &str, longest: usize) -> Result<(), QueryError> {
@@ -256,12 +267,12 @@ mod tests {
 
     #[test]
     fn what_stands_on_the_node_is_read_back() {
-        assert_eq!(holds_annotation(&[]), None);
+        assert_eq!(holds_annotation([]), None);
         let over_foreign = Hold {
             over_foreign: true,
             ..hold(2, Some(now()))
         };
-        let text = holds_annotation(&[hold(1, None), over_foreign]).unwrap();
+        let text = holds_annotation([&hold(1, None), &over_foreign].map(NotedHold::from)).unwrap();
         let annotations = BTreeMap::from([(HOLDS_ANNOTATION.to_owned(), text)]);
         let cordon = Cordon::read(&annotations, None);
         assert_eq!(cordon.by.as_deref(), Some("ann"));
@@ -274,5 +285,7 @@ mod tests {
             [false, true]
         );
         assert!(cordon.is_over_foreign());
+        let again = holds_annotation(cordon.holds);
+        assert_eq!(again.as_deref(), annotations.get(HOLDS_ANNOTATION).map(String::as_str));
     }
 }

@@ -106,6 +106,7 @@ macro_rules! storage_contract {
             the_holds_of_a_node_are_returned_as_they_were_stored,
             a_taken_id_of_a_hold_is_a_conflict_and_keeps_the_old_one,
             ended_holds_are_left_out,
+            each_hold_is_known_also_when_it_is_over,
             a_hold_only_moves_forward,
             only_a_hold_that_is_not_ended_is_changed,
             a_hold_that_is_ended_outside_is_told_with_its_end_or_not_at_all,

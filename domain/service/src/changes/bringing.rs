@@ -180,8 +180,12 @@ impl NodeChanges {
             };
             noted.push(hold.clone());
             noted.sort_by_key(|hold| hold.id);
+            let strangers = self
+                .strangers(attempts.node(), |id| noted.iter().any(|hold| hold.id == id))
+                .await?;
+            let annotation = holds_annotation(noted.iter().map(NotedHold::from).chain(strangers));
             let patch = NodePatch {
-                annotations: BTreeMap::from([(HOLDS_ANNOTATION.to_owned(), holds_annotation(&noted))]),
+                annotations: BTreeMap::from([(HOLDS_ANNOTATION.to_owned(), annotation)]),
                 schedulable: attempts.node().schedulable.then_some(false),
                 ..NodePatch::default()
             };
@@ -218,6 +222,26 @@ impl NodeChanges {
             looks += 1;
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
+    }
+
+    /// The holds that are noted on the node and that the store does not know, but those that are ours anyway: it was put back to an earlier state, or the node was
+    /// looked after with another one. Whoever made them wants the node cordoned.
+    pub(super) async fn strangers(
+        &self,
+        node: &Node,
+        is_ours: impl Fn(Uuid) -> bool + Send,
+    ) -> Result<Vec<NotedHold>, ChangeError> {
+        let mut strangers = Vec::new();
+        for note in node.cordon.iter().flat_map(|cordon| &cordon.holds) {
+            let Some(id) = note.id.filter(|id| !is_ours(*id)) else {
+                continue;
+            };
+            let is_known = self.holds.is_known(id).await;
+            if !is_known.map_err(|source| ChangeError::Holds { source })? {
+                strangers.push(note.clone());
+            }
+        }
+        Ok(strangers)
     }
 
     pub(super) async fn holds_of(&self, target: &Target) -> Result<Vec<Hold>, ChangeError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use knm_model::{
     Cordon, CordonSource, FIRST_VERSION_REASON_ANNOTATION, FIRST_VERSION_TIMESTAMP_ANNOTATION, HOLDS_ANNOTATION, Hold,
-    HoldState, Node, NodePatch, holds_annotation,
+    HoldState, Node, NodePatch, NotedHold, holds_annotation,
 };
 use uuid::Uuid;
 
@@ -84,16 +84,22 @@ impl NodeChanges {
             let is_other = |hold: &Hold| !released.contains(&hold.id);
             let left = self.holds_at(target, attempts.node(), is_other).await?;
             let node = attempts.node();
+            let is_ours = |id: Uuid| released.contains(&id) || left.iter().any(|hold| hold.id == id);
+            let strangers = match frees {
+                Frees::ByForce => Vec::new(),
+                Frees::WithLastHold | Frees::Never => self.strangers(node, is_ours).await?,
+            };
             let may_free = match frees {
                 Frees::ByForce => true,
                 // Where they stood on the node and do not any more, somebody released them, and somebody else cordoned the node.
                 Frees::WithLastHold => (is_edited || is_on(node)) && !is_noted_over_foreign(node, released),
                 Frees::Never => false,
             };
-            let opens = !node.schedulable && left.is_empty() && may_free;
+            let opens = !node.schedulable && left.is_empty() && strangers.is_empty() && may_free;
             let mut annotations = BTreeMap::new();
             if has_notes(node) || !released.is_empty() {
-                annotations.insert(HOLDS_ANNOTATION.to_owned(), holds_annotation(&left));
+                let notes = left.iter().map(NotedHold::from).chain(strangers);
+                annotations.insert(HOLDS_ANNOTATION.to_owned(), holds_annotation(notes));
             }
             let is_first_version = |cordon: &Cordon| cordon.source == CordonSource::FirstVersion;
             if opens && node.cordon.as_ref().is_some_and(is_first_version) {

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use knm_domain::{Asked, ChangeError, Uncordon};
-use knm_model::{AuditOutcome, ClusterFeature, CordonSource, HoldRequest, HoldState};
+use knm_model::{
+    AuditOutcome, ClusterFeature, CordonSource, HOLDS_ANNOTATION, HoldRequest, HoldState, NodePatch, NotedHold,
+    holds_annotation,
+};
 use knm_ports::{Clock, ClusterError};
+use uuid::Uuid;
 
 use crate::meddler::Meddling;
 use crate::nodes::settle;
-use crate::stage::{Stage, because, by};
+use crate::stage::{Stage, because, by, name};
 
 #[tokio::test(start_paused = true)]
 async fn a_cordon_of_somebody_else_between_plan_and_patch_stays_after_us() {
@@ -154,4 +158,59 @@ async fn what_a_policy_forbids_is_told_in_the_words_of_the_cluster_and_what_rule
     };
     let told = error.refusal().unwrap();
     assert!(told.contains("kube-node-manager-change-nodes"), "{told}");
+}
+
+/// Puts the store back to a state before the hold of `bob`, which only the node tells of.
+async fn hold_without_the_store(stage: &Stage) -> NotedHold {
+    let hold = NotedHold {
+        id: Some(Uuid::from_u128(77)),
+        by: Some("bob".to_owned()),
+        reason: Some("broken".to_owned()),
+        ..NotedHold::default()
+    };
+    let patch = NodePatch {
+        schedulable: Some(false),
+        annotations: [(HOLDS_ANNOTATION.to_owned(), holds_annotation([hold.clone()]))].into(),
+        ..NodePatch::default()
+    };
+    stage.fleet.gateway().patch_node(&name(), &patch, false).await.unwrap();
+    settle().await;
+    hold
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_which_only_the_node_tells_keeps_it_cordoned_when_another_one_runs_out() {
+    let stage = Stage::new().await;
+    let request = HoldRequest {
+        until: Some(stage.clock.now().plus(Duration::from_secs(60))),
+        ..because("disk")
+    };
+    stage.changes.cordon("test", "a", request, by("ann")).await.unwrap();
+    let hold = hold_without_the_store(&stage).await;
+
+    stage.clock.advance(Duration::from_secs(60));
+    stage.keep(1).await;
+
+    assert_eq!(stage.holds().await, []);
+    let node = stage.node().await;
+    assert_eq!((node.schedulable, node.cordon.unwrap().holds), (false, vec![hold]));
+    let force = Uncordon {
+        force: true,
+        ..Uncordon::default()
+    };
+    let freed = stage.uncordon("ann", force).await.unwrap();
+    assert_eq!((freed.schedulable, freed.cordon), (true, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_which_only_the_node_tells_stays_beside_others() {
+    let stage = Stage::new().await;
+    let hold = hold_without_the_store(&stage).await;
+
+    let held = stage.cordon("ann", "disk").await.cordon.unwrap();
+    let by: Vec<_> = held.holds.iter().map(|hold| hold.by.as_deref()).collect();
+    assert_eq!(by, [Some("ann"), Some("bob")]);
+
+    let left = stage.uncordon("ann", Uncordon::default()).await.unwrap();
+    assert_eq!((left.schedulable, left.cordon.unwrap().holds), (false, vec![hold]));
 }

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use knm_domain::{NodeChanges, describe_metrics};
 use knm_model::{
     ActorKind, AuditAction, AuditOutcome, CordonSource, HOLDS_ANNOTATION, Hold, HoldChange, HoldRequest, HoldState,
-    NodePatch, holds_annotation,
+    NodePatch, NotedHold, holds_annotation,
 };
 use knm_ports::{Clock, IdSource, MockCordonHolds, StorageError};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -170,7 +170,7 @@ async fn a_release_that_was_interrupted_is_left_to_whoever_takes_it_over() {
 async fn a_cordon_of_somebody_else_survives_the_note_that_is_taken_off() {
     let stage = Stage::new().await;
     stage.cordon("ann", "disk").await;
-    let note = holds_annotation(&stage.holds().await);
+    let note = holds_annotation(stage.holds().await.iter().map(NotedHold::from));
     stage.set_schedulable(true).await;
     // The keeper saw it schedulable, and will find it cordoned. Whoever uses kubectl leaves our annotation as it is.
     let patch = NodePatch {

@@ -44,6 +44,10 @@ impl CordonHolds for Slow {
         self.inner.unended().await
     }
 
+    async fn is_known(&self, id: Uuid) -> Result<bool, StorageError> {
+        self.inner.is_known(id).await
+    }
+
     async fn advance(&self, id: Uuid, state: HoldState, at: Timestamp) -> Result<bool, StorageError> {
         if self.ends_late && state == HoldState::Ended {
             sleep(SLOW).await;
@@ -110,6 +114,10 @@ impl CordonHolds for Meddled {
         let found = self.inner.unended().await;
         self.happen(Call::Unended).await;
         found
+    }
+
+    async fn is_known(&self, id: Uuid) -> Result<bool, StorageError> {
+        self.inner.is_known(id).await
     }
 
     async fn advance(&self, id: Uuid, state: HoldState, at: Timestamp) -> Result<bool, StorageError> {

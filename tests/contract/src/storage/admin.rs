@@ -115,6 +115,7 @@ pub async fn a_closed_store_is_unavailable_to_every_call(fixture: &StorageFixtur
     unavailable("remove_before", audit.remove_before(record.at, 1).await);
     unavailable("hold", storage.leases.hold("a", "b", Duration::from_secs(1)).await);
     unavailable("unended", storage.holds.unended().await);
+    unavailable("is_known", storage.holds.is_known(record.id).await);
     unavailable("remove_before", storage.keys.remove_before(record.at).await);
     unavailable("release", storage.leases.release("a", "b").await);
     let (operations, work, some) = (&storage.operations, &storage.work, record.id);

@@ -57,6 +57,19 @@ pub async fn ended_holds_are_left_out(fixture: &StorageFixture) {
     assert_eq!(holds.unended().await.expect("the holds"), [hold(1, "a"), hold(3, "a")]);
 }
 
+/// `is_known` MUST know each that was added.
+pub async fn each_hold_is_known_also_when_it_is_over(fixture: &StorageFixture) {
+    let holds = &fixture.migrated().await.holds;
+    holds.add(&hold(1, "a")).await.expect("the id is free");
+    holds.add(&hold(2, "a")).await.expect("the id is free");
+    advance(holds.as_ref(), 2, HoldState::Ended).await;
+
+    for (number, expected) in [(1, true), (2, true), (3, false)] {
+        let known = holds.is_known(Uuid::from_u128(number)).await.expect("an answer");
+        assert_eq!(known, expected, "{number}");
+    }
+}
+
 /// `advance` MUST only move a hold forward, and return `false` otherwise or if there is no such hold.
 pub async fn a_hold_only_moves_forward(fixture: &StorageFixture) {
     let holds = &fixture.migrated().await.holds;
