@@ -9,4 +9,5 @@ mod readme;
 mod requests;
 mod roles;
 mod schema;
+mod second;
 mod strict;
