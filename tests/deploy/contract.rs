@@ -296,7 +296,7 @@ fn what_may_be_evicted_is_bound_so_that_a_single_replica_and_those_that_are_not_
 }
 
 /// The variable of this name in the environment of the container.
-fn variable<'a>(manifests: &'a Manifests, name: &str) -> &'a Value {
+pub fn variable<'a>(manifests: &'a Manifests, name: &str) -> &'a Value {
     let variables = manifests.container()["env"].as_array().unwrap();
     let named: Vec<&Value> = variables.iter().filter(|one| one["name"] == name).collect();
     assert_eq!(named.len(), 1, "{name}: {variables:?}");

@@ -4,6 +4,7 @@
 
 mod contract;
 mod dry_run;
+mod maintenance;
 mod manifests;
 mod readme;
 mod requests;
