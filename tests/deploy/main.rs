@@ -6,6 +6,7 @@ mod contract;
 mod dry_run;
 mod maintenance;
 mod manifests;
+mod memory;
 mod readme;
 mod requests;
 mod roles;
