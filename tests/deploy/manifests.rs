@@ -161,7 +161,7 @@ pub fn has_kubectl() -> bool {
 }
 
 /// The path from a temporary folder to one below `deploy/kubernetes`: kustomize takes no absolute ones.
-fn reached_from_a_folder_of_ours(name: &str) -> String {
+pub fn reached_from_a_folder_of_ours(name: &str) -> String {
     let depth = fs::canonicalize(std::env::temp_dir()).unwrap().components().count();
     let target = fs::canonicalize(folder_of(name)).unwrap();
     format!("{}{}", "../".repeat(depth), target.strip_prefix("/").unwrap().display())

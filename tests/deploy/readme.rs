@@ -195,7 +195,7 @@ fn in_a_pod(cluster: &Cluster) -> (Service, TempDir) {
 }
 
 /// Runs commands in the folder of the project as somebody whose kubectl is set to the cluster, and returns what they print.
-fn shell(commands: &str, cluster: &Cluster, variables: &[(&str, &str)]) -> String {
+pub fn shell(commands: &str, cluster: &Cluster, variables: &[(&str, &str)]) -> String {
     let output = Command::new("timeout")
         .args(["120", "bash", "-euo", "pipefail", "-c", commands])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::figures::{assert_known, listed, named};
-use crate::rules::recorded;
+use crate::rules::{recorded, rules};
 use crate::{list, read, text};
 
 const WIDTH: u64 = 24;
@@ -171,6 +171,19 @@ fn facts_of_clusters_are_not_added_up_over_replicas() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn what_the_manifests_leave_out_on_purpose_neither_alarms_nor_shows_red() {
+    let rules = rules();
+    let of_rules = rules.iter().map(|rule| text(rule, "expr").to_owned());
+    let of_panels = expressions(&dashboard()).into_iter().map(|(_, expression)| expression);
+    let about_permissions = |one: &String| named(one).contains("kube_node_manager_cluster_permissions_missing");
+    let asked: Vec<String> = of_rules.chain(of_panels).filter(about_permissions).collect();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    for expression in asked {
+        assert!(expression.contains("feature!=\"delete_pods\""), "{expression}");
     }
 }
 

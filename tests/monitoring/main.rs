@@ -8,6 +8,7 @@ mod figures;
 mod live;
 mod rules;
 mod runbooks;
+mod scrape;
 
 use std::path::Path;
 

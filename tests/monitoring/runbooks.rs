@@ -144,20 +144,93 @@ fn queries_and_metrics_in_the_runbooks_are_those_of_the_service() {
 }
 
 #[test]
-fn lines_of_the_log_that_the_runbooks_quote_are_written_by_the_program() {
+fn lines_of_the_log_that_the_runbooks_quote_or_look_for_are_written_by_the_program_as_it_is_configured() {
     let page = read(RUNBOOKS);
     // Quoted in sentences, not in commands and queries.
     let sentences: String = page.split("\n```").step_by(2).collect();
-    let quoted: BTreeSet<&str> = sentences.split('"').skip(1).step_by(2).collect();
-    assert!(5 < quoted.len(), "only {quoted:?} were found");
+    let quoted = sentences
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(|line| format!("\"{line}\""));
+    let searched = page.lines().filter(|line| line.contains(" logs "));
+    let searched = searched.flat_map(|line| line.split("| grep ").skip(1));
+    let searched = searched.filter_map(|command| command.split('"').nth(1));
+    // A word alone is a level or a subject.
+    let searched = searched.flat_map(|pattern| pattern.split('|').filter(|one| one.contains(' ')));
+    let lines: BTreeSet<String> = quoted.chain(searched.map(str::to_owned)).collect();
+    assert!(9 < lines.len(), "only {lines:?} were found");
     let code: String = ["src", "domain/service/src", "adapters"]
         .iter()
         .map(|folder| code_below(&root().join(folder)))
         .collect();
-    for line in quoted {
+    for line in lines {
+        let levels = levels(&code, &line);
+        assert!(!levels.is_empty(), "the program never logs {line}");
+        let usual = ["error", "warn", "info"].map(str::to_owned).into();
+        assert!(levels.is_subset(&usual), "{line} is logged as {levels:?}");
+    }
+}
+
+/// The levels of the log at which this text is told.
+fn levels(code: &str, text: &str) -> BTreeSet<String> {
+    let calls = code.match_indices(text).filter_map(|(at, _)| {
+        let (_, call) = code[..at].rsplit_once("tracing::")?;
+        let (level, values) = call.split_once("!(")?;
+        (!values.contains(';')).then(|| level.to_owned())
+    });
+    calls.collect()
+}
+
+#[test]
+fn what_is_run_in_a_pod_is_the_program_which_is_all_that_there_is() {
+    let page = read(RUNBOOKS);
+    let run: Vec<&str> = page.split(" exec ").skip(1).collect();
+    assert!(3 < run.len(), "only {} commands were found", run.len());
+    for command in run {
+        let (_, inside) = command.split_once(" -- ").expect("a command follows");
+        let mut words = inside.split([' ', '`', ')', '\n']);
+        assert_eq!(words.next(), Some("kube-node-manager"), "{inside}");
+        assert!(["token", "migrate"].contains(&words.next().unwrap()), "{inside}");
+    }
+    for command in ["token", "migrate", "config", "secrets", "backup", "restore"] {
+        for (at, _) in page.match_indices(&format!("kube-node-manager {command}")) {
+            assert!(
+                page[..at].ends_with(" -- "),
+                "this is run in no pod: {}",
+                &page[at..at + 60]
+            );
+        }
+    }
+}
+
+#[test]
+fn tokens_get_names_that_no_other_token_has() {
+    let page = read(RUNBOOKS);
+    let made: Vec<&str> = page.split("token create --name ").skip(1).collect();
+    assert_eq!(made.len(), 2);
+    for arguments in made {
+        let (name, _) = arguments.split_once(" --").unwrap();
         assert!(
-            code.contains(&format!("\"{line}\"")),
-            "the program never says \"{line}\""
+            name.ends_with("-$(date +%s)"),
+            "a name is taken until its token is revoked: {name}"
+        );
+    }
+}
+
+#[test]
+fn sections_of_the_readme_that_the_runbooks_name_are_there() {
+    let (page, readme) = (read(RUNBOOKS), read("README.md"));
+    let named: BTreeSet<&str> = page
+        .split("README.md, *")
+        .skip(1)
+        .filter_map(|rest| rest.split('*').next())
+        .collect();
+    assert!(3 < named.len(), "only {named:?} were found");
+    for section in named {
+        assert!(
+            readme.contains(&format!("# {section}\n")),
+            "the README has no section {section}"
         );
     }
 }
