@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::load::{CLUSTER, Load, spread};
+use super::load::{CLUSTER, LATER, Load, is_for_now, spread};
 use crate::caller::{Caller, Question};
 
 /// How many follow the fleet at once.
@@ -73,6 +73,8 @@ async fn follow(load: Arc<Load>, round: u64) {
         () = load.pauses() => return,
     };
     let outcome = match streamed {
+        // It comes again anyway.
+        Ok(streamed) if is_for_now(streamed.status) => return load.note_put_off(),
         Ok(streamed) if streamed.status == 200 && !streamed.ended && 0 < streamed.bytes => Ok(()),
         Ok(streamed) => Err(format!("{CLUSTER}/watch: {streamed:?}")),
         Err(failure) => Err(format!("{CLUSTER}/watch: {failure}")),
@@ -125,6 +127,11 @@ async fn follow_operation(load: &Load, caller: &mut Caller, accepted: Value) {
             // The stream ends with the operation.
             let events = Question::get(format!("{path}/events"));
             let streamed = caller.follow(&events, OPERATION).await;
+            if streamed.as_ref().is_ok_and(|streamed| is_for_now(streamed.status)) {
+                load.note_put_off();
+                sleep(LATER).await;
+                continue;
+            }
             if !streamed.is_ok_and(|streamed| streamed.status == 200) {
                 load.note("followed operations", Err(format!("{path}/events cannot be followed")));
                 return;

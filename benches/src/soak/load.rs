@@ -20,7 +20,7 @@ pub(super) const CLUSTER: &str = "/api/v1/clusters/demo";
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How often one asks again who was told to come later, and after how long.
 const TRIES: u32 = 5;
-const LATER: Duration = Duration::from_secs(1);
+pub(super) const LATER: Duration = Duration::from_secs(1);
 /// How many ask at once.
 const CALLERS: u32 = 8;
 /// How many failures are kept to be told.
@@ -195,10 +195,10 @@ impl Load {
     ) -> Option<Reply> {
         let mut asked = caller.ask(question).await;
         for _ in 1..TRIES {
-            if !asked.as_ref().is_ok_and(|reply| matches!(reply.status, 503 | 504)) {
+            if !asked.as_ref().is_ok_and(|reply| is_for_now(reply.status)) {
                 break;
             }
-            self.lock_seen().put_off += 1;
+            self.note_put_off();
             sleep(LATER).await;
             asked = caller.ask(question).await;
         }
@@ -231,6 +231,11 @@ impl Load {
                 }
             }
         }
+    }
+
+    /// Notes that somebody was told to come later.
+    pub(super) fn note_put_off(&self) {
+        self.lock_seen().put_off += 1;
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -420,6 +425,11 @@ impl Kind {
             }
         }
     }
+}
+
+/// Whether a status says that the service cannot answer now, and may a moment later.
+pub(super) fn is_for_now(status: u16) -> bool {
+    matches!(status, 503 | 504)
 }
 
 /// Numbers that look random, one for each.
