@@ -108,7 +108,7 @@ async fn hold_both(
 /// That a database is held by this very process is told in other words.
 fn same(source: &str, error: OpenError) -> Failure {
     match error {
-        OpenError::Hold(HoldError::InUse { place }) if place == source => Failure::CommandLine {
+        OpenError::Hold(HoldError::InUse { place, .. }) if place == source => Failure::CommandLine {
             option: "--to",
             why: format!("it is the same as --from: {place}"),
         },

@@ -118,3 +118,31 @@ async fn that_somebody_else_has_locked_a_table_is_told_in_other_words_than_that_
     transaction.rollback().await.unwrap();
     database.hold(Purpose::Read).await.unwrap().close().await;
 }
+
+/// The lock of the connection that listens is missing until that has heard itself, and while it is away.
+#[tokio::test]
+async fn a_service_and_a_command_are_known_by_their_sessions_where_nothing_listens() {
+    let Some(database) = fresh_postgres().await else {
+        return;
+    };
+    let service = PostgresOptions {
+        instance: Some("pod-1/7".to_owned()),
+        ..database.options()
+    };
+    for (options, name) in [
+        (service, "\"kube-node-manager pod-1/7\""),
+        (database.options(), "\"kube-node-manager\""),
+    ] {
+        let storage = knm_storage_postgres::open(options).await.unwrap();
+        storage.admin.migrate().await.unwrap();
+        storage.admin.ping().await.unwrap();
+        for purpose in [Purpose::Read, Purpose::Fill, Purpose::Rehearse] {
+            let error = database.hold(purpose).await.err().unwrap();
+            assert!(matches!(error, HoldError::InUse { .. }), "{error:?}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        storage.admin.close().await;
+        // The server may show sessions that are ending for a moment more: that is waited for.
+        database.hold(Purpose::Read).await.unwrap().close().await;
+    }
+}

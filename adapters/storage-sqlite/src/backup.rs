@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tempfile::NamedTempFile;
 
 use crate::dialect::now_unix_ms;
-use crate::holding::{Lacking, lock, origin, reading, unlockable, warn_of_no_lock};
+use crate::holding::{Lacking, in_use, lock, origin, reading, unlockable, warn_of_no_lock};
 use crate::lock::{FileLock, LockError};
 use crate::replacing::replace;
 use crate::store_content::schema_versions;
@@ -269,10 +269,7 @@ async fn ask(connection: &mut SqliteConnection, count: impl sqlx::SqlSafeStr) ->
 fn share(options: &SqliteOptions) -> Result<Option<FileLock>, BackupError> {
     match FileLock::shared(&options.path) {
         Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Taken) => Err(HoldError::InUse {
-            place: origin(options).place,
-        }
-        .into()),
+        Err(LockError::Taken) => Err(in_use(&origin(options)).into()),
         Err(LockError::Unsupported(error)) => {
             warn_of_no_lock(&options.path, &error);
             Ok(None)

@@ -115,9 +115,7 @@ pub(crate) fn lock(options: &SqliteOptions, origin: &Origin, lacking: Lacking) -
         (Ok(lock), _) => Ok(Hold {
             lock: Mutex::new(Some(lock)),
         }),
-        (Err(LockError::Taken), _) => Err(HoldError::InUse {
-            place: origin.place.clone(),
-        }),
+        (Err(LockError::Taken), _) => Err(in_use(origin)),
         (Err(LockError::System(error)), Lacking::Fine)
             if matches!(
                 error.kind(),
@@ -127,6 +125,14 @@ pub(crate) fn lock(options: &SqliteOptions, origin: &Origin, lacking: Lacking) -
             Ok(Hold::default())
         }
         (Err(LockError::Unsupported(error) | LockError::System(error)), _) => Err(unlockable(options, error).into()),
+    }
+}
+
+/// Somebody has it open. A file does not tell who.
+pub(crate) fn in_use(origin: &Origin) -> HoldError {
+    HoldError::InUse {
+        place: origin.place.clone(),
+        sessions: Vec::new(),
     }
 }
 

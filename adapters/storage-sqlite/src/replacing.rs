@@ -5,13 +5,12 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use knm_ports::HoldError;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tempfile::NamedTempFile;
 
 use crate::backup::{BackupError, Replaced, beside, file_failed};
-use crate::holding::origin;
+use crate::holding::{in_use, origin};
 use crate::lock::give_to_owner;
 use crate::{BUSY_TIMEOUT, SqliteOptions};
 
@@ -81,10 +80,10 @@ async fn fold_log(options: &SqliteOptions) -> Result<(), BackupError> {
     let origin = origin(options);
     match leave_log(&options.path).await {
         Ok(mode) if mode == "delete" => Ok(()),
-        Ok(_) => Err(HoldError::InUse { place: origin.place }.into()),
+        Ok(_) => Err(in_use(&origin).into()),
         Err(error) => match code(&error) {
             // SQLITE_BUSY and SQLITE_LOCKED.
-            Some(5 | 6) => Err(HoldError::InUse { place: origin.place }.into()),
+            Some(5 | 6) => Err(in_use(&origin).into()),
             // SQLITE_CORRUPT and SQLITE_NOTADB.
             Some(11 | 26) => Ok(()),
             Some(_) | None => Err(origin.storage_error("the log of the database", error).into()),
