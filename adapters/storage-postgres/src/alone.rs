@@ -25,6 +25,9 @@ pub(crate) const SHARE: &str = "SELECT pg_try_advisory_lock_shared($1)";
 /// For this statement only: it works behind each proxy.
 const IS_FREE: &str = "SELECT pg_try_advisory_xact_lock_shared($1)";
 
+/// Statements must see what was committed before they got their locks, whatever the server, the database or the role has for a default: with
+/// one snapshot for the whole transaction, rows would be missing that were committed while a lock was waited for.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// Once in the transaction: moving takes as long as it takes, waiting for others does not. A client that went without a word, with its
 /// machine, would keep everybody out until the system's keepalives notice, which is hours by default.
 const SETTINGS: [&str; 6] = [
@@ -73,7 +76,7 @@ pub(crate) async fn begin(origin: &Origin, connection: &mut PgConnection) -> Res
 
 /// Begins it; who is in its way if somebody is.
 async fn try_to_begin(connection: &mut PgConnection) -> Result<Option<Vec<String>>, sqlx::Error> {
-    sqlx::query("BEGIN").execute(&mut *connection).await?;
+    sqlx::query(BEGIN).execute(&mut *connection).await?;
     for setting in SETTINGS {
         sqlx::query(setting).execute(&mut *connection).await?;
     }

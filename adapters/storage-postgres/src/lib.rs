@@ -60,8 +60,10 @@ use crate::wakes::PostgresWakes;
 
 /// How long one operation may take, on our side and the server's.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the server, in case that nobody waits for the answer any more: its own end of [`OPERATION_TIMEOUT`].
-const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'";
+/// For the server, in case that nobody waits for the answer any more: its own end of [`OPERATION_TIMEOUT`]. And statements that are no part
+/// of a transaction go on with what a row is when they got it, whatever the default is.
+const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s';
+SET default_transaction_isolation = 'read committed'";
 
 /// Opens a pool, after connecting once: what is wrong with the address, the credentials or the certificate shows here. Migrations are
 /// another step.

@@ -146,3 +146,48 @@ async fn a_service_and_a_command_are_known_by_their_sessions_where_nothing_liste
         database.hold(Purpose::Read).await.unwrap().close().await;
     }
 }
+
+/// What others commit while a lock is waited for must be told, whatever level the database has for transactions that say nothing.
+#[tokio::test]
+async fn what_was_committed_while_the_tables_were_waited_for_is_told_at_every_level() {
+    let Some(database) = fresh_postgres().await else {
+        return;
+    };
+    let storage = database.open().await.unwrap();
+    storage.admin.migrate().await.unwrap();
+    storage.admin.close().await;
+    database.server.run(
+        &database.name,
+        &format!(
+            "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'",
+            database.name
+        ),
+    );
+    let mut other = PgConnection::connect(&database.server.url(&database.name))
+        .await
+        .unwrap();
+    let mut transaction = other.begin().await.unwrap();
+    sqlx::query("INSERT INTO leases VALUES ('late', 'them', 1)")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let options = database.options();
+    let holding = tokio::spawn(async move { knm_storage_postgres::hold(&options, Purpose::Read).await });
+    let mut looks = 0;
+    while database
+        .server
+        .run(&database.name, "SELECT count(*) FROM pg_locks WHERE NOT granted")
+        == "0"
+    {
+        looks += 1;
+        assert!(looks < 300, "nobody waits for the tables");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+
+    transaction.commit().await.unwrap();
+
+    let content = holding.await.unwrap().unwrap();
+    let leases = content.tables().iter().find(|table| table.name == "leases").unwrap();
+    assert_eq!(content.count(leases).await.unwrap(), 1);
+    content.close().await;
+}
