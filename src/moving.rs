@@ -72,12 +72,8 @@ async fn transfer(
 ) -> Result<(TransferReport, Duration), Failure> {
     let mut endings = Endings::listen()?;
     let started = Instant::now();
-    let purpose = match is_rehearsal {
-        true => Purpose::Rehearse,
-        false => Purpose::Fill,
-    };
     let (source, target) = tokio::select! {
-        held = hold_both(from, to, purpose) => held?,
+        held = hold_both(from, to, is_rehearsal) => held?,
         // What is held or still connecting goes with this.
         ending = endings.next() => return Err(Failure::Interrupted { signal: ending.as_str() }),
     };
@@ -92,17 +88,41 @@ async fn transfer(
 async fn hold_both(
     from: &DatabaseSettings,
     to: &DatabaseSettings,
-    purpose: Purpose,
+    is_rehearsal: bool,
 ) -> Result<(Arc<dyn StoreContent>, Arc<dyn StoreContent>), Failure> {
     let source = storage::hold(from, Purpose::Read).await?;
-    match storage::hold(to, purpose).await {
+    match hold_target(&source, to, is_rehearsal).await {
         Ok(target) => Ok((source, target)),
-        Err(error) => {
-            let error = same(&source.place(), error);
+        Err(failure) => {
             source.close().await;
-            Err(error)
+            Err(failure)
         }
     }
+}
+
+/// A target that is refused was not made or changed before: to be filled it is held only after somebody looked.
+async fn hold_target(
+    source: &Arc<dyn StoreContent>,
+    to: &DatabaseSettings,
+    is_rehearsal: bool,
+) -> Result<Arc<dyn StoreContent>, Failure> {
+    let hold = |purpose| async move {
+        let held = storage::hold(to, purpose).await;
+        held.map_err(|error| same(&source.place(), error))
+    };
+    let target = hold(Purpose::Rehearse).await?;
+    if is_rehearsal {
+        return Ok(target);
+    }
+    let transfer = Transfer {
+        source: Arc::clone(source),
+        target: Arc::clone(&target),
+        progress: watch::Sender::new(TransferProgress::START),
+    };
+    let checked = transfer.check().await;
+    target.close().await;
+    checked?;
+    hold(Purpose::Fill).await
 }
 
 /// That a database is held by this very process is told in other words.
@@ -122,12 +142,7 @@ async fn move_between(
     is_rehearsal: bool,
     endings: &mut Endings,
 ) -> Result<TransferReport, Failure> {
-    let (progress, told) = watch::channel(TransferProgress {
-        phase: Phase::Looking,
-        table: "",
-        rows: 0,
-        of: 0,
-    });
+    let (progress, told) = watch::channel(TransferProgress::START);
     let showing = tokio::spawn(progress::show(told.clone()));
     let transfer = Transfer {
         source: Arc::clone(source),

@@ -148,6 +148,12 @@ pub trait StoreContent: Send + Sync + 'static {
     /// - MUST report 0 for a store without a schema.
     async fn schema(&self) -> Result<SchemaVersions, StorageError>;
 
+    /// The names of all tables and views that anybody made in the place of the schema, but for the book of migrations.
+    ///
+    /// - MUST name what is no part of the schema.
+    /// - MUST name nothing where nobody made anything.
+    async fn relations(&self) -> Result<Vec<String>, StorageError>;
+
     /// Applies all migrations to a store that has none. This is no part of the transaction.
     async fn create_schema(&self) -> Result<(), StorageError>;
 

@@ -12,6 +12,12 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use crate::store_content::{SqlStoreContent, names, schema_versions};
 use crate::{OPERATION_TIMEOUT, PostgresOptions, alone, check_root_cert, connect_options};
 
+/// Where migrations make theirs. What an extension brought is no content.
+pub(crate) const RELATIONS: &str = "SELECT relname::text FROM pg_class
+WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+    AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname <> '_sqlx_migrations'
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+ORDER BY relname";
 /// What is done before a transaction ends: the planner knows nothing of the rows until somebody tells it.
 pub(crate) const BEFORE_THE_END: &[&str] = &["ANALYZE audit_records, operations, operation_targets, operation_events"];
 

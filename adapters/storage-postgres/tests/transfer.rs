@@ -33,6 +33,10 @@ impl TransferFixture for Database {
         knm_storage_postgres::open(self.options()).await
     }
 
+    async fn somebody_runs(&self, statement: &'static str) {
+        self.server.run(&self.name, statement);
+    }
+
     async fn columns(&self) -> BTreeSet<(String, String)> {
         let found = self.server.run(
             &self.name,
@@ -71,6 +75,20 @@ async fn while_it_is_held_nobody_writes_with_other_means_either() {
     assert_eq!(rows_after_a_write(), "0");
     content.close().await;
     assert_eq!(rows_after_a_write(), "1");
+}
+
+#[tokio::test]
+async fn what_an_extension_brought_is_no_content() {
+    let Some(database) = fresh_postgres().await else {
+        return;
+    };
+    let statements = "CREATE TABLE brought (); ALTER EXTENSION plpgsql ADD TABLE brought";
+    database.server.run(&database.name, statements);
+
+    let content = database.hold(Purpose::Rehearse).await.unwrap();
+
+    assert_eq!(content.relations().await.unwrap(), Vec::<String>::new());
+    content.close().await;
 }
 
 #[tokio::test]

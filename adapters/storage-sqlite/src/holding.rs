@@ -13,6 +13,10 @@ use crate::lock::{FileLock, LockError, is_on_read_only_disk};
 use crate::store_content::{SqlStoreContent, bind, names};
 use crate::{BUSY_TIMEOUT, OPERATION_TIMEOUT, SqliteOptions, create_folder, file_error};
 
+/// SQLite's own tables have names that nobody else may give.
+pub(crate) const RELATIONS: &str = "SELECT name FROM sqlite_schema
+WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '_sqlx_migrations'
+ORDER BY name";
 /// What is done before a transaction ends: here nothing, the migration says what the planner must know.
 pub(crate) const BEFORE_THE_END: &[&str] = &[];
 /// Compares indexes with their tables, too. The first fault is enough.
