@@ -52,6 +52,11 @@ fn database(
             let wrong = |why: String| Failure::CommandLine { option, why };
             let text = match text.strip_prefix(BY_VARIABLE) {
                 None => text,
+                // A shell may have put the variable's value there.
+                Some(name) if !is_name(name) => {
+                    let why = "the name of a variable stands after env:, without $: letters, digits and _";
+                    return Err(wrong(why.to_owned()));
+                }
                 Some(name) => environment
                     .get(name)
                     .map(String::as_str)
@@ -63,6 +68,13 @@ fn database(
         }
     }
     Ok(Settings::from(&resolved).database)
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && text
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
 }
 
 async fn transfer(

@@ -264,6 +264,19 @@ fn what_cannot_be_moved_is_refused_in_a_sentence() {
             2,
             "--to: the variable NOBODY is not set",
         ),
+        // What a shell makes of env:$NEW.
+        (
+            sqlite.clone(),
+            "env:postgres://me:hunter2@db/x".to_owned(),
+            2,
+            "--to: the name of a variable stands after env:",
+        ),
+        (
+            sqlite.clone(),
+            "env:".to_owned(),
+            2,
+            "--to: the name of a variable stands after env:",
+        ),
         (
             sqlite.clone(),
             "mysql://me:hunter2@db/x".to_owned(),
