@@ -7,7 +7,7 @@ use knm_ports::Clock as _;
 use knm_system::SystemClock;
 
 use crate::arguments::{BackupArguments, RestoreArguments};
-use crate::configuration::{Environment, Resolved, Settings};
+use crate::configuration::{Environment, Resolved, Settings, masked};
 use crate::storage::{Copied, DatabaseSettings, InTheWay};
 use crate::{Failure, print, serve, storage, warn};
 
@@ -16,6 +16,7 @@ use crate::{Failure, print, serve, storage, warn};
 /// # Errors
 /// [`Failure`]; then there is none.
 pub fn back_up(arguments: &BackupArguments, environment: &Environment) -> Result<(), Failure> {
+    refuse_password("TO", &arguments.to)?;
     let settings = database(arguments.file.config.as_deref(), environment)?;
     let in_the_way = match arguments.overwrite {
         true => InTheWay::Replaced,
@@ -36,6 +37,7 @@ pub fn back_up(arguments: &BackupArguments, environment: &Environment) -> Result
 /// # Errors
 /// [`Failure`]; then the database is as it was.
 pub fn restore(arguments: &RestoreArguments, environment: &Environment) -> Result<(), Failure> {
+    refuse_password("FROM", &arguments.from)?;
     let settings = database(arguments.file.config.as_deref(), environment)?;
     let in_the_way = match arguments.discard_replaced {
         true => InTheWay::Replaced,
@@ -78,6 +80,19 @@ fn cautions(copied: &Copied) -> String {
         );
     }
     text
+}
+
+/// `migrate-data` takes connection strings; here a file would be called like one.
+fn refuse_password(option: &'static str, file: &Path) -> Result<(), Failure> {
+    let text = file.display().to_string();
+    if masked(&text) == text {
+        return Ok(());
+    }
+    Err(Failure::CommandLine {
+        option,
+        why: "the path of a file is expected, and not a connection string; one that looks like that begins with ./"
+            .to_owned(),
+    })
 }
 
 fn database(file: Option<&Path>, environment: &Environment) -> Result<DatabaseSettings, Failure> {
