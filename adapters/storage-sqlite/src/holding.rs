@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 
 use crate::lock::{FileLock, LockError, is_on_read_only_disk};
 use crate::store_content::{SqlStoreContent, bind, names};
-use crate::{BUSY_TIMEOUT, OPERATION_TIMEOUT, SqliteOptions, create_folder, file_error};
+use crate::{BUSY_TIMEOUT, OPERATION_TIMEOUT, SqliteOptions, create_folder, file_error, make};
 
 /// SQLite's own tables have names that nobody else may give.
 pub(crate) const RELATIONS: &str = "SELECT name FROM sqlite_schema
@@ -49,12 +49,13 @@ pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn S
         }
         (Purpose::Fill, _) => {
             create_folder(&options.path).await?;
+            let hold = lock(options, &origin, Lacking::Refused)?;
+            make(&options.path)?;
             let connect = SqliteConnectOptions::new()
                 .filename(&options.path)
-                .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
                 .pragma("cache_size", CACHE);
-            (connect, lock(options, &origin, Lacking::Refused)?)
+            (connect, hold)
         }
     };
     let connect = connect.foreign_keys(true).busy_timeout(BUSY_TIMEOUT);

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 
 use crate::backup::{BackupError, Replaced, beside, file_failed};
 use crate::holding::{in_use, origin};
-use crate::lock::give_to_owner;
+use crate::ownership::Manner;
 use crate::{BUSY_TIMEOUT, SqliteOptions};
 
 /// What SQLite keeps beside a file.
@@ -35,7 +35,9 @@ pub(crate) async fn replace(
                 kept = Some(keep(file, suffix)?);
             }
         }
-        Err(_) => give_to_owner(copy.as_file(), file)
+        Err(_) => Manner::of(file)
+            .and_then(|manner| manner.give(copy.as_file()))
+            .map(drop)
             .map_err(file_failed(file, "the copy cannot be given the owner of its folder"))?,
     }
     // What a log beside it holds would be taken for a part of the new one.

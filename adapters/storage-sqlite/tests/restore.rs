@@ -243,3 +243,34 @@ async fn a_backup_whose_name_is_no_text_is_refused() {
     assert!(error.to_string().contains("not UTF-8"), "{error}");
     assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), before);
 }
+
+#[tokio::test]
+async fn a_new_database_is_its_owners_alone_and_one_that_is_there_stays_as_it_is() {
+    let place = Place::new().await;
+    let mode = |file: &Path| fs::metadata(file).unwrap().mode() & 0o777;
+    let (opened, filled) = (
+        place.folder.path().join("opened.db"),
+        place.folder.path().join("filled.db"),
+    );
+    let service = || async {
+        let storage = knm_storage_sqlite::open(SqliteOptions::new(&opened)).await.unwrap();
+        storage.admin.migrate().await.unwrap();
+        storage
+    };
+
+    let storage = service().await;
+    for ending in ["", "-wal", "-lock"] {
+        let file = place.folder.path().join(format!("opened.db{ending}"));
+        assert_eq!(mode(&file), 0o600, "{ending}");
+    }
+    storage.admin.close().await;
+    let content = knm_storage_sqlite::hold(&SqliteOptions::new(&filled), Purpose::Fill).await;
+    content.unwrap().close().await;
+    assert_eq!(mode(&filled), 0o600);
+
+    fs::set_permissions(&opened, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::remove_file(place.folder.path().join("opened.db-lock")).unwrap();
+    service().await.admin.close().await;
+    assert_eq!(mode(&opened), 0o640);
+    assert_eq!(mode(&place.folder.path().join("opened.db-lock")), 0o640);
+}
