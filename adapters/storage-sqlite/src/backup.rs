@@ -13,9 +13,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tempfile::NamedTempFile;
 
 use crate::dialect::now_unix_ms;
-use crate::holding::{Lacking, in_use, lock, origin, reading, unlockable, warn_of_no_lock};
-use crate::lock::{FileLock, LockError};
-use crate::replacing::replace;
+use crate::holding::{Lacking, in_use, is_there, lock, origin, reading, unlockable, warn_of_no_lock};
+use crate::lock::{FileLock, LOCK, LockError};
+use crate::replacing::{COMPANIONS, replace};
 use crate::store_content::schema_versions;
 use crate::{BUSY_TIMEOUT, SqliteOptions, create_folder, folder, without_links};
 
@@ -89,6 +89,12 @@ pub enum BackupError {
         /// The file.
         path: PathBuf,
     },
+    /// The copy would be a part of the database.
+    #[error("{} is the name of a file that belongs to the database: choose another one", path.display())]
+    Companion {
+        /// The file.
+        path: PathBuf,
+    },
     /// The copy is of no use.
     #[error("{} cannot be used: {why}", path.display())]
     Unusable {
@@ -118,11 +124,12 @@ pub enum BackupError {
 pub async fn back_up(options: &SqliteOptions, to: &Path, existing: Existing) -> Result<Contents, BackupError> {
     let options = &options.clone().without_links();
     let origin = origin(options);
-    if !options.path.is_file() {
+    if !is_there(&options.path).await? {
         return Err(HoldError::Missing { place: origin.place }.into());
     }
     let _lock = share(options)?;
     refuse_itself(options, to)?;
+    refuse_companion(options, to)?;
     if existing == Existing::Refused && fs::symlink_metadata(to).is_ok() {
         return Err(BackupError::Exists { path: to.to_owned() });
     }
@@ -177,9 +184,11 @@ pub async fn restore(
             "there is a write-ahead log beside it, so it is a database that is or was in use and no backup: `backup` makes one of it",
         ));
     }
+    refuse_itself(options, from)?;
+    // What is of no use leaves no trace where the database is.
+    examine(from, from).await?;
     create_folder(file).await?;
     let hold = lock(options, &origin(options), Lacking::Refused)?;
-    refuse_itself(options, from)?;
     let mut copy = temporary(file)?;
     let written = tokio::task::spawn_blocking(move || {
         let mut source = source;
@@ -280,11 +289,27 @@ fn share(options: &SqliteOptions) -> Result<Option<FileLock>, BackupError> {
 }
 
 fn refuse_itself(options: &SqliteOptions, other: &Path) -> Result<(), BackupError> {
-    let place = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
-    match place(other) {
-        Some(there) if place(&options.path) == Some(there) => Err(BackupError::Itself { path: other.to_owned() }),
-        Some(_) | None => Ok(()),
+    match is_same(other, &options.path) {
+        true => Err(BackupError::Itself { path: other.to_owned() }),
+        false => Ok(()),
     }
+}
+
+/// A file of such a name would be taken for a part of the database, if it did not replace one.
+fn refuse_companion(options: &SqliteOptions, to: &Path) -> Result<(), BackupError> {
+    let is_companion = COMPANIONS.iter().chain([&LOCK]).any(|ending| {
+        let companion = beside(&options.path, ending);
+        companion.file_name() == to.file_name()
+    });
+    match is_companion && is_same(folder(to), folder(&options.path)) {
+        true => Err(BackupError::Companion { path: to.to_owned() }),
+        false => Ok(()),
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    place(one).is_some_and(|there| place(other) == Some(there))
 }
 
 /// A file beside `file` that only its owner can read, and that goes unless it is given a name.

@@ -33,12 +33,7 @@ const MOST_VALUES: usize = 10_000;
 pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn StoreContent>, HoldError> {
     let options = &options.clone().without_links();
     let origin = origin(options);
-    let is_there = match tokio::fs::metadata(&options.path).await {
-        Ok(found) if found.is_file() => true,
-        Ok(_) => return Err(file_error(&options.path, "it is no file", io::ErrorKind::IsADirectory.into()).into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(file_error(&options.path, "it cannot be looked at", error).into()),
-    };
+    let is_there = is_there(&options.path).await?;
     let (connect, hold) = match (purpose, is_there) {
         (Purpose::Read, false) => return Err(HoldError::Missing { place: origin.place }),
         // As it would be if it were made now.
@@ -66,6 +61,16 @@ pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn S
         refuse_damage(&origin, &mut connection).await?;
     }
     Ok(Arc::new(SqlStoreContent::new(connection, origin, purpose, hold)))
+}
+
+/// Whether there is a file. That a folder may not be entered does not say that there is nothing in it.
+pub(crate) async fn is_there(file: &Path) -> Result<bool, StorageError> {
+    match tokio::fs::metadata(file).await {
+        Ok(found) if found.is_file() => Ok(true),
+        Ok(_) => Err(file_error(file, "it is no file", io::ErrorKind::IsADirectory.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(file_error(file, "it cannot be looked at", error)),
+    }
 }
 
 /// How to read a file whose lock was asked for before. SQLite reads one in write-ahead mode only where it can make files beside it, or if it

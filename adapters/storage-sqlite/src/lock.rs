@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use crate::ownership::{Given, Manner, set_mode};
 
+/// What its name ends in.
+pub(crate) const LOCK: &str = "-lock";
 const EVERYBODY_READS: u32 = 0o444;
 /// What Linux says where the locks of a network cannot be had (`ENOLCK`).
 const NO_LOCKS: i32 = 37;
@@ -53,7 +55,7 @@ impl FileLock {
 /// The file that is locked for the database in `file`.
 pub(crate) fn lock_file(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
-    name.push("-lock");
+    name.push(LOCK);
     name.into()
 }
 

@@ -15,7 +15,7 @@ use crate::ownership::Manner;
 use crate::{BUSY_TIMEOUT, SqliteOptions};
 
 /// What SQLite keeps beside a file.
-const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+pub(crate) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Gives `copy` the place of the database. There is a whole database in that place at each moment, as long as the old one works. What is
 /// replaced is kept under a name that ends in `suffix`, or in that and a number.

@@ -47,6 +47,16 @@ async fn somebody(file: &Path) -> SqliteConnection {
     options.connect().await.expect("the file")
 }
 
+/// The names of the files in `folder`.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
 fn is_root() -> bool {
     let folder = tempfile::tempdir().expect("a folder of its own");
     let is_root = chown(folder.path(), Some(4_242), None).is_ok();
@@ -197,7 +207,9 @@ async fn a_database_to_which_a_later_version_added_something_is_backed_up_and_re
     let later = place.folder.path().join("later");
     let backup = || back_up(&place.options, &later, Existing::Overwritten);
     assert_eq!(backup().await.unwrap().schema, 9_999);
-    let restored = restore(&place.options, &later, Replaced::Discarded, "").await.unwrap();
+    let restored = restore(&place.options, &later, Replaced::Discarded, "")
+        .await
+        .unwrap();
     assert_eq!(restored.contents.schema, 9_999);
 
     change("change what everybody knows").await;
@@ -238,10 +250,77 @@ async fn a_backup_whose_name_is_no_text_is_refused() {
     let to = place.folder.path().join(OsStr::from_bytes(b"nightly-\xff"));
     let before = fs::read_dir(place.folder.path()).unwrap().count();
 
-    let error = back_up(&place.options, &to, Existing::Refused).await.unwrap_err();
+    let error = back_up(&place.options, &to, Existing::Refused)
+        .await
+        .unwrap_err();
 
     assert!(error.to_string().contains("not UTF-8"), "{error}");
     assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), before);
+}
+
+#[tokio::test]
+async fn a_backup_takes_no_name_that_belongs_to_the_database() {
+    let place = Place::new().await;
+    let storage = knm_storage_sqlite::open(place.options.clone()).await.unwrap();
+    storage.admin.ping().await.unwrap();
+    symlink("data", place.folder.path().join("other way")).unwrap();
+    for folder in ["data", "other way"] {
+        for ending in ["-wal", "-shm", "-journal", "-lock"] {
+            let to = place.folder.path().join(format!("{folder}/nodes.db{ending}"));
+            for existing in [Existing::Refused, Existing::Overwritten] {
+                let error = back_up(&place.options, &to, existing).await.unwrap_err();
+                assert!(matches!(error, BackupError::Companion { .. }), "{error:?}");
+                assert!(error.to_string().contains(ending), "{error}");
+            }
+        }
+    }
+    let elsewhere = place.folder.path().join("nodes.db-wal");
+    back_up(&place.options, &elsewhere, Existing::Refused)
+        .await
+        .unwrap();
+    storage.tokens.list().await.unwrap();
+    storage.admin.close().await;
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_looked_at_is_not_said_to_be_missing() {
+    let place = Place::new().await;
+    let to = place.folder.path().join("another");
+    // Root may enter every folder; nobody enters a file.
+    let within = SqliteOptions::new(place.options.path.join("nodes.db"));
+
+    let error = back_up(&within, &to, Existing::Refused).await.unwrap_err();
+
+    assert!(error.to_string().contains("it cannot be looked at: "), "{error}");
+    let missing = SqliteOptions::new(place.folder.path().join("none.db"));
+    let error = back_up(&missing, &to, Existing::Refused).await.unwrap_err();
+    assert!(
+        matches!(error, BackupError::Hold(HoldError::Missing { .. })),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_backup_leaves_no_trace_where_the_database_would_be() {
+    let place = Place::new().await;
+    let options = SqliteOptions::new(place.folder.path().join("new/nodes.db"));
+    let whole = fs::read(place.backup()).unwrap();
+    let mut damaged = whole.clone();
+    damaged[8_192..12_288].fill(7);
+    for bytes in [
+        b"remember the milk\n".repeat(500),
+        whole[..whole.len() / 2].to_vec(),
+        damaged,
+    ] {
+        fs::write(place.backup(), bytes).unwrap();
+
+        let error = place.restore(&options).await.unwrap_err();
+
+        assert!(matches!(error, BackupError::Unusable { .. }), "{error:?}");
+        assert_eq!(names(place.folder.path()), ["backup", "data"]);
+    }
+    fs::write(place.backup(), whole).unwrap();
+    place.restore(&options).await.unwrap();
 }
 
 #[tokio::test]
