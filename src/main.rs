@@ -57,10 +57,12 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Transfer(#[from] knm_domain::TransferError),
     /// A signal came.
-    #[error("interrupted by {signal}: nothing was moved; the source is as it was, and the target got no row")]
+    #[error("interrupted by {signal}: {left}")]
     Interrupted {
         /// Its name.
         signal: &'static str,
+        /// How things are now.
+        left: &'static str,
     },
     /// A signal came while it was not known whether everything was moved.
     #[error(

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::arguments::MoveArguments;
 use crate::configuration::{Environment, Origin, Resolved, Settings, Value, kind_of_place};
-use crate::signals::Endings;
+use crate::signals::{Ending, Endings};
 use crate::storage::{DatabaseSettings, OpenError};
 use crate::{Failure, print, progress, serve, storage, warn};
 
@@ -87,7 +87,7 @@ async fn transfer(
     let (source, target) = tokio::select! {
         held = hold_both(from, to, is_rehearsal) => held?,
         // What is held or still connecting goes with this.
-        ending = endings.next() => return Err(Failure::Interrupted { signal: ending.as_str() }),
+        ending = endings.next() => return Err(interrupted(ending)),
     };
     let done = move_between(&source, &target, is_rehearsal, &mut endings).await;
     for store in [&target, &source] {
@@ -186,10 +186,10 @@ async fn until_interrupted(
         tokio::select! {
             done = &mut work => return done.map_err(|error: TransferError| error.into()),
             ending = endings.next() => {
-                let signal = ending.as_str();
                 if told.borrow().phase != Phase::Keeping {
-                    return Err(Failure::Interrupted { signal });
+                    return Err(interrupted(ending));
                 }
+                let signal = ending.as_str();
                 // Whether a transaction that is ending has ended cannot be told: that is waited for, as long as somebody wants to.
                 if is_told_to_wait {
                     return Err(Failure::Uncertain { signal, place: transfer.target.place() });
@@ -202,6 +202,13 @@ async fn until_interrupted(
                 );
             }
         }
+    }
+}
+
+fn interrupted(ending: Ending) -> Failure {
+    Failure::Interrupted {
+        signal: ending.as_str(),
+        left: "nothing was moved; the source is as it was, and the target got no row",
     }
 }
 

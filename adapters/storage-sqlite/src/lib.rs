@@ -26,6 +26,7 @@ mod operation_work;
 #[path = "../../storage-sql/tables/operations.rs"]
 mod operations;
 mod ownership;
+mod partial;
 #[path = "../../storage-sql/tables/registered_clusters.rs"]
 mod registered_clusters;
 mod replacing;

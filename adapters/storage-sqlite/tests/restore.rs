@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::future::pending;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use knm_ports::{HoldError, Purpose};
 use knm_storage_sqlite::{BackupError, Existing, Replaced, SqliteOptions, back_up, restore};
@@ -26,7 +28,7 @@ impl Place {
         storage.admin.migrate().await.expect("the migrations run");
         storage.admin.close().await;
         let place = Self { folder, options };
-        back_up(&place.options, &place.backup(), Existing::Refused)
+        back_up(&place.options, &place.backup(), Existing::Refused, pending())
             .await
             .expect("a backup");
         place
@@ -37,7 +39,7 @@ impl Place {
     }
 
     async fn restore(&self, options: &SqliteOptions) -> Result<Option<PathBuf>, BackupError> {
-        let restored = restore(options, &self.backup(), Replaced::Kept, "replaced").await?;
+        let restored = restore(options, &self.backup(), Replaced::Kept, "replaced", pending()).await?;
         Ok(restored.kept)
     }
 }
@@ -55,6 +57,20 @@ fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Waits until a copy in `folder` has grown.
+async fn in_the_middle(folder: &Path) {
+    loop {
+        let has_grown = |name: &String| {
+            let file = folder.join(name);
+            name.ends_with(".partial") && file.metadata().is_ok_and(|found| 1_000_000 < found.len())
+        };
+        if names(folder).iter().any(has_grown) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 fn is_root() -> bool {
@@ -181,7 +197,7 @@ async fn what_a_service_would_go_on_with_is_counted() {
     }
     other.close().await.unwrap();
 
-    let contents = back_up(&place.options, &place.backup(), Existing::Overwritten)
+    let contents = back_up(&place.options, &place.backup(), Existing::Overwritten, pending())
         .await
         .unwrap();
 
@@ -205,9 +221,9 @@ async fn a_database_to_which_a_later_version_added_something_is_backed_up_and_re
     };
     change("add what nobody knows").await;
     let later = place.folder.path().join("later");
-    let backup = || back_up(&place.options, &later, Existing::Overwritten);
+    let backup = || back_up(&place.options, &later, Existing::Overwritten, pending());
     assert_eq!(backup().await.unwrap().schema, 9_999);
-    let restored = restore(&place.options, &later, Replaced::Discarded, "")
+    let restored = restore(&place.options, &later, Replaced::Discarded, "", pending())
         .await
         .unwrap();
     assert_eq!(restored.contents.schema, 9_999);
@@ -250,12 +266,47 @@ async fn a_backup_whose_name_is_no_text_is_refused() {
     let to = place.folder.path().join(OsStr::from_bytes(b"nightly-\xff"));
     let before = fs::read_dir(place.folder.path()).unwrap().count();
 
-    let error = back_up(&place.options, &to, Existing::Refused)
+    let error = back_up(&place.options, &to, Existing::Refused, pending())
         .await
         .unwrap_err();
 
     assert!(error.to_string().contains("not UTF-8"), "{error}");
     assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), before);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_ended_in_the_middle_leaves_nothing() {
+    let place = Place::new().await;
+    let file = &place.options.path;
+    let mut other = somebody(file).await;
+    other
+        .execute(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000)
+            INSERT INTO leases SELECT n, hex(zeroblob(2000)), 1 FROM numbers",
+        )
+        .await
+        .unwrap();
+    other.close().await.unwrap();
+    let folder = place.folder.path();
+    let before = names(folder);
+    let to = folder.join("another");
+
+    let ended = in_the_middle(folder);
+    let error = back_up(&place.options, &to, Existing::Refused, ended)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BackupError::Interrupted), "{error:?}");
+    assert_eq!(names(folder), before);
+
+    back_up(&place.options, &to, Existing::Refused, pending())
+        .await
+        .unwrap();
+    let data = file.parent().unwrap();
+    let (before, ended) = (names(data), in_the_middle(data));
+    let restored = restore(&place.options, &to, Replaced::Kept, "replaced", ended).await;
+    let error = restored.unwrap_err();
+    assert!(matches!(error, BackupError::Interrupted), "{error:?}");
+    assert_eq!(names(data), before);
 }
 
 #[tokio::test]
@@ -268,14 +319,14 @@ async fn a_backup_takes_no_name_that_belongs_to_the_database() {
         for ending in ["-wal", "-shm", "-journal", "-lock"] {
             let to = place.folder.path().join(format!("{folder}/nodes.db{ending}"));
             for existing in [Existing::Refused, Existing::Overwritten] {
-                let error = back_up(&place.options, &to, existing).await.unwrap_err();
+                let error = back_up(&place.options, &to, existing, pending()).await.unwrap_err();
                 assert!(matches!(error, BackupError::Companion { .. }), "{error:?}");
                 assert!(error.to_string().contains(ending), "{error}");
             }
         }
     }
     let elsewhere = place.folder.path().join("nodes.db-wal");
-    back_up(&place.options, &elsewhere, Existing::Refused)
+    back_up(&place.options, &elsewhere, Existing::Refused, pending())
         .await
         .unwrap();
     storage.tokens.list().await.unwrap();
@@ -289,11 +340,11 @@ async fn a_database_that_cannot_be_looked_at_is_not_said_to_be_missing() {
     // Root may enter every folder; nobody enters a file.
     let within = SqliteOptions::new(place.options.path.join("nodes.db"));
 
-    let error = back_up(&within, &to, Existing::Refused).await.unwrap_err();
+    let error = back_up(&within, &to, Existing::Refused, pending()).await.unwrap_err();
 
     assert!(error.to_string().contains("it cannot be looked at: "), "{error}");
     let missing = SqliteOptions::new(place.folder.path().join("none.db"));
-    let error = back_up(&missing, &to, Existing::Refused).await.unwrap_err();
+    let error = back_up(&missing, &to, Existing::Refused, pending()).await.unwrap_err();
     assert!(
         matches!(error, BackupError::Hold(HoldError::Missing { .. })),
         "{error:?}"
