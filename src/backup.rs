@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::pin::Pin;
 
 use knm_ports::Clock as _;
 use knm_system::SystemClock;
+use tokio::sync::oneshot;
 
 use crate::arguments::{BackupArguments, RestoreArguments};
-use crate::configuration::{Environment, Resolved, Settings};
-use crate::storage::{Copied, DatabaseSettings, InTheWay};
+use crate::configuration::{Environment, Resolved, Settings, masked};
+use crate::signals::Endings;
+use crate::storage::{Copied, DatabaseSettings, InTheWay, OpenError};
 use crate::{Failure, print, serve, storage, warn};
 
 /// Writes a backup.
@@ -16,12 +19,15 @@ use crate::{Failure, print, serve, storage, warn};
 /// # Errors
 /// [`Failure`]; then there is none.
 pub fn back_up(arguments: &BackupArguments, environment: &Environment) -> Result<(), Failure> {
+    refuse_password("TO", &arguments.to)?;
     let settings = database(arguments.file.config.as_deref(), environment)?;
     let in_the_way = match arguments.overwrite {
         true => InTheWay::Replaced,
         false => InTheWay::Kept,
     };
-    let copied = serve::runtime()?.block_on(storage::back_up(&settings, &arguments.to, in_the_way))?;
+    let copied = unless_interrupted("there is no new backup", |ended| {
+        storage::back_up(&settings, &arguments.to, in_the_way, ended)
+    })?;
     print(&format!(
         "{}: {} of {}; it is whole\n{}it holds hashes of tokens, sealed credentials and the audit log: keep it as safe as the database\n",
         arguments.to.display(),
@@ -36,6 +42,7 @@ pub fn back_up(arguments: &BackupArguments, environment: &Environment) -> Result
 /// # Errors
 /// [`Failure`]; then the database is as it was.
 pub fn restore(arguments: &RestoreArguments, environment: &Environment) -> Result<(), Failure> {
+    refuse_password("FROM", &arguments.from)?;
     let settings = database(arguments.file.config.as_deref(), environment)?;
     let in_the_way = match arguments.discard_replaced {
         true => InTheWay::Replaced,
@@ -43,7 +50,9 @@ pub fn restore(arguments: &RestoreArguments, environment: &Environment) -> Resul
     };
     let now = SystemClock.now().to_whole_seconds().replace(['-', ':'], "");
     let suffix = format!("replaced-{now}");
-    let copied = serve::runtime()?.block_on(storage::restore(&settings, &arguments.from, in_the_way, &suffix))?;
+    let copied = unless_interrupted("the database is as it was", |ended| {
+        storage::restore(&settings, &arguments.from, in_the_way, &suffix, ended)
+    })?;
     let kept = match &copied.kept {
         Some(kept) => format!("the database that was there is {} now\n", kept.display()),
         None => String::new(),
@@ -55,6 +64,30 @@ pub fn restore(arguments: &RestoreArguments, environment: &Environment) -> Resul
         tell(&copied),
         cautions(&copied)
     ))
+}
+
+/// Does `work`, which ends without leaving anything behind when a signal comes.
+fn unless_interrupted<W: Future<Output = Result<Copied, OpenError>>>(
+    left: &'static str,
+    work: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>) -> W,
+) -> Result<Copied, Failure> {
+    serve::runtime()?.block_on(async {
+        let mut endings = Endings::listen()?;
+        let (tell, mut told) = oneshot::channel();
+        let ended = async move {
+            let ending = endings.next().await;
+            // Who does not want to know has ended.
+            let _ = tell.send(ending);
+        };
+        match (work(Box::pin(ended)).await, told.try_recv()) {
+            (Ok(copied), _) => Ok(copied),
+            (Err(_), Ok(ending)) => Err(Failure::Interrupted {
+                signal: ending.as_str(),
+                left,
+            }),
+            (Err(error), Err(_)) => Err(error.into()),
+        }
+    })
 }
 
 /// What was over or revoked after the backup was made is not so any more.
@@ -78,6 +111,19 @@ fn cautions(copied: &Copied) -> String {
         );
     }
     text
+}
+
+/// `migrate-data` takes connection strings; here a file would be called like one.
+fn refuse_password(option: &'static str, file: &Path) -> Result<(), Failure> {
+    let text = file.display().to_string();
+    if masked(&text) == text {
+        return Ok(());
+    }
+    Err(Failure::CommandLine {
+        option,
+        why: "the path of a file is expected, and not a connection string; one that looks like that begins with ./"
+            .to_owned(),
+    })
 }
 
 fn database(file: Option<&Path>, environment: &Environment) -> Result<DatabaseSettings, Failure> {

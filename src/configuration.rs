@@ -8,6 +8,7 @@ mod hostile_tests;
 mod nearest;
 mod resolve;
 mod schema;
+mod secret_files;
 mod settings;
 mod show;
 mod sign_in;
@@ -18,7 +19,7 @@ mod value;
 
 pub use cluster_list::{ClusterSetting, DemoSetting, SourceSetting};
 pub use convert::{converted, variables_today};
-pub use dsn::kind as kind_of_place;
+pub use dsn::{kind as kind_of_place, masked};
 pub use resolve::{Environment, Resolved};
 pub use settings::{KubernetesSettings, ServerSettings, Settings};
 pub use show::effective;

@@ -57,10 +57,12 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Transfer(#[from] knm_domain::TransferError),
     /// A signal came.
-    #[error("interrupted by {signal}: nothing was moved; the source is as it was, and the target got no row")]
+    #[error("interrupted by {signal}: {left}")]
     Interrupted {
         /// Its name.
         signal: &'static str,
+        /// How things are now.
+        left: &'static str,
     },
     /// A signal came while it was not known whether everything was moved.
     #[error(
@@ -118,7 +120,7 @@ pub(crate) enum Failure {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| refuse(&error));
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -199,6 +201,24 @@ fn print(text: &str) -> Result<(), Failure> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Ends the program as clap would, but shows no password of an argument that it did not expect.
+fn refuse(error: &clap::Error) -> ! {
+    let masks = std::env::args().skip(1).filter_map(|argument| {
+        let masked = configuration::masked(&argument);
+        (masked != argument).then_some((argument, masked))
+    });
+    let told = error.render().to_string();
+    let safe = masks.fold(told.clone(), |text, (argument, masked)| {
+        text.replace(&argument, &masked)
+    });
+    if safe == told {
+        error.exit();
+    }
+    // Whoever closed stderr does not want to know.
+    let _ = write!(std::io::stderr(), "{safe}");
+    std::process::exit(error.exit_code());
 }
 
 /// Says on stderr why the program ends, with everything that lies below.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::arguments::MoveArguments;
 use crate::configuration::{Environment, Origin, Resolved, Settings, Value, kind_of_place};
-use crate::signals::Endings;
+use crate::signals::{Ending, Endings};
 use crate::storage::{DatabaseSettings, OpenError};
 use crate::{Failure, print, progress, serve, storage, warn};
 
@@ -52,6 +52,11 @@ fn database(
             let wrong = |why: String| Failure::CommandLine { option, why };
             let text = match text.strip_prefix(BY_VARIABLE) {
                 None => text,
+                // A shell may have put the variable's value there.
+                Some(name) if !is_name(name) => {
+                    let why = "the name of a variable stands after env:, without $: letters, digits and _";
+                    return Err(wrong(why.to_owned()));
+                }
                 Some(name) => environment
                     .get(name)
                     .map(String::as_str)
@@ -65,6 +70,13 @@ fn database(
     Ok(Settings::from(&resolved).database)
 }
 
+fn is_name(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && text
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+}
+
 async fn transfer(
     from: &DatabaseSettings,
     to: &DatabaseSettings,
@@ -72,14 +84,10 @@ async fn transfer(
 ) -> Result<(TransferReport, Duration), Failure> {
     let mut endings = Endings::listen()?;
     let started = Instant::now();
-    let purpose = match is_rehearsal {
-        true => Purpose::Rehearse,
-        false => Purpose::Fill,
-    };
     let (source, target) = tokio::select! {
-        held = hold_both(from, to, purpose) => held?,
+        held = hold_both(from, to, is_rehearsal) => held?,
         // What is held or still connecting goes with this.
-        ending = endings.next() => return Err(Failure::Interrupted { signal: ending.as_str() }),
+        ending = endings.next() => return Err(interrupted(ending)),
     };
     let done = move_between(&source, &target, is_rehearsal, &mut endings).await;
     for store in [&target, &source] {
@@ -92,23 +100,47 @@ async fn transfer(
 async fn hold_both(
     from: &DatabaseSettings,
     to: &DatabaseSettings,
-    purpose: Purpose,
+    is_rehearsal: bool,
 ) -> Result<(Arc<dyn StoreContent>, Arc<dyn StoreContent>), Failure> {
     let source = storage::hold(from, Purpose::Read).await?;
-    match storage::hold(to, purpose).await {
+    match hold_target(&source, to, is_rehearsal).await {
         Ok(target) => Ok((source, target)),
-        Err(error) => {
-            let error = same(&source.place(), error);
+        Err(failure) => {
             source.close().await;
-            Err(error)
+            Err(failure)
         }
     }
+}
+
+/// A target that is refused was not made or changed before: to be filled it is held only after somebody looked.
+async fn hold_target(
+    source: &Arc<dyn StoreContent>,
+    to: &DatabaseSettings,
+    is_rehearsal: bool,
+) -> Result<Arc<dyn StoreContent>, Failure> {
+    let hold = |purpose| async move {
+        let held = storage::hold(to, purpose).await;
+        held.map_err(|error| same(&source.place(), error))
+    };
+    let target = hold(Purpose::Rehearse).await?;
+    if is_rehearsal {
+        return Ok(target);
+    }
+    let transfer = Transfer {
+        source: Arc::clone(source),
+        target: Arc::clone(&target),
+        progress: watch::Sender::new(TransferProgress::START),
+    };
+    let checked = transfer.check().await;
+    target.close().await;
+    checked?;
+    hold(Purpose::Fill).await
 }
 
 /// That a database is held by this very process is told in other words.
 fn same(source: &str, error: OpenError) -> Failure {
     match error {
-        OpenError::Hold(HoldError::InUse { place }) if place == source => Failure::CommandLine {
+        OpenError::Hold(HoldError::InUse { place, .. }) if place == source => Failure::CommandLine {
             option: "--to",
             why: format!("it is the same as --from: {place}"),
         },
@@ -122,12 +154,7 @@ async fn move_between(
     is_rehearsal: bool,
     endings: &mut Endings,
 ) -> Result<TransferReport, Failure> {
-    let (progress, told) = watch::channel(TransferProgress {
-        phase: Phase::Looking,
-        table: "",
-        rows: 0,
-        of: 0,
-    });
+    let (progress, told) = watch::channel(TransferProgress::START);
     let showing = tokio::spawn(progress::show(told.clone()));
     let transfer = Transfer {
         source: Arc::clone(source),
@@ -159,10 +186,10 @@ async fn until_interrupted(
         tokio::select! {
             done = &mut work => return done.map_err(|error: TransferError| error.into()),
             ending = endings.next() => {
-                let signal = ending.as_str();
                 if told.borrow().phase != Phase::Keeping {
-                    return Err(Failure::Interrupted { signal });
+                    return Err(interrupted(ending));
                 }
+                let signal = ending.as_str();
                 // Whether a transaction that is ending has ended cannot be told: that is waited for, as long as somebody wants to.
                 if is_told_to_wait {
                     return Err(Failure::Uncertain { signal, place: transfer.target.place() });
@@ -175,6 +202,13 @@ async fn until_interrupted(
                 );
             }
         }
+    }
+}
+
+fn interrupted(ending: Ending) -> Failure {
+    Failure::Interrupted {
+        signal: ending.as_str(),
+        left: "nothing was moved; the source is as it was, and the target got no row",
     }
 }
 

@@ -160,11 +160,16 @@ pub async fn hold(settings: &DatabaseSettings, purpose: Purpose) -> Result<Arc<d
     }
 }
 
-/// Writes what the file of the database holds into the file `to`.
+/// Writes what the file of the database holds into the file `to`, unless it is `ended` before that is done.
 ///
 /// # Errors
 /// [`OpenError`].
-pub async fn back_up(settings: &DatabaseSettings, to: &Path, in_the_way: InTheWay) -> Result<Copied, OpenError> {
+pub async fn back_up(
+    settings: &DatabaseSettings,
+    to: &Path,
+    in_the_way: InTheWay,
+    ended: impl Future<Output = ()>,
+) -> Result<Copied, OpenError> {
     match settings.kind {
         #[cfg(feature = "sqlite")]
         StorageKind::Sqlite => {
@@ -172,12 +177,12 @@ pub async fn back_up(settings: &DatabaseSettings, to: &Path, in_the_way: InTheWa
                 InTheWay::Kept => knm_storage_sqlite::Existing::Refused,
                 InTheWay::Replaced => knm_storage_sqlite::Existing::Overwritten,
             };
-            let contents = knm_storage_sqlite::back_up(&sqlite_options(settings), to, existing).await?;
+            let contents = knm_storage_sqlite::back_up(&sqlite_options(settings), to, existing, ended).await?;
             Ok(copied(contents, None))
         }
         #[cfg(not(feature = "sqlite"))]
         StorageKind::Sqlite => {
-            let _ = (to, in_the_way);
+            let _ = (to, in_the_way, ended);
             Err(not_built(settings.kind))
         }
         StorageKind::Postgres => Err(no_file(settings.kind, "backup", ": use pg_dump")),
@@ -185,7 +190,8 @@ pub async fn back_up(settings: &DatabaseSettings, to: &Path, in_the_way: InTheWa
     }
 }
 
-/// Puts the file `from` in the place of the file of the database. What is replaced has a name that ends in `suffix` afterwards.
+/// Puts the file `from` in the place of the file of the database, unless it is `ended` before that is done. What is replaced has a name that
+/// ends in `suffix` afterwards.
 ///
 /// # Errors
 /// [`OpenError`].
@@ -194,6 +200,7 @@ pub async fn restore(
     from: &Path,
     in_the_way: InTheWay,
     suffix: &str,
+    ended: impl Future<Output = ()>,
 ) -> Result<Copied, OpenError> {
     match settings.kind {
         #[cfg(feature = "sqlite")]
@@ -202,12 +209,13 @@ pub async fn restore(
                 InTheWay::Kept => knm_storage_sqlite::Replaced::Kept,
                 InTheWay::Replaced => knm_storage_sqlite::Replaced::Discarded,
             };
-            let restored = knm_storage_sqlite::restore(&sqlite_options(settings), from, replaced, suffix).await?;
+            let restored =
+                knm_storage_sqlite::restore(&sqlite_options(settings), from, replaced, suffix, ended).await?;
             Ok(copied(restored.contents, restored.kept))
         }
         #[cfg(not(feature = "sqlite"))]
         StorageKind::Sqlite => {
-            let _ = (from, in_the_way, suffix);
+            let _ = (from, in_the_way, suffix, ended);
             Err(not_built(settings.kind))
         }
         StorageKind::Postgres => Err(no_file(settings.kind, "restore", ": use pg_restore")),

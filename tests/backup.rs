@@ -5,11 +5,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use knm_test_support::service::{Service, run};
+use knm_test_support::patience::wait_for;
+use knm_test_support::service::{Service, command, run};
 use knm_test_support::wire::Wire;
 use serde_json::json;
 use tempfile::TempDir;
@@ -56,13 +57,54 @@ impl Place {
     }
 
     fn files(&self) -> Vec<String> {
-        let folder = fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<String> = folder
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        names(self.folder.path())
     }
+
+    /// Stops a command while its copy is in `folder`, and lets it go on with a signal.
+    fn signalled_in_the_middle(&self, arguments: &[&str], folder: &Path, signal: &str) -> Output {
+        let has_part = || names(folder).iter().any(|name| name.ends_with(".partial"));
+        wait_for("the command to be caught in the middle", || {
+            let mut running = command(PROGRAM, self.folder.path())
+                .args(arguments)
+                .env("DATABASE_URL", &self.database)
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            while !has_part() && running.try_wait().unwrap().is_none() {
+                thread::yield_now();
+            }
+            signal_to(&running, "-STOP");
+            let is_caught = has_part();
+            if is_caught {
+                signal_to(&running, signal);
+            }
+            signal_to(&running, "-CONT");
+            let output = running.wait_with_output().unwrap();
+            if !is_caught {
+                drop(fs::remove_file(self.folder.path().join("two.backup")));
+            }
+            is_caught.then_some(output)
+        })
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// One that has ended hears nothing.
+fn signal_to(process: &Child, signal: &str) {
+    let sent = command("kill", Path::new("/"))
+        .args([signal, &process.id().to_string()])
+        .stderr(Stdio::null())
+        .status();
+    let _ = sent.unwrap();
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -205,6 +247,8 @@ fn a_log_that_a_killed_service_left_is_no_part_of_what_is_restored() {
     service.signal("-KILL");
     drop(service);
     assert!(place.database.with_file_name("nodes.db-wal").metadata().unwrap().len() > 0);
+    // As the README has it for upgrades: what a copy of the file alone would lack is in a backup.
+    place.done(&["backup", "two.backup"]);
 
     let told = place.done(&["restore", "one.backup"]);
     let service = place.serve();
@@ -216,7 +260,42 @@ fn a_log_that_a_killed_service_left_is_no_part_of_what_is_restored() {
         .find_map(|line| line.strip_prefix("the database that was there is "))
         .unwrap();
     place.done(&["restore", kept.strip_suffix(" now").unwrap()]);
+    let service = place.serve();
+    assert_eq!(records(&service), before);
+    stop(service);
+    place.done(&["restore", "one.backup"]);
+    place.done(&["restore", "two.backup"]);
     assert_eq!(records(&place.serve()), before);
+}
+
+/// Whatever the moment is in which the signal comes: either there is nothing, or it was done.
+#[test]
+fn a_signal_ends_both_without_leaving_a_part() {
+    let place = Place::new();
+    place.done(&["migrate"]);
+    place.done(&["backup", "one.backup"]);
+    let data = place.database.parent().unwrap();
+    for (signal, name) in [("-TERM", "SIGTERM"), ("-INT", "SIGINT")] {
+        for (arguments, folder, left) in [
+            (["backup", "two.backup"], place.folder.path(), "there is no new backup"),
+            (["restore", "one.backup"], data, "the database is as it was"),
+        ] {
+            let output = place.signalled_in_the_middle(&arguments, folder, signal);
+
+            let errors = text(&output.stderr);
+            match output.status.code() {
+                Some(0) => {}
+                code => {
+                    assert_eq!(code, Some(1), "{errors}");
+                    assert!(errors.contains(&format!("interrupted by {name}: {left}")), "{errors}");
+                }
+            }
+            let is_part = |name: &String| name.contains("partial");
+            assert!(!names(folder).iter().any(is_part), "{:?}", names(folder));
+            drop(fs::remove_file(place.folder.path().join("two.backup")));
+        }
+    }
+    place.done(&["token", "list"]);
 }
 
 #[test]

@@ -264,6 +264,19 @@ fn what_cannot_be_moved_is_refused_in_a_sentence() {
             2,
             "--to: the variable NOBODY is not set",
         ),
+        // What a shell makes of env:$NEW.
+        (
+            sqlite.clone(),
+            "env:postgres://me:hunter2@db/x".to_owned(),
+            2,
+            "--to: the name of a variable stands after env:",
+        ),
+        (
+            sqlite.clone(),
+            "env:".to_owned(),
+            2,
+            "--to: the name of a variable stands after env:",
+        ),
         (
             sqlite.clone(),
             "mysql://me:hunter2@db/x".to_owned(),
@@ -311,7 +324,82 @@ fn what_cannot_be_moved_is_refused_in_a_sentence() {
         older.contains(&format!("has schema version {}, and", last - 1)) && older.contains("kube-node-manager migrate"),
         "{older}"
     );
+    let made = std::fs::read_dir(place.0.path()).unwrap();
+    let made: Vec<_> = made.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        !made.iter().any(|name| name.to_string_lossy().starts_with("new.db")),
+        "{made:?}"
+    );
     assert_eq!(server.run(&database, MOVERS), "0");
+}
+
+/// A SQLite database with one table, `orders`, that keeps a rollback journal.
+fn somebody_elses_file() -> Vec<u8> {
+    const PAGE: usize = 512;
+    let sql = b"CREATE TABLE orders(id)";
+    let text_of = |length: usize| u8::try_from(13 + 2 * length).unwrap();
+    let mut cell = vec![6, text_of(5), text_of(6), text_of(6), 1, text_of(sql.len())];
+    for part in [&b"table"[..], b"orders", b"orders", &[2], sql] {
+        cell.extend_from_slice(part);
+    }
+    let mut file = vec![0; 2 * PAGE];
+    let mut write = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    write(0, b"SQLite format 3\0\x02\0\x01\x01\0\x40\x20\x20");
+    // The counter of changes, pages, the counter of schemas, the format of those, UTF-8, and for which counter the pages are right.
+    for (at, number) in [
+        (24, 1_u32),
+        (28, 2),
+        (40, 1),
+        (44, 4),
+        (56, 1),
+        (92, 1),
+        (96, 3_045_000),
+    ] {
+        write(at, &number.to_be_bytes());
+    }
+    let start = PAGE - cell.len() - 2;
+    let place = u16::try_from(start).unwrap().to_be_bytes();
+    write(100, &[13, 0, 0, 0, 1, place[0], place[1], 0, place[0], place[1]]);
+    write(start, &[u8::try_from(cell.len()).unwrap(), 1]);
+    write(start + 2, &cell);
+    write(PAGE, &[13, 0, 0, 0, 0, 2, 0, 0]);
+    file
+}
+
+#[test]
+fn the_database_of_somebody_else_is_refused_by_its_tables_and_stays_as_it_was() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    let place = Place::new();
+    let source = place.url("nodes.db");
+    let migrated = run(PROGRAM, place.0.path(), &["migrate"], &[("DATABASE_URL", &source)]);
+    assert!(migrated.status.success());
+    let database = server.create_database();
+    server.run(
+        &database,
+        "CREATE TABLE orders (id integer); INSERT INTO orders VALUES (1)",
+    );
+    let file = somebody_elses_file();
+    std::fs::write(place.file("shop.db"), &file).unwrap();
+
+    for target in [server.url(&database), place.url("shop.db")] {
+        let why = place.refused(&source, &target, 1);
+        assert!(
+            why.contains("is not empty: it has the tables \"orders\", and no schema"),
+            "{why}"
+        );
+    }
+
+    let tables = "SELECT string_agg(tablename, ' ') FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(server.run(&database, tables), "orders");
+    assert!(
+        std::fs::read(place.file("shop.db")).unwrap() == file,
+        "the file has changed"
+    );
+    for companion in ["shop.db-wal", "shop.db-shm", "shop.db-journal"] {
+        assert!(!place.file(companion).exists(), "{companion}");
+    }
 }
 
 /// A database with so many records, and what else there may be.

@@ -99,18 +99,6 @@ fn events(service: &Service, id: &str) -> Vec<(u64, Value)> {
     blocks.collect()
 }
 
-/// How many evictions the API server accepted since its start.
-fn evictions(cluster: &Cluster) -> usize {
-    let metrics = cluster.text("/metrics");
-    let accepted = metrics.lines().filter(|line| {
-        line.starts_with("apiserver_request_total{")
-            && line.contains("subresource=\"eviction\"")
-            && line.contains("code=\"201\"")
-    });
-    let count = |line: &str| line.rsplit(' ').next().and_then(|count| count.parse::<usize>().ok());
-    accepted.filter_map(count).sum()
-}
-
 /// What must hold after all that happened.
 fn check(service: &Service, id: &str, operation: &Value) {
     assert_eq!(operation["state"], "succeeded", "{operation}");
@@ -186,7 +174,7 @@ fn a_drain_on_sqlite_survives_a_kill_of_its_only_replica() {
     let operation = wait_for_end(&second, &id);
 
     check(&second, &id, &operation);
-    assert_eq!(evictions(&cluster), NODES * PODS, "each pod is evicted once");
+    assert_eq!(cluster.evictions(), NODES * PODS, "each pod is evicted once");
     std::fs::remove_dir_all(folder).expect("it can be removed");
 }
 
@@ -319,14 +307,14 @@ fn a_batch_survives_a_frozen_owner_a_killed_owner_and_restarts_of_the_database_a
         (shared.owner(&replicas) == Some(frozen)).then_some(())
     });
 
-    let before = evictions(&shared.cluster);
+    let before = shared.cluster.evictions();
     shared.database.stop();
     shared.database.start_again();
     let_go(&shared.cluster, 3);
     wait_for("some more pods to go", || {
         (9 <= pods_in(&shown(rest, &id)?, "gone")).then_some(())
     });
-    let before = before.max(evictions(&shared.cluster));
+    let before = before.max(shared.cluster.evictions());
     shared.cluster.stop();
     std::thread::sleep(Duration::from_secs(3));
     shared.cluster.start_again();
@@ -337,7 +325,7 @@ fn a_batch_survives_a_frozen_owner_a_killed_owner_and_restarts_of_the_database_a
     check(rest, &id, &operation);
     // The API server counts from its start.
     assert!(
-        before + evictions(&shared.cluster) <= NODES * PODS,
+        before + shared.cluster.evictions() <= NODES * PODS,
         "each pod is evicted once"
     );
 }

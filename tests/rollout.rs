@@ -33,6 +33,7 @@ fn a_rolling_restart_fails_no_request_and_loses_no_operation_and_no_event() {
     assert_eq!(seen.states, vec!["succeeded"; rollout.operations]);
     assert!(seen.evictions.values().all(|times| *times == 1), "{:?}", seen.evictions);
     assert_eq!(seen.evictions.len(), rollout.operations / 2);
+    assert_eq!(seen.accepted_evictions, rollout.operations / 2);
     for followed in &seen.followed {
         assert!(followed.is_whole(), "{followed:?}");
         assert_eq!(followed.refusals, Vec::<String>::new());

@@ -18,6 +18,16 @@ const NODES: &str = "/api/v1/clusters/demo/nodes";
 const BOOK: &str = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
     installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)";
 
+/// Notes each lease that is taken or kept, with the schema that there was then.
+const NOTE_LEASES: &str = "CREATE TABLE taken_leases (name text, schema bigint);
+    CREATE FUNCTION note_lease() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO taken_leases SELECT NEW.name, max(version) FROM _sqlx_migrations;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER note BEFORE INSERT OR UPDATE ON leases FOR EACH ROW EXECUTE FUNCTION note_lease()";
+const EARLY_LEASES: &str = "SELECT count(*) FILTER (WHERE schema < latest), count(*) FILTER (WHERE schema = latest)
+    FROM taken_leases, (SELECT max(version) AS latest FROM _sqlx_migrations) AS book";
+
 const NOT_MERELY_ADDED: &str =
     "UPDATE _sqlx_migrations SET description = 'reshape what everybody knows' WHERE version = 9999";
 
@@ -112,6 +122,7 @@ fn on_the_schema_before_it_migrates_or_says_so_and_waits_until_somebody_did() {
         return;
     };
     ground.make_the_schema_before();
+    ground.server.run(&ground.database, NOTE_LEASES);
     let waiting = ground.serve(&[("KNM__DATABASE__AUTO_MIGRATE", "false")]);
     let line = waiting.wait_for_line("migrations are not applied and database.auto_migrate is false");
     assert!(line.contains("\"pending\":1"), "{line}");
@@ -122,12 +133,16 @@ fn on_the_schema_before_it_migrates_or_says_so_and_waits_until_somebody_did() {
         "{}",
         waiting.get("/readyz?verbose").body
     );
-    let leases = ground.server.run(&ground.database, "SELECT name FROM leases");
-    assert_eq!(leases, "", "a replica that waits takes no lease from those that work");
 
     let migrating = ground.serve(&[]);
     migrating.wait_until_ready();
     waiting.wait_until_ready();
+    wait_for("leases to be taken", || {
+        let leases = ground.server.run(&ground.database, EARLY_LEASES);
+        let (early, late) = leases.split_once('|')?;
+        assert_eq!(early, "0", "a replica that waits takes no lease from those that work");
+        (late != "0").then_some(())
+    });
     wait_for("the cluster to be recorded", || {
         let clusters = waiting.get("/api/v1/clusters").json();
         clusters["items"][0]["registered_at"].is_string().then_some(())

@@ -97,12 +97,14 @@ pub struct SchemaVersions {
 pub enum HoldError {
     /// Somebody has it open.
     #[error(
-        "{place} is in use: a service, another move or another command has it open; stop the service and try again \
-         (a PostgreSQL server shows who it is in pg_stat_activity, as application_name)"
+        "{place} is in use: a service, another move or another command has it open{}; stop that and try again",
+        seen(sessions)
     )]
     InUse {
         /// Where it is, without any secret.
         place: String,
+        /// What those who have it open are called, where a server tells.
+        sessions: Vec<String>,
     },
     /// There is none.
     #[error("{place} does not exist")]
@@ -113,6 +115,17 @@ pub enum HoldError {
     /// The database says no.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+fn seen(sessions: &[String]) -> String {
+    if sessions.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = sessions.iter().map(|name| format!("\"{name}\"")).collect();
+    format!(
+        ", as pg_stat_activity shows: {} (a pooler keeps sessions for a while after those who used them have gone)",
+        names.join(", ")
+    )
 }
 
 /// A store that is held for a while and opened by nobody else meanwhile. All that is written to it is one transaction, which ends with
@@ -134,6 +147,12 @@ pub trait StoreContent: Send + Sync + 'static {
     ///
     /// - MUST report 0 for a store without a schema.
     async fn schema(&self) -> Result<SchemaVersions, StorageError>;
+
+    /// The names of all tables and views that anybody made in the place of the schema, but for the book of migrations.
+    ///
+    /// - MUST name what is no part of the schema.
+    /// - MUST name nothing where nobody made anything.
+    async fn relations(&self) -> Result<Vec<String>, StorageError>;
 
     /// Applies all migrations to a store that has none. This is no part of the transaction.
     async fn create_schema(&self) -> Result<(), StorageError>;

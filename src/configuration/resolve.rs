@@ -11,7 +11,7 @@ use super::dsn::{self, Place};
 use super::nearest::nearest;
 use super::schema::{CLUSTERS, DATABASE_URL, KEYS, Key, RETIRED};
 use super::value::{Origin, Value};
-use super::{sign_in, traces};
+use super::{secret_files, sign_in, traces};
 
 /// Where a file is looked for when nobody names one.
 const PLACES: [&str; 3] = ["./config.yaml", "./config/config.yaml", "./configs/config.yaml"];
@@ -52,6 +52,7 @@ impl Resolved {
         resolved.read_environment(environment, &mut problems);
         resolved.settle_connection(&mut problems);
         resolved.settle_log_format();
+        secret_files::check(&resolved, &mut problems);
         sign_in::read(&resolved, &mut problems);
         traces::read(&resolved, &mut problems);
         resolved.settle_tls(&mut problems);
@@ -71,6 +72,7 @@ impl Resolved {
         resolved.read_environment(environment, &mut problems);
         resolved.settle_connection(&mut problems);
         resolved.settle_log_format();
+        secret_files::check(&resolved, &mut problems);
         if problems.is_empty() {
             return Ok(resolved);
         }

@@ -42,7 +42,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::File(path) => write!(f, "file {}", dsn::masked(&path.display().to_string())),
             Self::Variable(name) => write!(f, "variable {name}"),
             Self::Option(name) => write!(f, "option {name}"),
             Self::Forced(why) => write!(f, "forced: {why}"),

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::canaries::Canaries;
 use crate::told;
 
@@ -51,6 +54,7 @@ fn a_wrong_configuration_is_told_without_its_secrets() {
         ("DATABASE_URL", url.replace("postgres:", "mysql:")),
         ("DATABASE_URL", url.replace("://", ":/")),
         ("DATABASE_URL", url.replace("postgres://", "")),
+        ("DATABASE_URL", format!("env:{url}")),
         ("DATABASE_URL", format!("{url}?nonsense=1")),
         ("DATABASE_URL", url.replace("/nodes", ":port/nodes")),
         ("DB_PORT", url.clone()),
@@ -66,6 +70,45 @@ fn a_wrong_configuration_is_told_without_its_secrets() {
     ] {
         told(&mut canaries, folder, &["config", "show"], &[(variable, &value)]);
         told(&mut canaries, folder, &["migrate"], &[(variable, &value)]);
+    }
+    let key = STANDARD.encode(&secret.as_bytes()[..32]);
+    for (variable, value) in [
+        (
+            "KNM__AUTH__BOOTSTRAP_TOKEN_FILE",
+            format!("knm_0123456789abcdef_{secret}"),
+        ),
+        ("KNM__SECRETS__KEY_FILE", format!("first:{key}")),
+        ("KNM__SECRETS__KEY_FILE", key.clone()),
+        ("KNM__TRACES__HEADERS_FILE", format!("authorization: Bearer {secret}")),
+        (
+            "KNM__SERVER__TLS__KEY_FILE",
+            format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n"),
+        ),
+    ] {
+        told(&mut canaries, folder, &["config", "show"], &[(variable, &value)]);
+        told(
+            &mut canaries,
+            folder,
+            &["config", "convert", "--env"],
+            &[(variable, &value)],
+        );
+        told(&mut canaries, folder, &["secrets", "rotate"], &[(variable, &value)]);
+    }
+    // A connection string where another argument belongs.
+    let by_variable = format!("env:{url}");
+    for arguments in [
+        ["migrate-data", "--to", by_variable.as_str()].as_slice(),
+        &["migrate-data", "--from", &by_variable],
+        &["migrate-data", &url],
+        &["migrate-data", "--dry-run", &by_variable],
+        &["backup", &url],
+        &["backup", &by_variable],
+        &["restore", &url],
+        &["migrate", "--config", &url],
+        &["migrate", &url],
+        &[&url],
+    ] {
+        told(&mut canaries, folder, arguments, &[]);
     }
     assert!(100 < canaries.seen());
     let leaks = canaries.leaks();

@@ -4,7 +4,7 @@ use knm_ports::{ConnectionDemand, ConnectionLimit};
 use sqlx::PgConnection;
 
 /// How connections are called that belong to no replica that is known, as those of commands and of versions that gave replicas no names.
-const PROGRAM: &str = "kube-node-manager";
+pub(crate) const PROGRAM: &str = "kube-node-manager";
 /// How a replica calls the connection over which it hears of the others.
 pub(crate) const LISTENER: &str = "kube-node-manager listener";
 /// Replicas have that beside their pools: the connection that listens.
@@ -52,7 +52,7 @@ pub(crate) async fn ask(connection: &mut PgConnection, max_open: u32) -> Result<
     let answer = sqlx::query_as(ASK)
         .bind(PROGRAM)
         .bind(LISTENER)
-        .bind(crate::holding::NAME)
+        .bind(crate::alone::NAME)
         .fetch_one(connection)
         .await?;
     Ok(demand(answer, max_open + BESIDE_THE_POOL))

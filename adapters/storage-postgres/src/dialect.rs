@@ -9,8 +9,8 @@ use uuid::Uuid;
 /// database's locale is.
 pub(crate) const PLACE_IN_REASON: &str = "strpos(lower(reason COLLATE \"C\"), ";
 
-/// How a transaction begins that writes.
-pub(crate) const BEGIN: &str = "BEGIN";
+/// How a transaction begins that writes. What waits for a row goes on with what the row is then, which no other level does.
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// What keeps two owners from taking the same row, and from waiting for each other.
 pub(crate) const SKIP_LOCKED: &str = " FOR UPDATE SKIP LOCKED";
@@ -55,3 +55,30 @@ pub(crate) const BY_BYTES: &str = " COLLATE \"C\"";
 
 /// What makes a number one of 64 bits.
 pub(crate) const WIDE: &str = "::bigint";
+
+#[cfg(test)]
+mod tests {
+    use knm_test_support::postgres::PostgresServer;
+    use sqlx::{Connection, PgConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_writes_has_the_same_level_everywhere() {
+        let Some(server) = PostgresServer::start() else {
+            return;
+        };
+        let database = server.create_database();
+        let statement = format!("ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'");
+        server.run(&database, &statement);
+        let mut connection = PgConnection::connect(&server.url(&database))
+            .await
+            .expect("a connection");
+        let mut transaction = connection.begin_with(BEGIN).await.expect("a transaction");
+        let level: String = sqlx::query_scalar("SHOW transaction_isolation")
+            .fetch_one(&mut *transaction)
+            .await
+            .expect("its level");
+        assert_eq!(level, "read committed");
+    }
+}

@@ -1,9 +1,5 @@
-//! A database that nobody else works with meanwhile: to move what is in it.
-//!
-//! The sign is an advisory lock of the server. A service holds it, shared with other replicas, with the connection over which it hears of
-//! them; it ends with that connection, however the process ends. What moves the content takes it alone, with its transaction. Behind a proxy
-//! that pools transactions a lock of a session would stay with a connection of the proxy, so a service that hears nothing has none; the locks
-//! of the tables keep its writes out all the same.
+//! A database that nobody else works with meanwhile: to move what is in it. Whoever writes with other means waits for the locks of the
+//! tables.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,28 +10,14 @@ use knm_storage_sql::{Dialect, Origin, TABLES};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
 use crate::store_content::{SqlStoreContent, names, schema_versions};
-use crate::{OPERATION_TIMEOUT, PostgresOptions, check_root_cert, connect_options};
+use crate::{OPERATION_TIMEOUT, PostgresOptions, alone, check_root_cert, connect_options};
 
-/// How the server shows the connection.
-pub(crate) const NAME: &str = "kube-node-manager migrate-data";
-/// The advisory lock: `knm_data`, read as a number.
-pub(crate) const LOCK: i64 = 0x6b6e_6d5f_6461_7461;
-const TAKE_ALONE: &str = "SELECT pg_try_advisory_xact_lock($1)";
-/// For as long as the session lives.
-pub(crate) const SHARE: &str = "SELECT pg_try_advisory_lock_shared($1)";
-/// For this statement only: it works behind each proxy.
-pub(crate) const IS_FREE: &str = "SELECT pg_try_advisory_xact_lock_shared($1)";
-
-/// Once in the transaction: moving takes as long as it takes, waiting for others does not. A client that went without a word, with its
-/// machine, would keep everybody out until the system's keepalives notice, which is hours by default.
-const SETTINGS: [&str; 6] = [
-    "SET LOCAL statement_timeout = 0",
-    "SET LOCAL idle_in_transaction_session_timeout = 0",
-    "SET LOCAL lock_timeout = '5s'",
-    "SET LOCAL tcp_keepalives_idle = 30",
-    "SET LOCAL tcp_keepalives_interval = 10",
-    "SET LOCAL tcp_keepalives_count = 3",
-];
+/// Where migrations make theirs. What an extension brought is no content.
+pub(crate) const RELATIONS: &str = "SELECT relname::text FROM pg_class
+WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+    AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname <> '_sqlx_migrations'
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+ORDER BY relname";
 /// What is done before a transaction ends: the planner knows nothing of the rows until somebody tells it.
 pub(crate) const BEFORE_THE_END: &[&str] = &["ANALYZE audit_records, operations, operation_targets, operation_events"];
 
@@ -47,18 +29,13 @@ pub async fn hold(options: &PostgresOptions, purpose: Purpose) -> Result<Arc<dyn
     check_root_cert(options).await?;
     let origin = origin(options);
     let failed = |error| origin.storage_error("the connection", error);
-    let connecting = async { connect_options(options).application_name(NAME).connect().await };
+    let connecting = async { connect_options(options).application_name(alone::NAME).connect().await };
     let limit = options.acquire_timeout;
     let connected = tokio::time::timeout(limit, connecting).await;
     let mut connection = connected
         .map_err(|_| StorageError::TimedOut { limit })?
         .map_err(failed)?;
-    let held = match begin_alone(&mut connection).await {
-        Ok(true) => lock_tables(&origin, &mut connection, purpose).await,
-        Ok(false) => Err(in_use(&origin)),
-        Err(error) => Err(failed(error).into()),
-    };
-    if let Err(error) = held {
+    if let Err(error) = begin_alone(&origin, &mut connection, purpose).await {
         // Whether the server says goodbye is of no interest.
         drop(connection.close().await);
         return Err(error);
@@ -104,24 +81,19 @@ pub(crate) async fn begin(
     connection: &mut PgConnection,
     purpose: Purpose,
 ) -> Result<(), StorageError> {
-    let refused = |message: String| StorageError::Refused { message, source: None };
-    let is_alone = begin_alone(connection).await;
-    if !is_alone.map_err(|error| origin.storage_error("the connection", error))? {
-        return Err(refused(in_use(origin).to_string()));
-    }
-    match lock_tables(origin, connection, purpose).await {
+    match begin_alone(origin, connection, purpose).await {
         Ok(()) => Ok(()),
         Err(HoldError::Storage(error)) => Err(error),
-        Err(error @ (HoldError::InUse { .. } | HoldError::Missing { .. })) => Err(refused(error.to_string())),
+        Err(error @ (HoldError::InUse { .. } | HoldError::Missing { .. })) => Err(StorageError::Refused {
+            message: error.to_string(),
+            source: None,
+        }),
     }
 }
 
-async fn begin_alone(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query("BEGIN").execute(&mut *connection).await?;
-    for setting in SETTINGS {
-        sqlx::query(setting).execute(&mut *connection).await?;
-    }
-    sqlx::query_scalar(TAKE_ALONE).bind(LOCK).fetch_one(connection).await
+async fn begin_alone(origin: &Origin, connection: &mut PgConnection, purpose: Purpose) -> Result<(), HoldError> {
+    alone::begin(origin, connection).await?;
+    lock_tables(origin, connection, purpose).await
 }
 
 /// Nobody writes to the tables until the transaction ends, whoever it is. A schema of another version is only looked at.
@@ -150,12 +122,6 @@ async fn lock_tables(origin: &Origin, connection: &mut PgConnection, purpose: Pu
             .into()),
             error => Err(error.into()),
         },
-    }
-}
-
-fn in_use(origin: &Origin) -> HoldError {
-    HoldError::InUse {
-        place: origin.place.clone(),
     }
 }
 
@@ -232,28 +198,9 @@ fn write_escaped(text: &mut String, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use knm_test_support::postgres::PostgresServer;
     use uuid::Uuid;
 
     use super::*;
-
-    #[tokio::test]
-    async fn the_server_looks_after_half_a_minute_whether_who_holds_it_is_still_there() {
-        let Some(server) = PostgresServer::start() else {
-            return;
-        };
-        let url = server.url(&server.create_database());
-        let mut connection = PgConnection::connect(&url).await.expect("a connection");
-        assert!(begin_alone(&mut connection).await.expect("an answer"));
-        let set: String = sqlx::query_scalar(
-            "SELECT concat_ws(' ', current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'),
-                current_setting('tcp_keepalives_count'))",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .expect("settings");
-        assert_eq!(set, "30 10 3");
-    }
 
     #[test]
     fn each_kind_of_value_is_written_so_that_the_server_reads_the_same() {

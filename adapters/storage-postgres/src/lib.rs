@@ -1,6 +1,7 @@
 //! Storage in PostgreSQL, shared by many replicas.
 
 mod admin;
+mod alone;
 #[path = "../../storage-sql/tables/api_tokens.rs"]
 mod api_tokens;
 #[path = "../../storage-sql/tables/audit_log.rs"]
@@ -39,7 +40,7 @@ use knm_storage_sql::{Bell, Dialect, PoolSettings, WatchedPool};
 use secrecy::ExposeSecret;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Postgres};
+use sqlx::{ConnectOptions, Connection, Executor, Postgres};
 
 use crate::admin::PostgresStorageAdmin;
 use crate::api_tokens::SqlApiTokens;
@@ -48,7 +49,6 @@ use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::cordon_holds::SqlCordonHolds;
 use crate::definition_versions::SqlDefinitions;
 pub use crate::holding::hold;
-use crate::holding::{IS_FREE, LOCK};
 use crate::idempotency_keys::SqlIdempotencyKeys;
 use crate::leases::SqlLeases;
 use crate::operation_work::SqlOperationWork;
@@ -60,8 +60,10 @@ use crate::wakes::PostgresWakes;
 
 /// How long one operation may take, on our side and the server's.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the server, in case that nobody waits for the answer any more: its own end of [`OPERATION_TIMEOUT`].
-const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'";
+/// For the server, in case that nobody waits for the answer any more: its own end of [`OPERATION_TIMEOUT`]. And statements that are no part
+/// of a transaction go on with what a row is when they got it, whatever the default is.
+const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s';
+SET default_transaction_isolation = 'read committed'";
 
 /// Opens a pool, after connecting once: what is wrong with the address, the credentials or the certificate shows here. Migrations are
 /// another step.
@@ -86,7 +88,11 @@ pub async fn open(options: PostgresOptions) -> Result<Storage, StorageError> {
         Box::pin(async move { connection.execute(sqlx::raw_sql(SESSION)).await.map(drop) })
     });
     let pool = WatchedPool::new(settings, sessions, connect.clone());
-    if let Err(error) = check_connection(&pool, connect.clone(), options.acquire_timeout).await {
+    let checked = async {
+        check_connection(&pool, connect.clone(), options.acquire_timeout).await?;
+        alone::refuse_unless_free(&pool).await
+    };
+    if let Err(error) = checked.await {
         pool.close().await;
         return Err(error);
     }
@@ -121,20 +127,12 @@ async fn check_connection(
 ) -> Result<(), StorageError> {
     match tokio::time::timeout(limit, connect.connect()).await {
         Ok(Ok(mut connection)) => {
-            let is_free = tokio::time::timeout(limit, is_free(&mut connection)).await;
+            let is_free = tokio::time::timeout(limit, alone::is_free(&mut connection)).await;
             // Whether the server says goodbye is of no interest.
             drop(connection.close().await);
             match is_free {
                 Ok(Ok(true)) => Ok(()),
-                Ok(Ok(false)) => Err(StorageError::Refused {
-                    message: format!(
-                        "{}: migrate-data works on it; try again when that has ended \
-                         (pg_stat_activity shows it with the application_name \"{}\")",
-                        pool.origin().place,
-                        holding::NAME
-                    ),
-                    source: None,
-                }),
+                Ok(Ok(false)) => Err(alone::taken(pool.origin())),
                 Ok(Err(error)) => Err(pool.origin().storage_error("the connection", error)),
                 Err(_) => Err(StorageError::TimedOut { limit }),
             }
@@ -142,11 +140,6 @@ async fn check_connection(
         Ok(Err(error)) => Err(pool.origin().storage_error("the connection", error)),
         Err(_) => Err(StorageError::TimedOut { limit }),
     }
-}
-
-/// Whether nobody has the database for himself.
-async fn is_free(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(IS_FREE).bind(LOCK).fetch_one(connection).await
 }
 
 async fn check_root_cert(options: &PostgresOptions) -> Result<(), StorageError> {

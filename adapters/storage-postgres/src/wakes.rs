@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::alone::{LOCK, SHARE};
 use crate::dialect::{EVENTS_CHANNEL, WORK_CHANNEL};
-use crate::holding::{LOCK, SHARE};
 
 /// The channel on which a process hears whether it hears anything.
 const ECHO_CHANNEL: &str = "knm_echo";

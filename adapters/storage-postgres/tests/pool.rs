@@ -225,3 +225,25 @@ async fn connections_of_no_known_replica_count_among_the_others() {
     }
     assert_eq!(seen, Some((2, 2)));
 }
+
+/// At other levels a statement fails that waited for a row which somebody else has changed meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn replicas_wait_for_each_other_whatever_level_the_database_has_for_transactions() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    let database = server.create_database();
+    let statement = format!("ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'");
+    server.run(&database, &statement);
+    let options = PostgresOptions::from_url(&server.url(&database)).expect("a connection string");
+    let storage = knm_storage_postgres::open(options).await.expect("a fresh database");
+    storage.admin.migrate().await.expect("the migrations run");
+
+    for _ in 0..20 {
+        let limit = Duration::from_secs(60);
+        let holding = join_all((0..8).map(|_| storage.leases.hold("keeper", "me", limit)));
+        for held in holding.await {
+            assert!(held.expect("an answer"));
+        }
+    }
+}

@@ -70,6 +70,12 @@ impl StoreContent for SqlStoreContent {
         schema_versions(&self.origin, connected.get()?).await
     }
 
+    async fn relations(&self) -> Result<Vec<String>, StorageError> {
+        let mut connected = self.lock().await?;
+        let found = sqlx::query_scalar(holding::RELATIONS).fetch_all(connected.get()?).await;
+        found.map_err(|error| self.failed(error))
+    }
+
     async fn create_schema(&self) -> Result<(), StorageError> {
         let mut connected = self.lock().await?;
         let connection = connected.get()?;

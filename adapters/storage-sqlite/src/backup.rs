@@ -1,21 +1,21 @@
 //! Copies of a file, made while others work with it, and put back in its place.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use knm_ports::{HoldError, StorageError};
 use knm_storage_sql::TABLES;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
-use tempfile::NamedTempFile;
 
 use crate::dialect::now_unix_ms;
-use crate::holding::{Lacking, lock, origin, reading, unlockable, warn_of_no_lock};
-use crate::lock::{FileLock, LockError};
-use crate::replacing::replace;
+use crate::holding::{Lacking, in_use, is_there, lock, origin, reading, unlockable, warn_of_no_lock};
+use crate::lock::{FileLock, LOCK, LockError};
+use crate::partial::{Partial, unless};
+use crate::replacing::{COMPANIONS, replace};
 use crate::store_content::schema_versions;
 use crate::{BUSY_TIMEOUT, SqliteOptions, create_folder, folder, without_links};
 
@@ -89,6 +89,15 @@ pub enum BackupError {
         /// The file.
         path: PathBuf,
     },
+    /// The copy would be a part of the database.
+    #[error("{} is the name of a file that belongs to the database: choose another one", path.display())]
+    Companion {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was to end before it was done.
+    #[error("interrupted")]
+    Interrupted,
     /// The copy is of no use.
     #[error("{} cannot be used: {why}", path.display())]
     Unusable {
@@ -111,37 +120,36 @@ pub enum BackupError {
 }
 
 /// Writes what the database holds at this moment into the file `to`, which nobody but its owner can read. Others may work with the database
-/// meanwhile. The file has its name only when it is complete, checked and on the disk.
+/// meanwhile. The file has its name only when it is complete, checked and on the disk. It ends before that when `ended` does.
 ///
 /// # Errors
 /// [`BackupError`]; then there is no new file.
-pub async fn back_up(options: &SqliteOptions, to: &Path, existing: Existing) -> Result<Contents, BackupError> {
+pub async fn back_up(
+    options: &SqliteOptions,
+    to: &Path,
+    existing: Existing,
+    ended: impl Future<Output = ()>,
+) -> Result<Contents, BackupError> {
+    let mut ended = pin!(ended);
     let options = &options.clone().without_links();
     let origin = origin(options);
-    if !options.path.is_file() {
+    if !is_there(&options.path).await? {
         return Err(HoldError::Missing { place: origin.place }.into());
     }
     let _lock = share(options)?;
     refuse_itself(options, to)?;
+    refuse_companion(options, to)?;
     if existing == Existing::Refused && fs::symlink_metadata(to).is_ok() {
         return Err(BackupError::Exists { path: to.to_owned() });
     }
-    let copy = temporary(to)?;
-    let Some(name) = copy.path().to_str() else {
-        let why = "its name or that of its folder is not UTF-8, and SQLite takes no other: choose another one";
-        return Err(unusable(to, why));
-    };
-    let failed = |error| origin.storage_error("the backup", error);
-    let connect = reading(&options.path)?;
-    let mut connection = connect.busy_timeout(BUSY_TIMEOUT).connect().await.map_err(failed)?;
-    let vacuum = sqlx::query("VACUUM INTO $1").bind(name);
-    vacuum.execute(&mut connection).await.map_err(failed)?;
-    connection.close().await.map_err(failed)?;
-
-    let contents = examine(copy.path(), to).await?;
+    let copy = Partial::beside(to)?;
+    let connect = reading(&options.path)?.busy_timeout(BUSY_TIMEOUT);
+    copy.fill_from_database(connect, &origin, to, ended.as_mut()).await?;
+    let contents = unless(ended, examine(copy.path(), to)).await?;
     copy.as_file()
         .sync_all()
         .map_err(file_failed(to, "it cannot be written to the disk"))?;
+    let copy = copy.into_file();
     let persisted = match existing {
         Existing::Refused => copy.persist_noclobber(to),
         Existing::Overwritten => copy.persist(to),
@@ -154,7 +162,8 @@ pub async fn back_up(options: &SqliteOptions, to: &Path, existing: Existing) -> 
     Ok(contents)
 }
 
-/// Puts the file `from` in the place of the database, which nobody has open. What is replaced is kept under a name that ends in `suffix`.
+/// Puts the file `from` in the place of the database, which nobody has open. What is replaced is kept under a name that ends in `suffix`. It
+/// ends when `ended` does, unless the copy is complete and takes its place.
 ///
 /// # Errors
 /// [`BackupError`]; then the database is as it was.
@@ -163,7 +172,9 @@ pub async fn restore(
     from: &Path,
     replaced: Replaced,
     suffix: &str,
+    ended: impl Future<Output = ()>,
 ) -> Result<Restored, BackupError> {
+    let mut ended = pin!(ended);
     let options = &options.clone().without_links();
     let file = &options.path;
     let source = File::open(from).map_err(file_failed(from, "it cannot be read"))?;
@@ -177,23 +188,19 @@ pub async fn restore(
             "there is a write-ahead log beside it, so it is a database that is or was in use and no backup: `backup` makes one of it",
         ));
     }
+    refuse_itself(options, from)?;
+    // What is of no use leaves no trace where the database is.
+    unless(ended.as_mut(), examine(from, from)).await?;
     create_folder(file).await?;
     let hold = lock(options, &origin(options), Lacking::Refused)?;
-    refuse_itself(options, from)?;
-    let mut copy = temporary(file)?;
-    let written = tokio::task::spawn_blocking(move || {
-        let mut source = source;
-        io::copy(&mut source, copy.as_file_mut())?;
-        copy.as_file().sync_all()?;
-        Ok::<_, io::Error>(copy)
-    });
-    let copy = written
-        .await
-        .map_err(io::Error::other)
-        .and_then(|written| written)
-        .map_err(file_failed(file, "the copy cannot be written"))?;
-    let contents = examine(copy.path(), from).await?;
-    let kept = replace(options, copy, replaced, suffix).await?;
+    let copy = Partial::beside(file)?;
+    let written = async {
+        let written = copy.fill_from_file(source).await;
+        written.map_err(file_failed(file, "the copy cannot be written"))
+    };
+    unless(ended.as_mut(), written).await?;
+    let contents = unless(ended, examine(copy.path(), from)).await?;
+    let kept = replace(options, copy.into_file(), replaced, suffix).await?;
     sync_folder(file)?;
     hold.end();
     Ok(Restored { contents, kept })
@@ -269,10 +276,7 @@ async fn ask(connection: &mut SqliteConnection, count: impl sqlx::SqlSafeStr) ->
 fn share(options: &SqliteOptions) -> Result<Option<FileLock>, BackupError> {
     match FileLock::shared(&options.path) {
         Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Taken) => Err(HoldError::InUse {
-            place: origin(options).place,
-        }
-        .into()),
+        Err(LockError::Taken) => Err(in_use(&origin(options)).into()),
         Err(LockError::Unsupported(error)) => {
             warn_of_no_lock(&options.path, &error);
             Ok(None)
@@ -283,23 +287,27 @@ fn share(options: &SqliteOptions) -> Result<Option<FileLock>, BackupError> {
 }
 
 fn refuse_itself(options: &SqliteOptions, other: &Path) -> Result<(), BackupError> {
-    let place = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
-    match place(other) {
-        Some(there) if place(&options.path) == Some(there) => Err(BackupError::Itself { path: other.to_owned() }),
-        Some(_) | None => Ok(()),
+    match is_same(other, &options.path) {
+        true => Err(BackupError::Itself { path: other.to_owned() }),
+        false => Ok(()),
     }
 }
 
-/// A file beside `file` that only its owner can read, and that goes unless it is given a name.
-fn temporary(file: &Path) -> Result<NamedTempFile, BackupError> {
-    let mut prefix = OsString::from(".");
-    prefix.push(file.file_name().unwrap_or_default());
-    prefix.push(".");
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(".partial")
-        .tempfile_in(folder(file))
-        .map_err(file_failed(file, "its folder cannot be written to"))
+/// A file of such a name would be taken for a part of the database, if it did not replace one.
+fn refuse_companion(options: &SqliteOptions, to: &Path) -> Result<(), BackupError> {
+    let is_companion = COMPANIONS.iter().chain([&LOCK]).any(|ending| {
+        let companion = beside(&options.path, ending);
+        companion.file_name() == to.file_name()
+    });
+    match is_companion && is_same(folder(to), folder(&options.path)) {
+        true => Err(BackupError::Companion { path: to.to_owned() }),
+        false => Ok(()),
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    place(one).is_some_and(|there| place(other) == Some(there))
 }
 
 /// Only then does the new name outlive a loss of power.
@@ -314,7 +322,7 @@ pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-fn unusable(path: &Path, why: &str) -> BackupError {
+pub(crate) fn unusable(path: &Path, why: &str) -> BackupError {
     BackupError::Unusable {
         path: path.to_owned(),
         why: why.to_owned(),

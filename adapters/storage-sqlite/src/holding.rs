@@ -11,8 +11,12 @@ use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 
 use crate::lock::{FileLock, LockError, is_on_read_only_disk};
 use crate::store_content::{SqlStoreContent, bind, names};
-use crate::{BUSY_TIMEOUT, OPERATION_TIMEOUT, SqliteOptions, create_folder, file_error};
+use crate::{BUSY_TIMEOUT, OPERATION_TIMEOUT, SqliteOptions, create_folder, file_error, make};
 
+/// SQLite's own tables have names that nobody else may give.
+pub(crate) const RELATIONS: &str = "SELECT name FROM sqlite_schema
+WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '_sqlx_migrations'
+ORDER BY name";
 /// What is done before a transaction ends: here nothing, the migration says what the planner must know.
 pub(crate) const BEFORE_THE_END: &[&str] = &[];
 /// Compares indexes with their tables, too. The first fault is enough.
@@ -29,12 +33,7 @@ const MOST_VALUES: usize = 10_000;
 pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn StoreContent>, HoldError> {
     let options = &options.clone().without_links();
     let origin = origin(options);
-    let is_there = match tokio::fs::metadata(&options.path).await {
-        Ok(found) if found.is_file() => true,
-        Ok(_) => return Err(file_error(&options.path, "it is no file", io::ErrorKind::IsADirectory.into()).into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(file_error(&options.path, "it cannot be looked at", error).into()),
-    };
+    let is_there = is_there(&options.path).await?;
     let (connect, hold) = match (purpose, is_there) {
         (Purpose::Read, false) => return Err(HoldError::Missing { place: origin.place }),
         // As it would be if it were made now.
@@ -45,12 +44,13 @@ pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn S
         }
         (Purpose::Fill, _) => {
             create_folder(&options.path).await?;
+            let hold = lock(options, &origin, Lacking::Refused)?;
+            make(&options.path)?;
             let connect = SqliteConnectOptions::new()
                 .filename(&options.path)
-                .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
                 .pragma("cache_size", CACHE);
-            (connect, lock(options, &origin, Lacking::Refused)?)
+            (connect, hold)
         }
     };
     let connect = connect.foreign_keys(true).busy_timeout(BUSY_TIMEOUT);
@@ -61,6 +61,16 @@ pub async fn hold(options: &SqliteOptions, purpose: Purpose) -> Result<Arc<dyn S
         refuse_damage(&origin, &mut connection).await?;
     }
     Ok(Arc::new(SqlStoreContent::new(connection, origin, purpose, hold)))
+}
+
+/// Whether there is a file. That a folder may not be entered does not say that there is nothing in it.
+pub(crate) async fn is_there(file: &Path) -> Result<bool, StorageError> {
+    match tokio::fs::metadata(file).await {
+        Ok(found) if found.is_file() => Ok(true),
+        Ok(_) => Err(file_error(file, "it is no file", io::ErrorKind::IsADirectory.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(file_error(file, "it cannot be looked at", error)),
+    }
 }
 
 /// How to read a file whose lock was asked for before. SQLite reads one in write-ahead mode only where it can make files beside it, or if it
@@ -115,9 +125,7 @@ pub(crate) fn lock(options: &SqliteOptions, origin: &Origin, lacking: Lacking) -
         (Ok(lock), _) => Ok(Hold {
             lock: Mutex::new(Some(lock)),
         }),
-        (Err(LockError::Taken), _) => Err(HoldError::InUse {
-            place: origin.place.clone(),
-        }),
+        (Err(LockError::Taken), _) => Err(in_use(origin)),
         (Err(LockError::System(error)), Lacking::Fine)
             if matches!(
                 error.kind(),
@@ -127,6 +135,14 @@ pub(crate) fn lock(options: &SqliteOptions, origin: &Origin, lacking: Lacking) -
             Ok(Hold::default())
         }
         (Err(LockError::Unsupported(error) | LockError::System(error)), _) => Err(unlockable(options, error).into()),
+    }
+}
+
+/// Somebody has it open. A file does not tell who.
+pub(crate) fn in_use(origin: &Origin) -> HoldError {
+    HoldError::InUse {
+        place: origin.place.clone(),
+        sessions: Vec::new(),
     }
 }
 

@@ -25,6 +25,8 @@ mod lock;
 mod operation_work;
 #[path = "../../storage-sql/tables/operations.rs"]
 mod operations;
+mod ownership;
+mod partial;
 #[path = "../../storage-sql/tables/registered_clusters.rs"]
 mod registered_clusters;
 mod replacing;
@@ -112,6 +114,7 @@ pub async fn open(options: SqliteOptions) -> Result<Storage, StorageError> {
     create_folder(&options.path).await?;
     let options = options.without_links();
     let (lock, migration_timeout) = (share(&options)?, options.migration_timeout);
+    make(&options.path)?;
     let pool = pool(&options);
     let admin = SqliteStorageAdmin::new(pool.clone(), migration_timeout, lock);
     if let Err(error) = check_writable(&pool).await {
@@ -157,6 +160,11 @@ fn share(options: &SqliteOptions) -> Result<Option<FileLock>, StorageError> {
     }
 }
 
+/// SQLite opens only what is there.
+fn make(file: &Path) -> Result<(), StorageError> {
+    ownership::make(file).map_err(|error| file_error(file, "it cannot be made", error))
+}
+
 fn pool(options: &SqliteOptions) -> WatchedPool<Sqlite> {
     let settings = PoolSettings {
         dialect: Dialect::Sqlite,
@@ -170,7 +178,6 @@ fn pool(options: &SqliteOptions) -> WatchedPool<Sqlite> {
     };
     let connect = SqliteConnectOptions::new()
         .filename(&options.path)
-        .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);

@@ -6,11 +6,16 @@
 //! database's file itself: SQLite's own locks would go when ours does, and a file that is replaced takes its locks along. The file stays
 //! there: to remove it would let two processes lock two different ones.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::ownership::{Given, Manner, set_mode};
+
+/// What its name ends in.
+pub(crate) const LOCK: &str = "-lock";
+const EVERYBODY_READS: u32 = 0o444;
 /// What Linux says where the locks of a network cannot be had (`ENOLCK`).
 const NO_LOCKS: i32 = 37;
 
@@ -50,7 +55,7 @@ impl FileLock {
 /// The file that is locked for the database in `file`.
 pub(crate) fn lock_file(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
-    name.push("-lock");
+    name.push(LOCK);
     name.into()
 }
 
@@ -60,55 +65,25 @@ pub(crate) fn is_on_read_only_disk(file: &Path) -> bool {
     opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// What root makes where the database is belongs to the owner of the database, or of its folder while there is none: whoever runs the
-/// service must be able to open it. Root without the right to give files away keeps it.
-pub(crate) fn give_to_owner(made: &File, file: &Path) -> io::Result<()> {
-    let own = made.metadata()?;
-    if own.uid() != 0 {
-        return Ok(());
-    }
-    let (like, mode) = match file.metadata() {
-        Ok(database) => {
-            let mode = database.mode() & 0o666;
-            (database, mode)
-        }
-        Err(_) => {
-            let folder = fs::metadata(crate::folder(file))?;
-            // A volume may be the group's whose root is root's.
-            let mode = match folder.mode() & 0o020 {
-                0 => 0o600,
-                _ => 0o660,
-            };
-            (folder, mode)
-        }
-    };
-    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
-        match fchown(made, Some(like.uid()), Some(like.gid())) {
-            // The second is that of an owner whom a container does not know.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
-                ) =>
-            {
-                return Ok(());
-            }
-            given => given?,
-        }
-    }
-    made.set_permissions(Permissions::from_mode(own.mode() & 0o666 | mode))
-}
-
 fn open(file: &Path) -> io::Result<File> {
     let path = lock_file(file);
     match OpenOptions::new().append(true).create_new(true).open(&path) {
         Ok(made) => {
-            // A lock that stays root's is one, too.
-            drop(give_to_owner(&made, file));
+            // Without permissions of its own it is a lock, too.
+            drop(dress(&made, file));
             Ok(made)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open_existing(&path),
         Err(error) => Err(error),
+    }
+}
+
+/// Whoever can open the database can open its lock, and who cannot open the one cannot keep others out with the other. Where the lock cannot
+/// be the owner's of the database, that one can read it at least, which is enough to lock it.
+fn dress(made: &File, file: &Path) -> io::Result<()> {
+    match Manner::of(file)?.give(made)? {
+        Given::All => Ok(()),
+        Given::NotAll => set_mode(made, made.metadata()?.mode() & 0o666 | EVERYBODY_READS),
     }
 }
 

@@ -5,18 +5,17 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use knm_ports::HoldError;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tempfile::NamedTempFile;
 
 use crate::backup::{BackupError, Replaced, beside, file_failed};
-use crate::holding::origin;
-use crate::lock::give_to_owner;
+use crate::holding::{in_use, origin};
+use crate::ownership::Manner;
 use crate::{BUSY_TIMEOUT, SqliteOptions};
 
 /// What SQLite keeps beside a file.
-const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+pub(crate) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Gives `copy` the place of the database. There is a whole database in that place at each moment, as long as the old one works. What is
 /// replaced is kept under a name that ends in `suffix`, or in that and a number.
@@ -36,7 +35,9 @@ pub(crate) async fn replace(
                 kept = Some(keep(file, suffix)?);
             }
         }
-        Err(_) => give_to_owner(copy.as_file(), file)
+        Err(_) => Manner::of(file)
+            .and_then(|manner| manner.give(copy.as_file()))
+            .map(drop)
             .map_err(file_failed(file, "the copy cannot be given the owner of its folder"))?,
     }
     // What a log beside it holds would be taken for a part of the new one.
@@ -81,10 +82,10 @@ async fn fold_log(options: &SqliteOptions) -> Result<(), BackupError> {
     let origin = origin(options);
     match leave_log(&options.path).await {
         Ok(mode) if mode == "delete" => Ok(()),
-        Ok(_) => Err(HoldError::InUse { place: origin.place }.into()),
+        Ok(_) => Err(in_use(&origin).into()),
         Err(error) => match code(&error) {
             // SQLITE_BUSY and SQLITE_LOCKED.
-            Some(5 | 6) => Err(HoldError::InUse { place: origin.place }.into()),
+            Some(5 | 6) => Err(in_use(&origin).into()),
             // SQLITE_CORRUPT and SQLITE_NOTADB.
             Some(11 | 26) => Ok(()),
             Some(_) | None => Err(origin.storage_error("the log of the database", error).into()),

@@ -14,12 +14,13 @@ use uuid::Uuid;
 use crate::admin::SqliteStorageAdmin;
 use crate::cluster_registrations::SqlClusterRegistrations;
 use crate::dialect::PLACE_IN_REASON;
-use crate::{SqliteOptions, pool};
+use crate::{SqliteOptions, make, pool};
 
 async fn fresh(change: impl FnOnce(&mut SqliteOptions)) -> (TempDir, WatchedPool<Sqlite>) {
     let folder = tempfile::tempdir().unwrap();
     let mut options = SqliteOptions::new(folder.path().join("nodes.db"));
     change(&mut options);
+    make(&options.path).unwrap();
     let pool = pool(&options);
     SqliteStorageAdmin::new(pool.clone(), None, None)
         .migrate()

@@ -2,6 +2,7 @@
 //! skipped, and the unit tests of the crate bring about the same errors of SQLite by its own means.
 
 use std::error::Error;
+use std::future::pending;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -166,7 +167,7 @@ async fn a_backup_onto_a_full_disk_leaves_nothing_there() {
     let fill = std::fs::write(disk.folder.path().join("fill"), vec![0; 1024 * 1024]);
     assert!(fill.is_err(), "the disk is larger than it should be");
 
-    let backup = knm_storage_sqlite::back_up(&options, &disk.file(), Existing::Refused).await;
+    let backup = knm_storage_sqlite::back_up(&options, &disk.file(), Existing::Refused, pending()).await;
 
     let error = backup.err().unwrap();
     assert!(
@@ -197,7 +198,13 @@ async fn a_database_on_a_read_only_disk_is_read_and_backed_up_unless_a_log_is_be
         disk.make_read_only();
 
         let read = knm_storage_sqlite::hold(&options, Purpose::Read).await;
-        let backup = knm_storage_sqlite::back_up(&options, &folder.path().join("backup"), Existing::Overwritten).await;
+        let backup = knm_storage_sqlite::back_up(
+            &options,
+            &folder.path().join("backup"),
+            Existing::Overwritten,
+            pending(),
+        )
+        .await;
 
         if log.is_empty() {
             let content = read.unwrap();

@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::future::pending;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use knm_ports::{HoldError, Purpose};
 use knm_storage_sqlite::{BackupError, Existing, Replaced, SqliteOptions, back_up, restore};
@@ -26,7 +28,7 @@ impl Place {
         storage.admin.migrate().await.expect("the migrations run");
         storage.admin.close().await;
         let place = Self { folder, options };
-        back_up(&place.options, &place.backup(), Existing::Refused)
+        back_up(&place.options, &place.backup(), Existing::Refused, pending())
             .await
             .expect("a backup");
         place
@@ -37,7 +39,7 @@ impl Place {
     }
 
     async fn restore(&self, options: &SqliteOptions) -> Result<Option<PathBuf>, BackupError> {
-        let restored = restore(options, &self.backup(), Replaced::Kept, "replaced").await?;
+        let restored = restore(options, &self.backup(), Replaced::Kept, "replaced", pending()).await?;
         Ok(restored.kept)
     }
 }
@@ -45,6 +47,30 @@ impl Place {
 async fn somebody(file: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(file);
     options.connect().await.expect("the file")
+}
+
+/// The names of the files in `folder`.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Waits until a copy in `folder` has grown.
+async fn in_the_middle(folder: &Path) {
+    loop {
+        let has_grown = |name: &String| {
+            let file = folder.join(name);
+            name.ends_with(".partial") && file.metadata().is_ok_and(|found| 1_000_000 < found.len())
+        };
+        if names(folder).iter().any(has_grown) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 fn is_root() -> bool {
@@ -171,7 +197,7 @@ async fn what_a_service_would_go_on_with_is_counted() {
     }
     other.close().await.unwrap();
 
-    let contents = back_up(&place.options, &place.backup(), Existing::Overwritten)
+    let contents = back_up(&place.options, &place.backup(), Existing::Overwritten, pending())
         .await
         .unwrap();
 
@@ -195,9 +221,11 @@ async fn a_database_to_which_a_later_version_added_something_is_backed_up_and_re
     };
     change("add what nobody knows").await;
     let later = place.folder.path().join("later");
-    let backup = || back_up(&place.options, &later, Existing::Overwritten);
+    let backup = || back_up(&place.options, &later, Existing::Overwritten, pending());
     assert_eq!(backup().await.unwrap().schema, 9_999);
-    let restored = restore(&place.options, &later, Replaced::Discarded, "").await.unwrap();
+    let restored = restore(&place.options, &later, Replaced::Discarded, "", pending())
+        .await
+        .unwrap();
     assert_eq!(restored.contents.schema, 9_999);
 
     change("change what everybody knows").await;
@@ -238,8 +266,141 @@ async fn a_backup_whose_name_is_no_text_is_refused() {
     let to = place.folder.path().join(OsStr::from_bytes(b"nightly-\xff"));
     let before = fs::read_dir(place.folder.path()).unwrap().count();
 
-    let error = back_up(&place.options, &to, Existing::Refused).await.unwrap_err();
+    let error = back_up(&place.options, &to, Existing::Refused, pending())
+        .await
+        .unwrap_err();
 
     assert!(error.to_string().contains("not UTF-8"), "{error}");
     assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), before);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_ended_in_the_middle_leaves_nothing() {
+    let place = Place::new().await;
+    let file = &place.options.path;
+    let mut other = somebody(file).await;
+    other
+        .execute(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000)
+            INSERT INTO leases SELECT n, hex(zeroblob(2000)), 1 FROM numbers",
+        )
+        .await
+        .unwrap();
+    other.close().await.unwrap();
+    let folder = place.folder.path();
+    let before = names(folder);
+    let to = folder.join("another");
+
+    let ended = in_the_middle(folder);
+    let error = back_up(&place.options, &to, Existing::Refused, ended)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BackupError::Interrupted), "{error:?}");
+    assert_eq!(names(folder), before);
+
+    back_up(&place.options, &to, Existing::Refused, pending())
+        .await
+        .unwrap();
+    let data = file.parent().unwrap();
+    let (before, ended) = (names(data), in_the_middle(data));
+    let restored = restore(&place.options, &to, Replaced::Kept, "replaced", ended).await;
+    let error = restored.unwrap_err();
+    assert!(matches!(error, BackupError::Interrupted), "{error:?}");
+    assert_eq!(names(data), before);
+}
+
+#[tokio::test]
+async fn a_backup_takes_no_name_that_belongs_to_the_database() {
+    let place = Place::new().await;
+    let storage = knm_storage_sqlite::open(place.options.clone()).await.unwrap();
+    storage.admin.ping().await.unwrap();
+    symlink("data", place.folder.path().join("other way")).unwrap();
+    for folder in ["data", "other way"] {
+        for ending in ["-wal", "-shm", "-journal", "-lock"] {
+            let to = place.folder.path().join(format!("{folder}/nodes.db{ending}"));
+            for existing in [Existing::Refused, Existing::Overwritten] {
+                let error = back_up(&place.options, &to, existing, pending()).await.unwrap_err();
+                assert!(matches!(error, BackupError::Companion { .. }), "{error:?}");
+                assert!(error.to_string().contains(ending), "{error}");
+            }
+        }
+    }
+    let elsewhere = place.folder.path().join("nodes.db-wal");
+    back_up(&place.options, &elsewhere, Existing::Refused, pending())
+        .await
+        .unwrap();
+    storage.tokens.list().await.unwrap();
+    storage.admin.close().await;
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_looked_at_is_not_said_to_be_missing() {
+    let place = Place::new().await;
+    let to = place.folder.path().join("another");
+    // Root may enter every folder; nobody enters a file.
+    let within = SqliteOptions::new(place.options.path.join("nodes.db"));
+
+    let error = back_up(&within, &to, Existing::Refused, pending()).await.unwrap_err();
+
+    assert!(error.to_string().contains("it cannot be looked at: "), "{error}");
+    let missing = SqliteOptions::new(place.folder.path().join("none.db"));
+    let error = back_up(&missing, &to, Existing::Refused, pending()).await.unwrap_err();
+    assert!(
+        matches!(error, BackupError::Hold(HoldError::Missing { .. })),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_backup_leaves_no_trace_where_the_database_would_be() {
+    let place = Place::new().await;
+    let options = SqliteOptions::new(place.folder.path().join("new/nodes.db"));
+    let whole = fs::read(place.backup()).unwrap();
+    let mut damaged = whole.clone();
+    damaged[8_192..12_288].fill(7);
+    for bytes in [
+        b"remember the milk\n".repeat(500),
+        whole[..whole.len() / 2].to_vec(),
+        damaged,
+    ] {
+        fs::write(place.backup(), bytes).unwrap();
+
+        let error = place.restore(&options).await.unwrap_err();
+
+        assert!(matches!(error, BackupError::Unusable { .. }), "{error:?}");
+        assert_eq!(names(place.folder.path()), ["backup", "data"]);
+    }
+    fs::write(place.backup(), whole).unwrap();
+    place.restore(&options).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_database_is_its_owners_alone_and_one_that_is_there_stays_as_it_is() {
+    let place = Place::new().await;
+    let mode = |file: &Path| fs::metadata(file).unwrap().mode() & 0o777;
+    let (opened, filled) = (
+        place.folder.path().join("opened.db"),
+        place.folder.path().join("filled.db"),
+    );
+    let service = || async {
+        let storage = knm_storage_sqlite::open(SqliteOptions::new(&opened)).await.unwrap();
+        storage.admin.migrate().await.unwrap();
+        storage
+    };
+
+    let storage = service().await;
+    for ending in ["", "-wal", "-lock"] {
+        let file = place.folder.path().join(format!("opened.db{ending}"));
+        assert_eq!(mode(&file), 0o600, "{ending}");
+    }
+    storage.admin.close().await;
+    let content = knm_storage_sqlite::hold(&SqliteOptions::new(&filled), Purpose::Fill).await;
+    content.unwrap().close().await;
+    assert_eq!(mode(&filled), 0o600);
+
+    fs::set_permissions(&opened, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::remove_file(place.folder.path().join("opened.db-lock")).unwrap();
+    service().await.admin.close().await;
+    assert_eq!(mode(&opened), 0o640);
+    assert_eq!(mode(&place.folder.path().join("opened.db-lock")), 0o640);
 }

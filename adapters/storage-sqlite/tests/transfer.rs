@@ -38,6 +38,19 @@ impl TransferFixture for File {
         knm_storage_sqlite::open(self.options()).await
     }
 
+    async fn somebody_runs(&self, statement: &'static str) {
+        std::fs::create_dir_all(self.folder.path().join("data")).expect("a folder");
+        let connect = SqliteConnectOptions::new()
+            .filename(self.path())
+            .create_if_missing(true);
+        let mut connection = connect.connect().await.expect("a file");
+        sqlx::raw_sql(statement)
+            .execute(&mut connection)
+            .await
+            .expect("it works");
+        connection.close().await.expect("it ends");
+    }
+
     async fn columns(&self) -> BTreeSet<(String, String)> {
         let mut connection = SqliteConnectOptions::new()
             .filename(self.path())

@@ -101,7 +101,7 @@ fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {
         .filter(|stopped| !stopped.last_line.contains("\"cut_off\":0"))
         .count();
     let lost: Vec<&String> = seen.states.iter().filter(|state| *state != "succeeded").collect();
-    let twice = seen.evictions.values().filter(|times| 1 < **times).count();
+    let twice = seen.accepted_evictions.saturating_sub(seen.evictions.len());
     let gaps = seen.followed.iter().filter(|followed| !followed.is_whole()).count();
     let refusals: Vec<&String> = seen.followed.iter().flat_map(|followed| &followed.refusals).collect();
     let came_back: usize = seen.followed.iter().map(|followed| followed.came_back).sum();
@@ -147,7 +147,7 @@ fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {
             format!("of {} {lost:?}", seen.states.len()),
         ),
         none(
-            "pods that were evicted twice",
+            "evictions beyond one of each pod",
             twice,
             format!("of {}", seen.evictions.len()),
         ),

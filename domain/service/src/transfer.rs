@@ -14,6 +14,8 @@ use crate::transfer::checksum::Checksum;
 
 /// The table and the column that name the key of each stored secret.
 const SEALED: (&str, &str) = ("registered_clusters", "key_id");
+/// How many tables of somebody else are named.
+const NAMED: usize = 5;
 
 /// Moves all that `source` holds into `target`.
 pub struct Transfer {
@@ -36,6 +38,16 @@ pub struct TransferProgress {
     pub rows: u64,
     /// How many there are.
     pub of: u64,
+}
+
+impl TransferProgress {
+    /// Before anything was done.
+    pub const START: Self = Self {
+        phase: Phase::Looking,
+        table: "",
+        rows: 0,
+        of: 0,
+    };
 }
 
 /// What is being done.
@@ -96,7 +108,7 @@ pub enum TransferError {
     NotEmpty {
         /// Where it is.
         place: String,
-        /// Rows by table, for people.
+        /// Rows by table, or tables, for people.
         found: String,
     },
     /// A row does not fit into the target.
@@ -181,6 +193,14 @@ fn version_advice(applied: i64, wanted: i64) -> &'static str {
 }
 
 impl Transfer {
+    /// Looks whether both stores are such that the one could be moved into the other one. Nothing is made or changed.
+    ///
+    /// # Errors
+    /// [`TransferError`] that [`Transfer::run`] would end with before it begins.
+    pub async fn check(&self) -> Result<(), TransferError> {
+        self.look_at_schemas().await.map(drop)
+    }
+
     /// Moves everything: both stores are looked at, all rows are written into the target's transaction and read back from there, and
     /// only when both sides are the same does the transaction end.
     ///
@@ -245,18 +265,7 @@ impl Transfer {
     }
 
     async fn look(&self) -> Result<Seen, TransferError> {
-        let source = self.source.schema().await.map_err(|error| self.source_error(error))?;
-        if source.applied != source.wanted {
-            return Err(self.wrong_schema(&*self.source, source.applied, source.wanted));
-        }
-        let target = self.target.schema().await.map_err(|error| self.target_error(error))?;
-        let is_schema_new = target.applied == 0;
-        if !is_schema_new {
-            if target.applied != target.wanted {
-                return Err(self.wrong_schema(&*self.target, target.applied, target.wanted));
-            }
-            self.refuse_unless_empty().await?;
-        }
+        let (schema, is_schema_new) = self.look_at_schemas().await?;
         let mut counts = Vec::new();
         for table in self.source.tables() {
             let count = self.source.count(table).await;
@@ -264,9 +273,27 @@ impl Transfer {
         }
         Ok(Seen {
             counts,
-            schema: source.applied,
+            schema,
             is_schema_new,
         })
+    }
+
+    /// The version of the source's schema, and whether the target, which is empty, has none yet.
+    async fn look_at_schemas(&self) -> Result<(i64, bool), TransferError> {
+        let source = self.source.schema().await.map_err(|error| self.source_error(error))?;
+        if source.applied != source.wanted {
+            return Err(self.wrong_schema(&*self.source, source.applied, source.wanted));
+        }
+        let target = self.target.schema().await.map_err(|error| self.target_error(error))?;
+        if target.applied == 0 {
+            self.refuse_if_somebody_elses().await?;
+            return Ok((source.applied, true));
+        }
+        if target.applied != target.wanted {
+            return Err(self.wrong_schema(&*self.target, target.applied, target.wanted));
+        }
+        self.refuse_unless_empty().await?;
+        Ok((source.applied, false))
     }
 
     /// Rows are counted by another way than they are read: by another index, which may be whole where the one of the key is not.
@@ -279,6 +306,24 @@ impl Transfer {
             table: moved.name,
             counted,
             rows: moved.rows,
+        })
+    }
+
+    /// A store without a schema is new, or it is somebody else's.
+    async fn refuse_if_somebody_elses(&self) -> Result<(), TransferError> {
+        let relations = self.target.relations().await;
+        let relations = relations.map_err(|error| self.target_error(error))?;
+        if relations.is_empty() {
+            return Ok(());
+        }
+        let some: Vec<String> = relations.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
+        let more = match relations.len() - some.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(TransferError::NotEmpty {
+            place: self.target.place(),
+            found: format!("the tables {}{more}, and no schema of this program", some.join(", ")),
         })
     }
 
@@ -478,10 +523,8 @@ struct Told<'a> {
 impl<'a> Told<'a> {
     fn new(progress: &'a watch::Sender<TransferProgress>, of: u64) -> Self {
         let now = TransferProgress {
-            phase: Phase::Looking,
-            table: "",
-            rows: 0,
             of,
+            ..TransferProgress::START
         };
         Self { progress, now }
     }

@@ -20,6 +20,9 @@ pub trait TransferFixture: Send + Sync {
     /// Opens it as a service does.
     async fn open(&self) -> Result<Storage, StorageError>;
 
+    /// Lets somebody else work on it, who makes it if it is not there.
+    async fn somebody_runs(&self, statement: &'static str);
+
     /// The tables and columns that its migrations made, and no table that belongs to the database or to the migrations.
     async fn columns(&self) -> BTreeSet<(String, String)>;
 }
@@ -45,6 +48,7 @@ macro_rules! transfer_contract {
         $crate::transfer_contract!(@cases $fixture:
             every_table_and_column_of_the_schema_is_named,
             a_store_without_a_schema_says_so_and_gets_one,
+            what_somebody_else_made_is_named,
             rows_of_all_kinds_come_back_as_they_were_put,
             each_row_is_told_once_over_many_pages,
             what_is_not_kept_is_gone,
@@ -81,6 +85,28 @@ pub async fn a_store_without_a_schema_says_so_and_gets_one(fixture: &dyn Transfe
     let after = content.schema().await.expect("an answer");
     assert_eq!(after.applied, after.wanted);
     content.close().await;
+}
+
+/// `relations` MUST name what is no part of the schema, and MUST name nothing where nobody made anything.
+pub async fn what_somebody_else_made_is_named(fixture: &dyn TransferFixture) {
+    let relations = async || {
+        let content = hold(fixture, Purpose::Rehearse).await;
+        let relations = content.relations().await.expect("names");
+        content.close().await;
+        relations
+    };
+    assert_eq!(relations().await, Vec::<String>::new());
+    fixture.somebody_runs("CREATE TABLE orders (id INTEGER)").await;
+    fixture
+        .somebody_runs("CREATE VIEW numbers AS SELECT id FROM orders")
+        .await;
+    assert_eq!(relations().await, ["numbers", "orders"]);
+
+    let content = filled(fixture).await;
+    let mut expected: BTreeSet<String> = content.tables().iter().map(|table| table.name.to_owned()).collect();
+    expected.extend(["numbers", "orders"].map(str::to_owned));
+    content.close().await;
+    assert_eq!(BTreeSet::from_iter(relations().await), expected);
 }
 
 /// `rows` MUST tell what was put, also before it is kept, in the order of the bytes of its primary key.

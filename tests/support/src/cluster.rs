@@ -194,6 +194,22 @@ impl Cluster {
         self.runtime.block_on(self.server.text(path))
     }
 
+    /// How many evictions the server accepted since its start: what it counted itself, whoever asked for them.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    #[must_use]
+    pub fn evictions(&self) -> usize {
+        let metrics = self.text("/metrics");
+        let accepted = metrics.lines().filter(|line| {
+            line.starts_with("apiserver_request_total{")
+                && line.contains("subresource=\"eviction\"")
+                && line.contains("code=\"201\"")
+        });
+        let count = |line: &str| line.rsplit(' ').next().and_then(|count| count.parse::<usize>().ok());
+        accepted.filter_map(count).sum()
+    }
+
     /// Whether there is something at `path`.
     ///
     /// # Panics

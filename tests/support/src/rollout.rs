@@ -64,8 +64,10 @@ pub struct Seen {
     pub followed: Vec<Followed>,
     /// The state of each operation at its end.
     pub states: Vec<String>,
-    /// How often each pod that should go was asked to.
+    /// How often each pod that should go was asked to, by what readers were told.
     pub evictions: BTreeMap<String, usize>,
+    /// How many evictions the API server accepted, by its own count.
+    pub accepted_evictions: usize,
     /// How often the reader of nodes had to come back, and start anew.
     pub watched: (usize, usize),
     /// What the reader of nodes knows otherwise than the service, after all changes were told.
@@ -126,6 +128,7 @@ impl Rollout {
                 *counts.entry(uid).or_default() += 1;
                 counts
             }),
+            accepted_evictions: cluster.evictions(),
             followed,
             watched: watcher.comings_back(),
             differs: watcher.differences(),

@@ -60,16 +60,10 @@ fn page(table: &Table, rows: impl Iterator<Item = Row>, after: Option<Row>) -> V
 }
 
 fn transfer(source: MockStoreContent, target: MockStoreContent) -> Transfer {
-    let start = TransferProgress {
-        phase: Phase::Looking,
-        table: "",
-        rows: 0,
-        of: 0,
-    };
     Transfer {
         source: Arc::new(source),
         target: Arc::new(target),
-        progress: watch::Sender::new(start),
+        progress: watch::Sender::new(TransferProgress::START),
     }
 }
 
@@ -157,7 +151,9 @@ async fn a_source_that_counts_more_rows_than_it_tells_is_not_moved() {
 #[tokio::test]
 async fn a_rehearsal_reads_everything_and_writes_nothing() {
     // Nothing that writes is expected of the target.
-    let transfer = transfer(store("the source", 10, &["a", "b", "c"]), store("the target", 0, &[]));
+    let mut target = store("the target", 0, &[]);
+    target.expect_relations().returning(|| Ok(Vec::new()));
+    let transfer = transfer(store("the source", 10, &["a", "b", "c"]), target);
 
     let report = transfer.rehearse().await.unwrap();
 
@@ -199,6 +195,29 @@ async fn other_versions_and_targets_with_content_are_refused_by_name() {
             transfer.rehearse().await.unwrap_err(),
         ] {
             assert!(error.to_string().starts_with(expected), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_target_with_tables_and_no_schema_is_somebody_elses_and_refused_by_name() {
+    for (count, expected) in [
+        (1, "it has the tables \"t1\", and no schema"),
+        (7, "\"t4\", \"t5\" and 2 more, and no schema"),
+    ] {
+        // Nothing that makes or writes is expected of the target.
+        let mut target = store("the target", 0, &[]);
+        target
+            .expect_relations()
+            .returning(move || Ok((1..=count).map(|number| format!("t{number}")).collect()));
+        let transfer = transfer(store("the source", 10, &["a"]), target);
+        for error in [
+            transfer.check().await.unwrap_err(),
+            transfer.run().await.unwrap_err(),
+            transfer.rehearse().await.unwrap_err(),
+        ] {
+            assert!(matches!(error, TransferError::NotEmpty { .. }), "{error:?}");
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 }
