@@ -110,6 +110,14 @@ fn cautions(copied: &Copied) -> String {
             copied.active_tokens
         );
     }
+    if 0 < copied.repairing_bindings {
+        let _ = writeln!(
+            text,
+            "warning: template bindings in it that repair nodes: {}, also those that were removed since; look at them with `GET /api/v1/bindings` \
+             as soon as the service starts, and remove them with `DELETE /api/v1/bindings/{{name}}`",
+            copied.repairing_bindings
+        );
+    }
     text
 }
 

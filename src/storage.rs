@@ -102,6 +102,8 @@ pub struct Copied {
     pub unended_operations: u64,
     /// How many API tokens are accepted.
     pub active_tokens: u64,
+    /// How many bindings of templates repair nodes.
+    pub repairing_bindings: u64,
     /// How large it is.
     pub bytes: u64,
     /// Where the database is that it replaced.
@@ -238,6 +240,7 @@ fn copied(contents: knm_storage_sqlite::Contents, kept: Option<PathBuf>) -> Copi
         rows: contents.rows,
         unended_operations: contents.unended_operations,
         active_tokens: contents.active_tokens,
+        repairing_bindings: contents.repairing_bindings,
         bytes: contents.bytes,
         kept,
     }

@@ -26,6 +26,12 @@ const ACTIVE_TOKENS: &str = concat!(
     now_unix_ms!()
 );
 
+/// Bindings whose latest version is not their removal and repairs nodes.
+const REPAIRING: &str =
+    "SELECT count(*) FROM definition_versions AS latest WHERE kind = 'binding' AND content_json ->> '$.reconcile'
+    AND NOT EXISTS (SELECT 1 FROM definition_versions AS later
+        WHERE later.kind = latest.kind AND later.name = latest.name AND later.version > latest.version)";
+
 /// What becomes of a file that is in the way of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
@@ -55,6 +61,8 @@ pub struct Contents {
     pub unended_operations: u64,
     /// How many API tokens are accepted.
     pub active_tokens: u64,
+    /// How many bindings of templates repair nodes.
+    pub repairing_bindings: u64,
     /// How large the file is.
     pub bytes: u64,
 }
@@ -233,12 +241,15 @@ async fn examine(copy: &Path, shown: &Path) -> Result<Contents, BackupError> {
     }
     let rows = count(&mut connection).await.map_err(unreadable)?;
     let is_there = |table: &str| rows.iter().any(|(name, _)| *name == table);
-    let (mut unended_operations, mut active_tokens) = (0, 0);
+    let (mut unended_operations, mut active_tokens, mut repairing_bindings) = (0, 0, 0);
     if is_there("operations") {
         unended_operations = ask(&mut connection, UNENDED).await.map_err(unreadable)?;
     }
     if is_there("api_tokens") {
         active_tokens = ask(&mut connection, ACTIVE_TOKENS).await.map_err(unreadable)?;
+    }
+    if is_there("definition_versions") {
+        repairing_bindings = ask(&mut connection, REPAIRING).await.map_err(unreadable)?;
     }
     connection.close().await.map_err(unreadable)?;
     let bytes = copy.metadata().map_or(0, |found| found.len());
@@ -247,6 +258,7 @@ async fn examine(copy: &Path, shown: &Path) -> Result<Contents, BackupError> {
         rows,
         unended_operations,
         active_tokens,
+        repairing_bindings,
         bytes,
     })
 }

@@ -192,6 +192,13 @@ async fn what_a_service_would_go_on_with_is_counted() {
         VALUES ('0000000000000001', 'good', zeroblob(32), 'admin', 0, 0, 'me', 4102444800000, NULL, NULL),
             ('0000000000000002', 'old', zeroblob(32), 'admin', 0, 0, 'me', 1, NULL, NULL),
             ('0000000000000003', 'revoked', zeroblob(32), 'admin', 0, 0, 'me', 4102444800000, 1, 'me')",
+        "INSERT INTO definition_versions (kind, name, version, content_json, changed_at_unix_ms, changed_by)
+        VALUES ('binding', 'tells', 1, '{\"template\":\"t\",\"reconcile\":false}', 0, 'me'),
+            ('binding', 'repairs', 1, '{\"template\":\"t\",\"reconcile\":false}', 0, 'me'),
+            ('binding', 'repairs', 2, '{\"template\":\"t\",\"reconcile\":true}', 0, 'me'),
+            ('binding', 'removed', 1, '{\"template\":\"t\",\"reconcile\":true}', 0, 'me'),
+            ('binding', 'removed', 2, NULL, 0, 'me'),
+            ('template', 't', 1, '{\"reconcile\":true}', 0, 'me')",
     ] {
         other.execute(statement).await.unwrap();
     }
@@ -202,6 +209,7 @@ async fn what_a_service_would_go_on_with_is_counted() {
         .unwrap();
 
     assert_eq!((contents.unended_operations, contents.active_tokens), (3, 1));
+    assert_eq!(contents.repairing_bindings, 1);
 }
 
 #[tokio::test]
