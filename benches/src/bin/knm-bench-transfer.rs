@@ -12,12 +12,14 @@ use knm_test_support::postgres::PostgresServer;
 
 /// How often the memory of the program is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+/// What a server has that nobody gave more: those of the tests have much less.
+const MEMORY: &str = "shared_buffers=128MB";
 /// How many records the small run has, beside which the memory of the large one must not have grown.
 const PART: u64 = 10;
 
 const DETAILS: &str = "\
 What is measured:
-  The program starts a PostgreSQL server of its own with little memory (16 MB of shared buffers) and without waiting for the disk. \
+  The program starts a PostgreSQL server of its own with the memory that one has by default (128 MB of shared buffers) and without waiting for the disk. \
 It fills the audit log of one database with SQL, has the built service move it into an SQLite file, and from there into another \
 database, each with the counts and checksums that `migrate-data` compares. Beside it stands what the server itself takes to copy \
 the records into a table with the same indexes. Memory is the most that the process ever had; with ten times the records it must \
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
 /// Whether every bar is cleared.
 fn measure(arguments: &Arguments) -> Result<bool, Failure> {
     let binary = service::binary(arguments.binary.as_deref())?;
-    let server = PostgresServer::start().ok_or("the programs of PostgreSQL are missing")?;
+    let server = PostgresServer::start_with(&[MEMORY]).ok_or("the programs of PostgreSQL are missing")?;
     let few = Both::measure(&binary, &server, arguments.records / PART)?;
     let many = Both::measure(&binary, &server, arguments.records)?;
     let rows = [
