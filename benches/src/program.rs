@@ -34,6 +34,14 @@ pub fn are_cleared(rows: &[Row]) -> Result<bool, Failure> {
     Ok(missed == 0)
 }
 
+/// Prints all rows; whether every bar is cleared.
+pub fn tell(rows: &[Row]) -> Result<bool, Failure> {
+    for row in rows {
+        print(&row.to_string())?;
+    }
+    are_cleared(rows)
+}
+
 /// Does `work` in a runtime of its own, for as long as `limit` and until somebody ends it.
 pub fn run<T: Send + 'static>(
     limit: Duration,

@@ -10,7 +10,7 @@ use clap::Parser;
 use knm_bench::client::{Target, fetch};
 use knm_bench::crowd::{Mob, Seen, Wanted, ask};
 use knm_bench::process::{Process, free_port};
-use knm_bench::program::{self, print};
+use knm_bench::program;
 use knm_bench::statistics::percentile;
 use knm_bench::table::{Bar, Row};
 use knm_bench::{Failure, service};
@@ -86,10 +86,7 @@ fn again_with_more_files() -> std::io::Error {
 fn measure(arguments: &Arguments) -> Result<bool, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rows = runtime.block_on(run(arguments))?;
-    for row in &rows {
-        print(&row.to_string())?;
-    }
-    program::are_cleared(&rows)
+    program::tell(&rows)
 }
 
 async fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {

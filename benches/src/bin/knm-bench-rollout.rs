@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use knm_bench::program::{self, print};
+use knm_bench::program;
 use knm_bench::statistics::percentile;
 use knm_bench::table::{Bar, Row};
 use knm_bench::{Failure, service};
@@ -80,10 +80,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
         .run()
         .ok_or("PostgreSQL or the API server is missing, see above")?;
     let rows = rows(&rollout, &seen);
-    for row in &rows {
-        print(&row.to_string())?;
-    }
-    program::are_cleared(&rows)
+    program::tell(&rows)
 }
 
 fn rows(rollout: &Rollout, seen: &Seen) -> Vec<Row> {

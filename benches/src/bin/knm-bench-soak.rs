@@ -100,10 +100,7 @@ fn measure(plan: &Plan) -> Result<bool, Failure> {
     ))?;
     let running = plan.clone();
     let rows = program::run(plan.time + AROUND, async move { soak::run(&running, &mut print).await })?;
-    for row in &rows {
-        print(&row.to_string())?;
-    }
-    program::are_cleared(&rows)
+    program::tell(&rows)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use knm_bench::program::{self, print};
+use knm_bench::program;
 use knm_bench::table::{Bar, Row};
 use knm_bench::{Failure, procfs, service};
 use knm_test_support::postgres::PostgresServer;
@@ -67,10 +67,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
         ),
         grown("and the other way", &few.to_sqlite, &many.to_sqlite),
     ];
-    for row in &rows {
-        print(&row.to_string())?;
-    }
-    program::are_cleared(&rows)
+    program::tell(&rows)
 }
 
 /// What both directions took.
