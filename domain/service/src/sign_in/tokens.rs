@@ -117,10 +117,11 @@ impl Tokens {
         if MOST_TOKENS <= all.iter().filter(|token| token.is_valid(now)).count() {
             return Err(TokenAdminError::TooMany);
         }
-        let has_its_name = |token: &ApiToken| token.revoked.is_none() && token.name == new.name;
-        for ended in all.iter().filter(|token| has_its_name(token) && !token.is_valid(now)) {
-            self.store.revoke(ended.id, now, by.actor.label()).await?;
-            self.forget(ended.id).await;
+        for ended in all
+            .iter()
+            .filter(|token| has_name(token, &new.name) && !token.is_valid(now))
+        {
+            self.withdraw(ended.id, by.actor.label()).await?;
         }
         let text = random_token(&*self.randomness);
         let token = self.kept(&text, new, by.actor.label());
@@ -146,12 +147,9 @@ impl Tokens {
             }
             return Ok(());
         }
-        let is_in_its_place = |token: &ApiToken| token.revoked.is_none() && token.name == new.name;
-        for earlier in self.store.list().await?.into_iter().filter(is_in_its_place) {
-            self.store
-                .revoke(earlier.id, self.clock.now(), BY_CONFIGURATION)
-                .await?;
-            self.forget(earlier.id).await;
+        let all = self.store.list().await?;
+        for earlier in all.iter().filter(|token| has_name(token, &new.name)) {
+            self.withdraw(earlier.id, BY_CONFIGURATION).await?;
             tracing::warn!(
                 token = %earlier.id, name = earlier.name,
                 "API token revoked: auth.bootstrap_token_file has another one under its name"
@@ -176,11 +174,10 @@ impl Tokens {
     pub async fn revoke(&self, id: &str, by: &str) -> Result<ApiToken, TokenAdminError> {
         let id = TokenId::parse(id).ok_or(TokenAdminError::NoId)?;
         let unknown = || TokenAdminError::Unknown { id };
-        match self.store.revoke(id, self.clock.now(), by).await {
+        match self.withdraw(id, by).await {
             Err(StorageError::NotFound { .. }) => return Err(unknown()),
             outcome => outcome?,
         }
-        self.forget(id).await;
         tracing::info!(token = %id, by, "API token revoked");
         self.store.find(id).await?.ok_or_else(unknown)
     }
@@ -260,6 +257,12 @@ impl Tokens {
         Ok(known)
     }
 
+    async fn withdraw(&self, id: TokenId, by: &str) -> Result<(), StorageError> {
+        self.store.revoke(id, self.clock.now(), by).await?;
+        self.forget(id).await;
+        Ok(())
+    }
+
     /// Forgets what is known of a token, also what is being read of it at the moment.
     async fn forget(&self, id: TokenId) {
         self.changes.fetch_add(1, Ordering::SeqCst);
@@ -309,6 +312,11 @@ impl Tokens {
             }
         }
     }
+}
+
+/// Whether a token keeps others from having a name: a revoked one does not.
+fn has_name(token: &ApiToken, name: &str) -> bool {
+    token.revoked.is_none() && token.name == name
 }
 
 /// A token that nobody knows yet.
