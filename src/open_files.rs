@@ -18,9 +18,10 @@ pub fn connections(wanted: usize) -> usize {
             return wanted;
         }
     };
-    let Some((limit, most)) = limit.map(|limit| (limit, room(limit))) else {
+    let Some(limit) = limit else {
         return wanted;
     };
+    let most = room(limit);
     if wanted <= most {
         return wanted;
     }

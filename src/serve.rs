@@ -256,7 +256,7 @@ impl Program<'_> {
         let mut servers = ports.serve(
             app,
             tls.clone(),
-            &limits(settings),
+            &limits(settings, open_files::connections(settings.server.max_connections)),
             &stop,
             settings.server.shutdown_timeout,
         );
@@ -562,7 +562,7 @@ fn app_settings(settings: &Settings) -> AppSettings {
     }
 }
 
-fn limits(settings: &Settings) -> ServerLimits {
+fn limits(settings: &Settings, max_connections: usize) -> ServerLimits {
     let (server, limits) = (&settings.server, &settings.limits);
     ServerLimits {
         header_read_timeout: server.header_read_timeout,
@@ -570,7 +570,7 @@ fn limits(settings: &Settings) -> ServerLimits {
         write_timeout: server.write_timeout,
         max_header_bytes: server.max_header_bytes,
         max_url_bytes: server.max_url_bytes,
-        max_connections: open_files::connections(server.max_connections),
+        max_connections,
         requests_per_second: limits.requests_per_second,
         caller_requests_per_second: limits.caller_requests_per_second,
         expensive_requests: limits.expensive_requests,

@@ -224,8 +224,8 @@ impl NodeChanges {
         }
     }
 
-    /// The holds that are noted on the node and that the store does not know, but those that are ours anyway: it was put back to an earlier state, or the node was
-    /// looked after with another one. Whoever made them wants the node cordoned.
+    /// The holds that are noted on the node and that the store does not know: it was put back to an earlier state, or the node was looked after
+    /// with another one. Whoever made them wants the node cordoned. The store is not asked about those of which `is_ours` knows.
     pub(super) async fn strangers(
         &self,
         node: &Node,
